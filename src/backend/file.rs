@@ -1,0 +1,3 @@
+//! (to come)
+pub struct FileDisk;
+pub enum Hold {}

@@ -1,0 +1,48 @@
+//! The bytes: one local file, or memory.
+//!
+//! Files, in reading order: `file` (one local file, locked), `memory` (for tests).
+//!
+//! # Contract
+//!
+//! A [`Disk`] is a growing array of bytes.
+//!
+//! * **Concurrency.** Any number of threads may read; one thread at a time writes, allocates,
+//!   punches and syncs. A read that overlaps a write in progress may see either or a mix.
+//! * **Durability.** What was written, allocated or punched before a successful [`Disk::sync`]
+//!   began survives a power cut. Everything else may be kept, lost or torn at any 512-byte
+//!   boundary, in any order, until then.
+//! * **Failure.** After a failed `sync` the state of everything unsynced is unknown; the caller
+//!   must not try again (R4). A failed write leaves its range unknown. `allocate` fails with
+//!   `StorageFull` without changing what can be read.
+//!
+//! A backend knows nothing of commits, pages or keys.
+
+mod file;
+mod memory;
+
+pub use file::{FileDisk, Hold};
+pub use memory::MemoryDisk;
+
+use std::io;
+
+/// One local file's worth of bytes. The contract is in the module's docs.
+pub trait Disk: Send + Sync {
+    /// Length in bytes: one past the last byte that can be read.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Fills `buffer` from `offset`; `UnexpectedEof` where the disk is shorter.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `bytes` at `offset`; the disk grows where it must.
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
+
+    /// Makes everything so far survive a power cut (fdatasync(2)).
+    fn sync(&self) -> io::Result<()>;
+
+    /// Makes sure that writes into this range will find space (fallocate(2)); the disk grows to
+    /// its end. What was never written reads as zeros. Bytes already there stay.
+    fn allocate(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Gives the range's space back (FALLOC_FL_PUNCH_HOLE); it reads as zeros then.
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+}
