@@ -17,6 +17,10 @@
 //! * **Failure.** After a definite failure of storage the store is poisoned: transactions and
 //!   syncs get [`StoreError::Poisoned`] with the first cause, views go on.
 
+mod open;
+
+pub use open::{Compression, CreateOptions, Holder, Info, OpenError, OpenOptions};
+
 use crate::tree::{Extent, Value};
 use bytes::Bytes;
 use parking_lot::{Mutex, MutexGuard};

@@ -61,11 +61,9 @@ impl Value {
         assert!(length > 0 && start + length <= self.len(), "slice {start}+{length} of a value of {}", self.len());
         match self {
             Value::Bytes(bytes) => Value::Bytes(bytes.slice(start..start + length)),
-            Value::Extent(extent) => Value::Extent(Extent {
-                unit: extent.unit,
-                offset: extent.offset + start as u32,
-                length: length as u32,
-            }),
+            Value::Extent(extent) => {
+                Value::Extent(Extent { unit: extent.unit, offset: extent.offset + start as u32, length: length as u32 })
+            }
         }
     }
 }
