@@ -13,7 +13,8 @@
 //!   boundary, in any order, until then.
 //! * **Failure.** After a failed `sync` the state of everything unsynced is unknown; the caller
 //!   must not try again (R4). A failed write leaves its range unknown. `allocate` fails with
-//!   `StorageFull` without changing what can be read.
+//!   `StorageFull` without changing what can be read. A write into a range that was allocated or
+//!   written and not punched since finds its space; any other may fail with `StorageFull`.
 //!
 //! A backend knows nothing of commits, pages or keys.
 
@@ -26,6 +27,7 @@ pub use memory::MemoryDisk;
 use std::io;
 
 /// One local file's worth of bytes. The contract is in the module's docs.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a disk is empty")]
 pub trait Disk: Send + Sync {
     /// Length in bytes: one past the last byte that can be read.
     fn len(&self) -> io::Result<u64>;
@@ -43,6 +45,11 @@ pub trait Disk: Send + Sync {
     /// its end. What was never written reads as zeros. Bytes already there stay.
     fn allocate(&self, offset: u64, length: u64) -> io::Result<()>;
 
-    /// Gives the range's space back (FALLOC_FL_PUNCH_HOLE); it reads as zeros then.
+    /// Gives the range's space back (FALLOC_FL_PUNCH_HOLE); it reads as zeros then, and the
+    /// disk keeps its length.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Bytes that could still be written or allocated, beyond what is occupied: what the disk below
+    /// has left. Others share that, so it is for telling people, not for relying on.
+    fn free_space(&self) -> io::Result<u64>;
 }

@@ -1,0 +1,10 @@
+//! What the integration tests share. Files, in reading order: `random` (seeded choices), `scratch`
+//! (directories), `crash_disk` (what a power cut may leave), `faulty_disk` (calls that fail),
+//! `toy_log` (a log so simple that it can be seen to be right or wrong: the harness' own test).
+#![allow(dead_code, reason = "each test program uses its part")]
+
+pub mod crash_disk;
+pub mod faulty_disk;
+pub mod random;
+pub mod scratch;
+pub mod toy_log;
