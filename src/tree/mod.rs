@@ -50,12 +50,14 @@
 //! * T8 Between calls, no page of the current tree that is stored is held by it in memory: clean
 //!   pages live in the cache behind [`Pages`], which bounds them.
 
+mod balance;
 mod change;
 mod check;
 mod checkpoint;
 mod node;
 mod page;
 mod read;
+mod sorted;
 mod value;
 
 pub use change::Tree;
