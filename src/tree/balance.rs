@@ -21,7 +21,7 @@ pub(super) enum Growth {
 /// Encoded bytes of an entry.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Cost {
-    /// As the first of a page.
+    /// As the first of a page, with what this adds to the entry after it.
     pub first: usize,
     /// After the entry before it.
     pub next: usize,
@@ -82,7 +82,14 @@ fn bytes(costs: &[Cost], limit: Limit, range: Range<usize>) -> usize {
 
 /// Full pages from the left.
 fn fill_rising(costs: &[Cost], limit: Limit, range: Range<usize>) -> Vec<Range<usize>> {
-    fill(costs, limit, range, limit.bytes)
+    let mut pieces = Vec::new();
+    let mut start = range.start;
+    while start < range.end {
+        let end = fill(costs, limit, start..range.end, limit.bytes);
+        pieces.push(start..end);
+        start = end;
+    }
+    pieces
 }
 
 /// Full pages from the right.
@@ -107,33 +114,36 @@ fn fill_falling(costs: &[Cost], limit: Limit, range: Range<usize>) -> Vec<Range<
     pieces
 }
 
-/// As few pages as possible, or one more, about equally full.
+/// As few pages as possible, or a few more, about equally full.
 fn even(costs: &[Cost], limit: Limit, range: Range<usize>) -> Vec<Range<usize>> {
-    let total = bytes(costs, limit, range.clone());
-    let pages = total.div_ceil(limit.bytes).max(1);
-    fill(costs, limit, range, total.div_ceil(pages))
-}
-
-/// Pages from the left, each cut where it comes closest to `target` within the limit.
-fn fill(costs: &[Cost], limit: Limit, range: Range<usize>, target: usize) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     let mut start = range.start;
+    let mut remaining = bytes(costs, limit, range.clone());
     while start < range.end {
-        let mut filled = limit.header + costs[start].first;
-        let mut end = start + 1;
-        while end < range.end {
-            let next = costs[end].next;
-            let is_full = filled + next > limit.bytes || (target < limit.bytes && filled + next / 2 >= target);
-            if is_full && end - start >= limit.entries {
-                break;
-            }
-            filled += next;
-            end += 1;
-        }
+        let pages = remaining.div_ceil(limit.bytes).max(1);
+        let end = fill(costs, limit, start..range.end, remaining.div_ceil(pages));
+        remaining = remaining.saturating_sub(costs[start..end].iter().map(|cost| cost.next).sum());
         pieces.push(start..end);
         start = end;
     }
     pieces
+}
+
+/// The end of a page that begins where the range does: within the limit, and as close to `target`
+/// as it gets.
+fn fill(costs: &[Cost], limit: Limit, range: Range<usize>, target: usize) -> usize {
+    let mut filled = limit.header + costs[range.start].first;
+    let mut end = range.start + 1;
+    while end < range.end {
+        let next = costs[end].next;
+        let is_full = filled + next > limit.bytes || filled + next / 2 > target;
+        if is_full && end - range.start >= limit.entries {
+            break;
+        }
+        filled += next;
+        end += 1;
+    }
+    end
 }
 
 #[cfg(test)]
@@ -149,7 +159,7 @@ mod tests {
     #[test]
     fn cuts_where_it_grows() {
         assert_eq!(lengths(11, Growth::Anywhere), [6, 5]);
-        assert_eq!(lengths(25, Growth::Anywhere), [8, 8, 9]);
+        assert_eq!(lengths(25, Growth::Anywhere), [8, 9, 8]);
         assert_eq!(lengths(11, Growth::Rising(11)), [10, 1]);
         assert_eq!(lengths(35, Growth::Rising(35)), [10, 10, 10, 5]);
         assert_eq!(lengths(11, Growth::Falling(0)), [1, 10]);

@@ -3,7 +3,8 @@
 //! Files, in reading order: `value` (what a key maps to), `sorted` (entries in one piece of
 //! memory), `node` (a page in memory), `page` (a page as stored: the format), `read` (get and
 //! scan), `change` (apply a batch), `balance` (where pages are cut), `checkpoint` (freeze, write,
-//! install), `check` (walk everything).
+//! install), `check` (walk everything). For tests: `shelf` (storage, cache and ledger in memory),
+//! `model` (the tree against a map), `figures` (how fast, how dense).
 //!
 //! # Contract
 //!
@@ -59,6 +60,13 @@ mod page;
 mod read;
 mod sorted;
 mod value;
+
+#[cfg(test)]
+mod figures;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod shelf;
 
 pub use change::Tree;
 pub use check::Reference;

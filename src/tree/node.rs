@@ -548,16 +548,22 @@ impl Inner {
         Inner { level: self.level, keys: self.keys.copy(), edges, bytes: self.bytes, growth: self.growth }
     }
 
-    /// Encoded bytes of each entry. The first of a page gives its separator to the page above.
+    /// Encoded bytes of each entry. The first of a page gives its separator to the page above, so
+    /// that the second has nothing to share.
     pub fn costs(&self) -> Vec<Cost> {
-        let first = page::key_cost(0, 0) + page::CHILD_COST;
-        let mut before: &[u8] = &[];
+        let next_cost = |i: usize| {
+            let before = if i > 0 { self.keys.key(i - 1) } else { &[] };
+            let key = self.keys.key(i);
+            page::key_cost(page::shared_bytes(before, key), key.len())
+        };
+        let more_for_second = |i: usize| match i < self.keys.len() {
+            true => page::key_cost(0, self.keys.key(i).len()) - next_cost(i),
+            false => 0,
+        };
         (0..self.edges.len())
-            .map(|i| {
-                let key = self.keys.key(i);
-                let next = page::key_cost(page::shared_bytes(before, key), key.len()) + page::CHILD_COST;
-                before = key;
-                Cost { first, next }
+            .map(|i| Cost {
+                first: page::key_cost(0, 0) + page::CHILD_COST + more_for_second(i + 1),
+                next: next_cost(i) + page::CHILD_COST,
             })
             .collect()
     }

@@ -488,7 +488,7 @@ mod tests {
         assert_eq!(refusal(b"L\x01\x00\x00\x00"), (3, false), "no entries");
         assert_eq!(refusal(&with(&leaf, 5, 1)), (5, false), "shares bytes with nothing");
         assert_eq!(refusal(&with(&leaf, 12, 7)), (12, true), "newer kind of value");
-        assert_eq!(refusal(&with(&leaf, 17, 5)), (18, false), "the same key again");
+        assert_eq!(refusal(&with(&leaf, 19, b'e')), (18, false), "the same key again");
         assert_eq!(refusal(&with(&leaf, 19, b'a')), (18, false), "keys fall");
         assert_eq!(refusal(&with(&leaf, 33, 2)), (21, true), "newer codec");
         assert_eq!(refusal(&with(&golden_inner(), 37, 0)), (37, false), "an empty separator");
