@@ -78,7 +78,7 @@ fn figures() {
     let mut sorted = pairs();
     sorted.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let mut falling: Vec<Change> = Vec::new();
-    for batch in sorted.chunks(1000).rev() {
+    for batch in sorted.rchunks(1000) {
         falling.extend_from_slice(batch);
     }
     let mut shuffled = sorted.clone();

@@ -1,5 +1,6 @@
 //! Tests: the tree against a `BTreeMap`, in any order of batches, snapshots, checkpoints, lost
-//! caches and reopenings. On failure, proptest prints the steps and keeps the seed.
+//! caches and reopenings. On failure, proptest prints the steps and keeps the
+//! seed; `PROPTEST_CASES` sets how many cases are tried.
 
 use crate::log::{Codec, Pointer, SegmentNo};
 use crate::tree::node::{Body, Edge};
@@ -331,8 +332,6 @@ fn height(root: &Root, pages: &Reading<'_>) -> usize {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(192))]
-
     #[test]
     fn behaves_like_a_map(page_bytes in prop_oneof![Just(1024), Just(4096)], steps in prop::collection::vec(step(), 1..60)) {
         let mut world = World::new(page_bytes);
