@@ -55,7 +55,7 @@ pub use open::{Recovery, create, peek};
 pub use pointer::{Codec, NUMBER_MAX, POINTER_BYTES, Pointer, SEGMENT_BYTES_MAX, SegmentNo, Sequence, checksum};
 pub use segment::Stream;
 pub use slots::Need;
-pub use superblock::Geometry;
+pub use superblock::{Geometry, VERSION};
 pub use thread::{Done, Message, Prepare, Prepared};
 
 use crate::backend::Disk;
@@ -304,9 +304,9 @@ impl Log {
         self.shared.streams.lock().slots.remaining().saturating_mul(u64::from(self.geometry.segment_bytes))
     }
 
-    /// Whether more may be appended to that segment.
-    pub fn is_open(&self, number: SegmentNo) -> bool {
-        self.shared.streams.lock().is_open(number)
+    /// The segments to which more may be appended.
+    pub fn open_segments(&self) -> Vec<SegmentNo> {
+        self.shared.streams.lock().open_segments()
     }
 
     /// Where a segment lies.
@@ -342,6 +342,12 @@ impl Log {
     /// Bytes of log that recovery would read now.
     pub fn tail_bytes(&self) -> u64 {
         self.shared.tail_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Ends writing for good, as a failed write does: the layer above cannot go on.
+    pub fn fail(&self, cause: String) {
+        tracing::error!("{cause}; nothing more is written");
+        self.shared.poison(cause);
     }
 
     /// The first failure, if there was one.

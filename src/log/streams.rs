@@ -193,9 +193,9 @@ impl Streams {
         self.next_number
     }
 
-    /// Whether more may be appended to that segment.
-    pub fn is_open(&self, number: SegmentNo) -> bool {
-        self.open.iter().flatten().any(|open| open.number == number)
+    /// The segments to which more may be appended.
+    pub fn open_segments(&self) -> Vec<SegmentNo> {
+        self.open.iter().flatten().map(|open| open.number).collect()
     }
 
     /// Bytes that can be appended without another slot being allocated; slots that only
@@ -205,9 +205,7 @@ impl Streams {
             .open
             .iter()
             .flatten()
-            .map(|open| {
-                (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[]))
-            })
+            .map(|open| (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[])))
             .sum();
         // Every stream may leave a tail that the next payload does not fit into: an eighth covers
         // that, indexes and padding.
@@ -252,7 +250,7 @@ impl Streams {
 
     /// Forgets a freed segment; answers its slot.
     pub fn forget(&mut self, number: SegmentNo) -> u32 {
-        assert!(!self.is_open(number), "{number:?} is being filled");
+        assert!(!self.open_segments().contains(&number), "{number:?} is being filled");
         self.places.remove(&number).expect("a segment is freed once")
     }
 

@@ -169,7 +169,9 @@ impl Writer {
     ) -> Result<Sequence, LogError> {
         self.shared.check_failure()?;
         let sequence = Sequence(self.last.0 + 1);
-        let Some(prepared) = prepare(sequence) else { return Ok(self.last) };
+        let prepared = prepare(sequence);
+        self.shared.check_failure()?;
+        let Some(prepared) = prepared else { return Ok(self.last) };
         // R1: whatever the frozen changes refer to was handed over before they were frozen.
         for message in std::mem::take(waiting).into_iter().chain(receiver.try_iter()) {
             match message {
