@@ -38,6 +38,12 @@ impl CrashRun {
         CrashRun { disk, front, states: vec![state], begun_at: vec![0], durable: vec![(0, 0)], created_at: 0 }
     }
 
+    /// The store that a crash left, and what it holds.
+    pub fn after(image: Image, state: State) -> CrashRun {
+        let disk = Arc::new(CrashDisk::from_bytes(image.bytes));
+        CrashRun::on(disk.clone(), disk, state)
+    }
+
     pub fn open(&self, options: &OpenOptions) -> Result<Store, OpenError> {
         Store::open_on(self.front.clone(), options)
     }
