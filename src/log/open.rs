@@ -253,8 +253,14 @@ impl Log {
             .map(|birth| (birth.number, birth.place))
             .collect();
         let slots = Slots::new(geometry.slots_offset(), geometry.segment_bytes, recovery.size_limit, []);
-        let streams =
-            Streams::new(recovery.store, recovery.epoch, geometry.segment_bytes, slots, recovery.end.reservation, places);
+        let streams = Streams::new(
+            recovery.store,
+            recovery.epoch,
+            geometry.segment_bytes,
+            slots,
+            recovery.end.reservation,
+            places,
+        );
         let shared = Shared {
             disk,
             streams: Mutex::new(streams),
@@ -274,7 +280,8 @@ impl Log {
         let geometry = self.geometry;
         {
             let mut streams = self.shared.streams.lock();
-            streams.begin_epoch(epoch + 1, Slots::new(geometry.slots_offset(), geometry.segment_bytes, size_limit, used));
+            streams
+                .begin_epoch(epoch + 1, Slots::new(geometry.slots_offset(), geometry.segment_bytes, size_limit, used));
             if let Some(slot) = end.superblock.reserve {
                 adopt_reserve(&mut streams.slots, slot, &*self.shared.disk);
             }

@@ -205,9 +205,7 @@ impl Streams {
             .open
             .iter()
             .flatten()
-            .map(|open| {
-                (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[]))
-            })
+            .map(|open| (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[])))
             .sum();
         // Every stream may leave a tail that the next payload does not fit into: an eighth covers
         // that, indexes and padding.
