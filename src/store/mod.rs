@@ -155,14 +155,15 @@ struct Limits {
 
 impl Limits {
     fn new(geometry: Geometry) -> Limits {
-        // Beside the redo a commit holds its header, a checkpoint record and births.
-        let body = geometry.commit_bytes_max() as usize - 1200;
+        // Beside the redo a commit holds its header, a checkpoint record and births; and the three
+        // parts of the redo leave a twentieth for what counting them leaves out.
+        let body = geometry.commit_bytes_max() as usize - 1000;
         let segment_bytes = u64::from(geometry.segment_bytes);
         let tail_max = geometry.ring_bytes / 4;
         Limits {
             raw_inside: (body / 5 * 2).min(1 << 20),
-            pending: body / 5,
-            txn: body / 4,
+            pending: body / 20 * 3,
+            txn: body / 5 * 2,
             changed: (16 * segment_bytes).min(64 << 20),
             tail_max,
             tail_min: tail_max.min(1 << 20),

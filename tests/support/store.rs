@@ -24,7 +24,7 @@ pub struct Sizes {
 
 /// A store of a few blocks: commits go around the ring, and segments fill, all the time.
 pub const TINY: Sizes = Sizes {
-    geometry: Geometry { ring_bytes: 24 << 10, segment_bytes: 8 << 10, page_bytes: 1 << 10 },
+    geometry: Geometry { ring_bytes: 48 << 10, segment_bytes: 8 << 10, page_bytes: 1 << 10 },
     value_bytes_max: 2000,
     txn_bytes_max: 2500,
     keys: 60,
@@ -32,7 +32,7 @@ pub const TINY: Sizes = Sizes {
 
 /// A store of a few hundred blocks, with a tree of several levels.
 pub const SMALL: Sizes = Sizes {
-    geometry: Geometry { ring_bytes: 96 << 10, segment_bytes: 64 << 10, page_bytes: 1 << 10 },
+    geometry: Geometry { ring_bytes: 192 << 10, segment_bytes: 64 << 10, page_bytes: 1 << 10 },
     value_bytes_max: 10_000,
     txn_bytes_max: 12_000,
     keys: 600,
