@@ -3,7 +3,7 @@
 use crate::log::{POINTER_BYTES, Pointer};
 use crate::tree::balance::{Cost, Growth};
 use crate::tree::page::{self, StoredValue};
-use crate::tree::sorted::Sorted;
+use crate::tree::sorted::{Sorted, shared_bytes};
 use crate::tree::{DecodeError, Extent, Ledger, Pages, TreeError, Value};
 use bytes::Bytes;
 use std::borrow::Cow;
@@ -326,11 +326,11 @@ impl Leaf {
     }
 
     fn insert(&mut self, i: usize, key: &[u8], value: &Value, ledger: &mut dyn Ledger) {
-        let before = if i > 0 { page::shared_bytes(self.key(i - 1), key) } else { 0 };
+        let before = if i > 0 { shared_bytes(self.key(i - 1), key) } else { 0 };
         let mut bytes = self.bytes + page::key_cost(before, key.len());
         if i < self.len() {
             let next = self.key(i);
-            let after = page::shared_bytes(key, next);
+            let after = shared_bytes(key, next);
             // Of three keys in order, the outer two share what both pairs share.
             bytes -= page::key_cost(before.min(after), next.len());
             bytes += page::key_cost(after, next.len());
@@ -351,11 +351,11 @@ impl Leaf {
 
     fn remove(&mut self, i: usize, ledger: &mut dyn Ledger) {
         let key = self.key(i);
-        let before = if i > 0 { page::shared_bytes(self.key(i - 1), key) } else { 0 };
+        let before = if i > 0 { shared_bytes(self.key(i - 1), key) } else { 0 };
         let mut bytes = self.bytes - self.value_cost(i) - page::key_cost(before, key.len());
         if i + 1 < self.len() {
             let next = self.key(i + 1);
-            let after = page::shared_bytes(key, next);
+            let after = shared_bytes(key, next);
             bytes -= page::key_cost(after, next.len());
             bytes += page::key_cost(before.min(after), next.len());
         }
@@ -418,7 +418,7 @@ impl Leaf {
         (0..self.len())
             .map(|i| {
                 let (key, value) = (self.key(i), self.value_cost(i));
-                let next = page::key_cost(page::shared_bytes(before, key), key.len()) + value;
+                let next = page::key_cost(shared_bytes(before, key), key.len()) + value;
                 before = key;
                 Cost { first: page::key_cost(0, key.len()) + value, next }
             })
@@ -436,7 +436,7 @@ impl Leaf {
         for (leaf, range) in parts {
             for i in range.clone() {
                 let (key, kind, tail) = (leaf.pairs.key(i), leaf.pairs.kind(i), leaf.pairs.tail(i));
-                let shared = all.len().checked_sub(1).map_or(0, |last| page::shared_bytes(all.key(last), key));
+                let shared = all.len().checked_sub(1).map_or(0, |last| shared_bytes(all.key(last), key));
                 all.bytes += page::key_cost(shared, key.len()) + leaf.value_cost(i);
                 if kind == TAIL_LARGE {
                     let tail = all.keep_large(&leaf.large[tail_index(tail)]);
@@ -528,8 +528,7 @@ impl Inner {
     }
 
     fn push(&mut self, separator: &[u8], edge: Edge) {
-        let shared =
-            self.keys.len().checked_sub(1).map_or(0, |last| page::shared_bytes(self.keys.key(last), separator));
+        let shared = self.keys.len().checked_sub(1).map_or(0, |last| shared_bytes(self.keys.key(last), separator));
         self.bytes += page::key_cost(shared, separator.len()) + page::CHILD_COST;
         self.keys.push(separator, 0, &[]);
         self.edges.push(edge);
@@ -554,7 +553,7 @@ impl Inner {
         let next_cost = |i: usize| {
             let before = if i > 0 { self.keys.key(i - 1) } else { &[] };
             let key = self.keys.key(i);
-            page::key_cost(page::shared_bytes(before, key), key.len())
+            page::key_cost(shared_bytes(before, key), key.len())
         };
         let more_for_second = |i: usize| match i < self.keys.len() {
             true => page::key_cost(0, self.keys.key(i).len()) - next_cost(i),
