@@ -63,6 +63,9 @@ impl Tree {
         let changes: Vec<_> =
             changes.iter().map(|(key, value)| Change { key: key.as_ref(), value: value.as_ref() }).collect();
         check_changes(&changes);
+        if changes.is_empty() {
+            return Ok(());
+        }
         let mut plan =
             Plan { pages, changes: Vec::with_capacity(changes.len()), pinned: Vec::new(), missing: Vec::new() };
         match &self.root.edge {

@@ -7,6 +7,7 @@ use crate::tree::sorted::{Sorted, shared_bytes};
 use crate::tree::{DecodeError, Extent, Ledger, Pages, TreeError, Value};
 use bytes::Bytes;
 use std::borrow::Cow;
+use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -174,6 +175,13 @@ impl Node {
     }
 }
 
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "page of level {}, {} entries, {} bytes", self.level(), self.len(), self.bytes())?;
+        self.place().map_or(Ok(()), |at| write!(f, ", at {at}"))
+    }
+}
+
 impl Body {
     /// A copy that is about to be changed.
     pub fn copy(&self) -> Body {
@@ -304,6 +312,7 @@ impl Leaf {
                 (Err(_), None) => unreachable!("such deletes were left out"),
             }
         }
+        self.growth = Growth::Anywhere;
         if run.is_some() {
             let run = run.filter(|_| is_one_run);
             self.growth = run.as_ref().map_or(Growth::Anywhere, |run| self.growth_of(run));
@@ -362,7 +371,6 @@ impl Leaf {
         self.bytes = bytes;
         self.leave(i, ledger);
         self.pairs.remove(i);
-        self.growth = Growth::Anywhere;
         self.run = None;
     }
 
