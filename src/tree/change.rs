@@ -8,7 +8,9 @@
 
 use crate::log::Pointer;
 use crate::tree::balance::{self, Growth, Limit};
-use crate::tree::node::{Body, Change, Child, Edge, Inner, Leaf, Node, child_of};
+use crate::tree::inner::{Child, Inner, child_of};
+use crate::tree::leaf::{Change, Leaf};
+use crate::tree::node::{Body, Edge, Node};
 use crate::tree::page;
 use crate::tree::sorted::{Sorted, shared_bytes};
 use crate::tree::{KEY_MAX, Ledger, PAGE_BYTES_MAX, PAGE_BYTES_MIN, Pages, Root, TreeError, VALUE_MAX, Value};
