@@ -8,9 +8,11 @@
 
 use crate::log::Pointer;
 use crate::tree::balance::{self, Growth, Limit};
-use crate::tree::node::{Body, Change, Child, Edge, Inner, Leaf, Node, child_of};
+use crate::tree::inner::{Child, Inner, child_of};
+use crate::tree::leaf::{Change, Leaf};
+use crate::tree::node::{Body, Edge, Node};
 use crate::tree::page;
-use crate::tree::sorted::Sorted;
+use crate::tree::sorted::{Sorted, shared_bytes};
 use crate::tree::{KEY_MAX, Ledger, PAGE_BYTES_MAX, PAGE_BYTES_MIN, Pages, Root, TreeError, VALUE_MAX, Value};
 use std::borrow::Cow;
 use std::sync::{Arc, Weak};
@@ -63,6 +65,9 @@ impl Tree {
         let changes: Vec<_> =
             changes.iter().map(|(key, value)| Change { key: key.as_ref(), value: value.as_ref() }).collect();
         check_changes(&changes);
+        if changes.is_empty() {
+            return Ok(());
+        }
         let mut plan =
             Plan { pages, changes: Vec::with_capacity(changes.len()), pinned: Vec::new(), missing: Vec::new() };
         match &self.root.edge {
@@ -414,7 +419,7 @@ fn growth(node: &Node) -> Growth {
 
 /// The shortest key that is above `left` and not above `right`.
 fn shortest_separator<'k>(left: &[u8], right: &'k [u8]) -> &'k [u8] {
-    &right[..page::shared_bytes(left, right) + 1]
+    &right[..shared_bytes(left, right) + 1]
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! Walks a whole tree: the invariants, and everything that it refers to.
 
 use crate::log::Pointer;
-use crate::tree::node::{Body, Edge, Leaf, Node};
+use crate::tree::leaf::Leaf;
+use crate::tree::node::{Body, Edge, Node};
 use crate::tree::{Extent, KEY_MAX, Pages, Root, TreeError, VALUE_MAX, Value};
 
 /// Something stored that a tree refers to.

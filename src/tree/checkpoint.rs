@@ -16,7 +16,8 @@
 //! not count. So `install` hands it copies with stored edges, and the current tree lets go of both.
 
 use crate::log::Pointer;
-use crate::tree::node::{Body, Edge, Inner, Node};
+use crate::tree::inner::Inner;
+use crate::tree::node::{Body, Edge, Node};
 use crate::tree::{Ledger, PageSink, Root, Tree};
 use std::sync::Arc;
 

@@ -1,10 +1,10 @@
 //! The copy-on-write B+Tree.
 //!
 //! Files, in reading order: `value` (what a key maps to), `sorted` (entries in one piece of
-//! memory), `node` (a page in memory), `page` (a page as stored: the format), `read` (get and
-//! scan), `change` (apply a batch), `balance` (where pages are cut), `checkpoint` (freeze, write,
-//! install), `check` (walk everything). For tests: `shelf` (storage, cache and ledger in memory),
-//! `model` (the tree against a map), `figures` (how fast, how dense).
+//! memory), `node` (a page in memory: a `leaf` or `inner`), `page` (a page as stored: the format),
+//! `read` (get and scan), `change` (apply a batch), `balance` (where pages are cut), `checkpoint`
+//! (freeze, write, install), `check` (walk everything). For tests: `shelf` (storage, cache and
+//! ledger in memory), `model` (the tree against a map), `figures` (how fast, how dense).
 //!
 //! # Contract
 //!
@@ -55,6 +55,8 @@ mod balance;
 mod change;
 mod check;
 mod checkpoint;
+mod inner;
+mod leaf;
 mod node;
 mod page;
 mod read;

@@ -5,7 +5,7 @@
 use crate::log::{Codec, Pointer, SegmentNo};
 use crate::tree::node::{Body, Edge};
 use crate::tree::shelf::{Cache, Counters, Failing, Reading, Shelf};
-use crate::tree::{Direction, Extent, Frozen, Root, Tree, TreeError, VALUE_INLINE_MAX, Value, Written};
+use crate::tree::{Direction, Extent, Frozen, Ledger, Node, Root, Tree, TreeError, VALUE_INLINE_MAX, Value, Written};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -193,7 +193,7 @@ impl World {
                 if let Checkpoint::Frozen(frozen, map, mut counters) = self.take_checkpoint() {
                     let Ok(written) = frozen.write(&mut self.shelf);
                     for at in written.pages() {
-                        super::Ledger::add(&mut counters, at.segment, at.length.into());
+                        Ledger::add(&mut counters, at.segment, at.length.into());
                     }
                     self.checkpoint = Checkpoint::Written(written, map, counters);
                 }
@@ -203,7 +203,7 @@ impl World {
                     && let Ok(written) = frozen.write(&mut Failing { shelf: &mut self.shelf, pages_left: after_pages })
                 {
                     let mut all = counters;
-                    written.pages().for_each(|at| super::Ledger::add(&mut all, at.segment, at.length.into()));
+                    written.pages().for_each(|at| Ledger::add(&mut all, at.segment, at.length.into()));
                     self.checkpoint = Checkpoint::Written(written, map, all);
                 }
             }
@@ -445,6 +445,45 @@ fn putting_a_pair_as_it_is_moves_its_pages() {
 }
 
 #[test]
+fn many_files_that_are_written_in_order_leave_full_pages() {
+    for (name, rising) in [("rising", true), ("falling", false)] {
+        let mut world = World::new(4096);
+        for i in 0..1000u32 {
+            // Not the last stream alone: most grow in the middle of the tree.
+            for stream in 0..40u32 {
+                let number = if rising { i } else { u32::MAX - i };
+                let key = [stream.to_be_bytes(), number.to_be_bytes()].concat();
+                world.apply(BTreeMap::from([(key, Some(Value::from(vec![1; 30])))]));
+            }
+        }
+        world.checkpoint();
+        let fill = world.shelf.leaf_bytes as f64 / (world.shelf.leaves * 4096) as f64;
+        assert!(fill > 0.8, "{name}: {fill}");
+        println!("{name}: {fill:.2} full");
+    }
+}
+
+#[test]
+fn pages_that_shrink_are_merged() {
+    let mut world = World::new(4096);
+    world.apply(put(0..20_000));
+    world.apply(delete((0..20_000).filter(|key| key % 10 != 0)));
+    world.checkpoint();
+    let fill = world.shelf.leaf_bytes as f64 / (world.shelf.leaves * 4096) as f64;
+    assert!(fill > 0.33, "{fill}");
+}
+
+#[test]
+fn snapshots_are_for_any_thread() {
+    fn assert_send_sync<T: Send + Sync>() {}
+    assert_send_sync::<Root>();
+    assert_send_sync::<Node>();
+    assert_send_sync::<Frozen>();
+    assert_send_sync::<Written>();
+    assert_send_sync::<Tree>();
+}
+
+#[test]
 #[should_panic(expected = "one checkpoint at a time")]
 fn a_second_checkpoint_is_refused() {
     let mut tree = Tree::empty(4096);
@@ -479,7 +518,7 @@ fn a_page_of_the_wrong_level_is_damage() {
     let node = world.shelf.decode(&root);
     let Edge::Stored(child) = edges(&node.body)[0] else { unreachable!() };
     let Body::Inner(inner) = &node.body else { unreachable!() };
-    let crafted = super::Node::placed(Body::Inner(inner.with_edges(inner.edges.clone())), child);
+    let crafted = Node::placed(Body::Inner(inner.with_edges(inner.edges.clone())), child);
     world.cache.0.get_mut().insert(child, crafted.into());
     let reading = Reading(&world.cache, &world.shelf);
     let snapshot = world.tree.root();

@@ -32,6 +32,7 @@
 //! yields at most [`KEY_MAX`] beyond its own.
 
 use crate::log::{POINTER_BYTES, Pointer};
+use crate::tree::sorted::shared_bytes;
 use crate::tree::{Extent, KEY_MAX, PAGE_BYTES_MAX, VALUE_INLINE_MAX, VALUE_MAX};
 use thiserror::Error;
 
@@ -107,11 +108,6 @@ pub(super) const CHILD_COST: usize = POINTER_BYTES;
 
 /// Encoded bytes of the longest extent: what a value counts that is to become one.
 pub(super) const EXTENT_COST_MAX: usize = 1 + POINTER_BYTES + 3 + 3;
-
-/// How many bytes two keys share from their beginning.
-pub(super) fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
-    a.iter().zip(b).take_while(|(a, b)| a == b).count()
-}
 
 /// The payload of a leaf. `bytes_hint`: about how long it will be.
 pub(super) fn encode_leaf<'a>(

@@ -1,7 +1,8 @@
 //! Reading a snapshot: get and scan.
 
 use crate::log::Pointer;
-use crate::tree::node::{Body, Edge, child_of};
+use crate::tree::inner::child_of;
+use crate::tree::node::{Body, Edge};
 use crate::tree::{Pages, TreeError, Value};
 use std::ops::{Bound, ControlFlow};
 

@@ -2,8 +2,13 @@
 //!
 //! A page has some dozens to hundreds of entries and is copied whole whenever a snapshot shares
 //! it. So the entries' bytes lie in one heap, found through a vector of small slots: a copy is two
-//! allocations, an insert moves slots of 12 bytes, and a change wastes the bytes that it replaces
+//! allocations, an insert moves slots of 16 bytes, and a change wastes the bytes that it replaces
 //! until the next copy.
+//!
+//! Searching would meet a cache miss in the heap for each key that it compares. So a slot holds
+//! the first bytes of its key that tell it from others: those after the prefix that all share.
+
+use std::cmp::Ordering;
 
 /// Entries with strictly rising keys. Each has a key, a kind (the owner's own number) and a tail
 /// (the owner's own bytes).
@@ -11,6 +16,8 @@
 pub(super) struct Sorted {
     heap: Vec<u8>,
     slots: Vec<Slot>,
+    /// Every key begins with the same so many bytes, but an empty one.
+    skip: usize,
     /// Bytes of the heap that no slot refers to.
     wasted: usize,
 }
@@ -18,6 +25,8 @@ pub(super) struct Sorted {
 /// An entry lies in the heap as its key, then its tail.
 #[derive(Clone, Copy)]
 struct Slot {
+    /// The bytes of the key after the skipped ones, as `head` has them.
+    head: u32,
     start: u32,
     key_bytes: u16,
     tail_bytes: u16,
@@ -37,7 +46,7 @@ impl Slot {
 impl Sorted {
     /// Without entries, with room for so many that have so many bytes together.
     pub fn with_room(entries: usize, bytes: usize) -> Sorted {
-        Sorted { heap: Vec::with_capacity(bytes), slots: Vec::with_capacity(entries), wasted: 0 }
+        Sorted { heap: Vec::with_capacity(bytes), slots: Vec::with_capacity(entries), skip: 0, wasted: 0 }
     }
 
     /// A copy that is about to be changed: without waste, with some room.
@@ -47,6 +56,7 @@ impl Sorted {
         if self.wasted == 0 {
             copy.heap.extend_from_slice(&self.heap);
             copy.slots.extend_from_slice(&self.slots);
+            copy.skip = self.skip;
         } else {
             for i in 0..self.len() {
                 copy.push(self.key(i), self.kind(i), self.tail(i));
@@ -80,11 +90,34 @@ impl Sorted {
 
     /// Like `search`, when all entries before `start` are known to have lesser keys.
     pub fn search_from(&self, start: usize, key: &[u8]) -> Result<usize, usize> {
-        let heap = &self.heap;
-        self.slots[start..]
-            .binary_search_by(|slot| heap[slot.start as usize..slot.key_end()].cmp(key))
-            .map(|i| i + start)
-            .map_err(|i| i + start)
+        let slots = &self.slots[start..];
+        let found = match self.order_by_skipped(key) {
+            Ordering::Less => {
+                // Nothing can come before it but an empty key.
+                let empty_keys = usize::from(slots.first().is_some_and(|slot| slot.key_bytes == 0));
+                if empty_keys > 0 && key.is_empty() { Ok(0) } else { Err(empty_keys) }
+            }
+            Ordering::Greater => Err(slots.len()),
+            Ordering::Equal => {
+                let head = head(key, self.skip);
+                let heap = &self.heap;
+                slots.binary_search_by(|slot| {
+                    slot.head.cmp(&head).then_with(|| heap[slot.start as usize..slot.key_end()].cmp(key))
+                })
+            }
+        };
+        found.map(|i| i + start).map_err(|i| i + start)
+    }
+
+    /// How a key compares to the bytes that all keys begin with.
+    fn order_by_skipped(&self, key: &[u8]) -> Ordering {
+        match self.slots.len() {
+            0 => Ordering::Equal,
+            len => {
+                let last = self.key(len - 1);
+                key[..key.len().min(self.skip)].cmp(&last[..last.len().min(self.skip)])
+            }
+        }
     }
 
     /// Adds an entry that comes after all others.
@@ -94,7 +127,11 @@ impl Sorted {
 
     /// Adds an entry before entry `i`, where its key belongs.
     pub fn insert(&mut self, i: usize, key: &[u8], kind: u8, tail: &[u8]) {
+        if !key.is_empty() {
+            self.skip_only_shared(key);
+        }
         let slot = Slot {
+            head: head(key, self.skip),
             start: u32::try_from(self.heap.len()).expect("a page in memory is below 4 GiB"),
             key_bytes: u16::try_from(key.len()).expect("keys are short"),
             tail_bytes: u16::try_from(tail.len()).expect("tails are short"),
@@ -103,6 +140,22 @@ impl Sorted {
         self.heap.extend_from_slice(key);
         self.heap.extend_from_slice(tail);
         self.slots.insert(i, slot);
+    }
+
+    /// Makes all keys, and this one, begin with what is skipped.
+    fn skip_only_shared(&mut self, key: &[u8]) {
+        // The last is not empty if any is not.
+        let shared = match self.slots.last() {
+            Some(last) if last.key_bytes > 0 => shared_bytes(&self.key(self.len() - 1)[..self.skip], key),
+            _ => key.len(),
+        };
+        if shared != self.skip {
+            self.skip = shared;
+            let heap = &self.heap;
+            for slot in &mut self.slots {
+                slot.head = head(&heap[slot.start as usize..slot.key_end()], shared);
+            }
+        }
     }
 
     /// Replaces kind and tail of entry `i`.
@@ -149,19 +202,44 @@ impl Sorted {
     }
 }
 
+/// Orders keys that share `skip` bytes as far as the next four bytes can. Short keys are filled up
+/// with zeros, so equal heads say nothing.
+fn head(key: &[u8], skip: usize) -> u32 {
+    let rest = key.get(skip..).unwrap_or(&[]);
+    match rest.first_chunk() {
+        Some(four) => u32::from_be_bytes(*four),
+        None => {
+            let mut four = [0; 4];
+            four[..rest.len()].copy_from_slice(rest);
+            u32::from_be_bytes(four)
+        }
+    }
+}
+
+/// How many bytes two keys share from their beginning.
+pub(super) fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
+    fn any_key() -> impl Strategy<Value = Vec<u8>> {
+        let end = || prop::collection::vec(0u8..4, 0..7);
+        prop_oneof![9 => end().prop_map(|end| [&[2; 9][..], &end].concat()), 1 => end()]
+    }
+
     proptest! {
         #[test]
         fn behaves_like_a_map(
             steps in prop::collection::vec(
-                (prop::collection::vec(0u8..4, 0..4), prop::option::of(prop::collection::vec(any::<u8>(), 0..300))),
+                (any_key(), prop::option::of(prop::collection::vec(any::<u8>(), 0..300))),
                 0..300,
             ),
+            others in prop::collection::vec(any_key(), 20),
         ) {
             let mut sorted = Sorted::default();
             let mut model = BTreeMap::new();
@@ -179,6 +257,12 @@ mod tests {
                 prop_assert!(sorted.heap.len() <= 2 * model.iter().map(|(k, t)| k.len() + t.len()).sum::<usize>() + 1024);
                 for sorted in [&sorted, &sorted.copy()] {
                     prop_assert_eq!(sorted.len(), model.len());
+                    for key in &others {
+                        let rank = model.range::<Vec<u8>, _>(..key).count();
+                        let expected = if model.contains_key(key) { Ok(rank) } else { Err(rank) };
+                        prop_assert_eq!(sorted.search(key), expected);
+                        prop_assert_eq!(sorted.search_from(rank / 2, key), expected);
+                    }
                     for (i, (key, tail)) in model.iter().enumerate() {
                         prop_assert_eq!((sorted.key(i), sorted.kind(i), sorted.tail(i)), (&key[..], tail.len() as u8, &tail[..]));
                     }
