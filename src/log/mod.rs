@@ -150,7 +150,7 @@ pub struct Shared {
     flow: Flow,
     failure: OnceLock<Arc<str>>,
     counters: Counters,
-    tail_bytes: AtomicU64,
+    ring_used: AtomicU64,
 }
 
 impl Shared {
@@ -339,9 +339,9 @@ impl Log {
         self.shared.flow.in_flight()
     }
 
-    /// Bytes of log that recovery would read now.
-    pub fn tail_bytes(&self) -> u64 {
-        self.shared.tail_bytes.load(Ordering::Relaxed)
+    /// Bytes of the ring that are in use: what recovery might read.
+    pub fn ring_used(&self) -> u64 {
+        self.shared.ring_used.load(Ordering::Relaxed)
     }
 
     /// Ends writing for good, as a failed write does: the layer above cannot go on.

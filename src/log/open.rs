@@ -267,7 +267,7 @@ impl Log {
             flow: Flow::default(),
             failure: OnceLock::new(),
             counters: Counters::default(),
-            tail_bytes: AtomicU64::new(0),
+            ring_used: AtomicU64::new(0),
         };
         let log = Log { shared: Arc::new(shared), geometry, codec, sender: None, thread: Mutex::new(None) };
         Ok((log, recovery))

@@ -227,18 +227,16 @@ impl Writer {
         self.shared.streams.lock().reservation = reservation;
         self.shared.counters.commits.add(1);
         self.shared.counters.commit_bytes.add(bytes.len() as u64);
-        self.shared.tail_bytes.store(self.tail_bytes(), std::sync::atomic::Ordering::Relaxed);
         if commit.checkpoint.is_some() {
             self.checkpoint_in = sequence;
             self.forget_tail()?;
+        } else if self.superblock_unsynced.is_none() && self.superblock_starts[0] != self.superblock_starts[1] {
+            // The newer superblock became durable with this commit: the older one follows, and
+            // what only it needed comes free with the next flush, which costs nothing extra.
+            self.write_superblock(false)?;
         }
+        self.shared.ring_used.store(self.ring.used(), std::sync::atomic::Ordering::Relaxed);
         Ok(sequence)
-    }
-
-    /// Bytes of log that recovery would read from the newest checkpoint on.
-    fn tail_bytes(&self) -> u64 {
-        let from = self.starts.iter().find(|start| start.sequence >= self.redo_from);
-        from.map_or(0, |start| self.ring.head() - start.position)
     }
 
     /// A checkpoint is durable: recovery may start behind what it holds.
@@ -246,7 +244,6 @@ impl Writer {
         while self.starts.front().is_some_and(|start| start.sequence < self.redo_from) {
             self.starts.pop_front();
         }
-        self.shared.tail_bytes.store(self.tail_bytes(), std::sync::atomic::Ordering::Relaxed);
         self.write_superblock(false)?;
         // The older superblock still holds the tail before. Where that makes the ring tight, it is
         // replaced as well.

@@ -83,7 +83,7 @@ impl PageSink for Sink<'_> {
 impl Core {
     /// Whether it is time for a checkpoint.
     pub(super) fn checkpoint_is_due(&self, writer: &Writer) -> bool {
-        let (tail, dirty) = (self.log.tail_bytes(), writer.tree.dirty_bytes());
+        let (tail, dirty) = (self.log.ring_used(), writer.tree.dirty_bytes());
         // A longer tail saves writing the same pages again and again; half of what a checkpoint
         // writes is worth keeping as redo.
         tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max) || dirty >= self.limits.dirty_max
@@ -91,7 +91,7 @@ impl Core {
 
     /// Tells the checkpoint thread, unless it knows.
     pub(super) fn want_checkpoint(&self, writer: &mut Writer) {
-        if writer.phase == Phase::Idle && !writer.closing {
+        if writer.phase == Phase::Idle {
             writer.phase = Phase::Wanted;
             self.signals.want_checkpoint();
         }

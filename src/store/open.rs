@@ -215,11 +215,14 @@ impl Store {
     /// Makes everything durable and ends: no more transactions. The result tells whether
     /// everything is durable. The file's lock is dropped with the store itself.
     pub fn close(&self) -> Result<(), StoreError> {
+        self.refuse_transactions();
+        // While the checkpoint thread still runs: a commit may have to wait for it to make room.
+        let synced = self.sync();
         self.stop_threads();
+        synced?;
         if self.core.read_only {
             return Ok(());
         }
-        self.sync()?;
         self.core.log.close()?;
         if let Err(error) = HolderRecord::clear(self.core.log.disk()) {
             tracing::debug!("cannot clear the holder record: {error}");
@@ -227,12 +230,13 @@ impl Store {
         Ok(())
     }
 
+    fn refuse_transactions(&self) {
+        self.core.writer.lock().closing = true;
+        self.core.room.notify_all();
+    }
+
     fn stop_threads(&self) {
-        {
-            let mut writer = self.core.writer.lock();
-            writer.closing = true;
-            self.core.room.notify_all();
-        }
+        self.refuse_transactions();
         self.core.signals.stop();
         for thread in self.threads.lock().drain(..) {
             thread.join().expect("the background threads do not panic");
