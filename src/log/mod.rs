@@ -289,12 +289,18 @@ impl Log {
     pub fn ensure_capacity(&self, bytes: u64, need: Need) -> Result<(), LogError> {
         let mut streams = self.shared.streams.lock();
         while streams.capacity(need) < bytes {
-            streams.slots.allocate(&*self.shared.disk).map_err(|error| match error.kind() {
-                std::io::ErrorKind::StorageFull
-                | std::io::ErrorKind::QuotaExceeded
-                | std::io::ErrorKind::FileTooLarge => LogError::NoSpace,
-                _ => LogError::Io(format!("allocating space: {error}").into()),
-            })?;
+            if let Err(error) = streams.slots.allocate(&*self.shared.disk) {
+                return Err(match error.kind() {
+                    std::io::ErrorKind::StorageFull
+                    | std::io::ErrorKind::QuotaExceeded
+                    | std::io::ErrorKind::FileTooLarge => LogError::NoSpace,
+                    // A disk that cannot even allocate has failed (C5).
+                    _ => {
+                        self.fail(format!("allocating space failed: {error}"));
+                        LogError::Poisoned(self.failure().expect("just failed"))
+                    }
+                });
+            }
         }
         Ok(())
     }

@@ -168,6 +168,11 @@ impl Writer {
         waiting: &mut VecDeque<Message>,
     ) -> Result<Sequence, LogError> {
         self.shared.check_failure()?;
+        if !self.ring.fits(self.geometry.commit_bytes_max()) {
+            // Ordinary commits have been deferred for long: checkpoints fail again and again.
+            self.shared.poison("the log is full, and no checkpoint could be completed".into());
+        }
+        self.shared.check_failure()?;
         let sequence = Sequence(self.last.0 + 1);
         let prepared = prepare(sequence);
         self.shared.check_failure()?;

@@ -21,7 +21,7 @@ use super::commit::Errand;
 use super::table::{self, Deltas, StoredChunk, Table};
 use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
-use crate::log::{Birth, Checkpoint, Pointer, RootKind, SegmentNo, Sequence, Stream};
+use crate::log::{Birth, Checkpoint, Need, Pointer, RootKind, SegmentNo, Sequence, Stream};
 use crate::tree::{Frozen, Ledger, PageSink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -110,6 +110,10 @@ impl Core {
     }
 
     fn write_checkpoint(self: &Arc<Self>, stored: &mut StoredTable) -> Result<(), StoreError> {
+        // Before any of the log's room is used up: without space the checkpoint would be given up
+        // half way, and the next, too.
+        let owed = self.writer.lock().owed_bytes();
+        self.log.ensure_capacity(owed, Need::Reserve)?;
         self.place_settled();
         let (answer, answered) = channel();
         self.commit_and_wait(Errand::Freeze(FreezeRequest { answer }))?;

@@ -75,8 +75,8 @@ impl<'a> Txn<'a> {
         self.writer.pending.contains_key(key)
     }
 
-    /// This transaction deletes, or helps to: it may use the space that is set aside for that, so
-    /// that a full store can be emptied (R7).
+    /// This transaction helps to delete: it may use the space that is set aside for that, so that a
+    /// full store can be emptied (R7). One that only deletes may in any case.
     pub fn may_use_reserve(&mut self) {
         self.need = Need::Reserve;
     }
@@ -100,9 +100,12 @@ impl<'a> Txn<'a> {
     /// Applies the changes: all, or (with an error) none. At most [`TXN_BYTES_MAX`] bytes of keys
     /// and values; more is a caller's bug and panics.
     pub fn commit(self) -> Result<(), StoreError> {
-        let Txn { core, mut writer, changes, need } = self;
+        let Txn { core, mut writer, changes, mut need } = self;
         if changes.is_empty() {
             return Ok(());
+        }
+        if changes.values().all(Option::is_none) {
+            need = Need::Reserve;
         }
         let changes: Vec<redo::Change> = changes.into_iter().collect();
         core.make_room(&mut writer, &changes, need)?;
@@ -184,6 +187,12 @@ impl Core {
         let owed = writer.owed_bytes() + total as u64 + pages;
         match self.log.ensure_capacity(owed, need) {
             Ok(()) => Ok(()),
+            // It makes the debt smaller, and the log has room for it: what was accepted before
+            // finds its space when enough has been deleted.
+            Err(LogError::NoSpace) if need == Need::Reserve && self.log.ring_used() < self.limits.tail_max => {
+                writer.starved = true;
+                Ok(())
+            }
             Err(LogError::NoSpace) => {
                 // Space that died since the last checkpoint comes back with the next.
                 writer.starved = true;
