@@ -6,7 +6,7 @@ use kivafs::store::{CreateOptions, Direction, Geometry, OpenError, OpenOptions, 
 use kivafs::tree::{VALUE_INLINE_MAX, VALUE_MAX, Value};
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// What a store should hold.
@@ -73,7 +73,23 @@ pub struct Piece {
 }
 
 pub fn create(disk: Arc<dyn Disk>, sizes: Sizes) -> Result<(), OpenError> {
+    end_with_the_store();
     Store::create_on(disk, &CreateOptions { geometry: sizes.geometry, ..CreateOptions::default() })
+}
+
+/// A failed assertion in one of the store's threads ends the process, as it does in release: else
+/// the test would wait for that thread for ever.
+fn end_with_the_store() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            report(panic);
+            if std::thread::current().name().is_some_and(|name| name.starts_with("kivafs-")) {
+                std::process::abort();
+            }
+        }));
+    });
 }
 
 /// Nothing is committed to storage before it must be, so that the calls to a disk do not depend on
