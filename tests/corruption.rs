@@ -51,7 +51,7 @@ fn write_store(is_closed: bool) -> Victim {
     }
     let bytes = disk.to_bytes();
     println!("{} bytes", bytes.len());
-    assert!(bytes.len() <= 128 << 10, "too large to try every byte");
+    assert!(bytes.len() <= 256 << 10, "too large to try every byte");
     let right = states.split_off(states.len() - if is_closed { 1 } else { 2 });
     Victim { bytes, right }
 }

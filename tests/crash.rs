@@ -128,7 +128,7 @@ fn crash_where_old_bytes_look_almost_right() {
     let store = run.open(&unhurried()).unwrap();
     for round in 0..60_u8 {
         let changes: Vec<Change> =
-            (0..3).map(|key| Change::Put(format!("key {key}").into_bytes(), vec![round; 700])).collect();
+            (0..3).map(|key| Change::Put(format!("key {key}").into_bytes(), vec![round; 150])).collect();
         run.commit(&store, &changes).unwrap();
         run.sync(&store).unwrap();
     }
@@ -151,7 +151,7 @@ fn crash_between_data_and_the_commit_that_refers_to_it() {
             run.sync(&store).unwrap();
         }
         if round % 5 == 4 {
-            run.commit(&store, &[Change::DeleteRange(b"large 1".to_vec(), b"large 2".to_vec())]).unwrap();
+            run.commit(&store, &[Change::DeleteRange(b"large 1".to_vec(), b"large 2".to_vec(), 9)]).unwrap();
         }
     }
     run.close(store).unwrap();

@@ -78,7 +78,7 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
         at += length;
     }
     let store: [u8; 16] = random();
-    let first = Commit {
+    let mut first = Commit {
         store,
         epoch: 1,
         epoch_id: random(),
@@ -94,7 +94,7 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
         births: Vec::new(),
         body: Vec::new(),
     };
-    let (mut bytes, _) = first.encode();
+    let (mut bytes, _) = first.encode(|_| 0);
     bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
     disk.write_at(Ring::new(geometry.ring_bytes, 0, 0).offset_of(0), &bytes).map_err(failed)?;
     disk.sync().map_err(failed)?;
@@ -124,6 +124,11 @@ pub fn peek(disk: &dyn Disk) -> Result<(Recovery, Geometry), LogError> {
 fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
     let (superblock, superblock_starts, durable) = read_superblocks(disk)?;
     let geometry = superblock.geometry;
+    let length = disk.len().map_err(|error| LogError::Io(format!("asking for the store's length: {error}").into()))?;
+    if length < geometry.slots_offset() {
+        let what = format!("it has {length} bytes, its ring alone ends at {}: it was cut", geometry.slots_offset());
+        return Err(LogError::damaged(what));
+    }
     let found = ring::read_log(disk, geometry.ring_bytes, &superblock.store, superblock.start)?;
     let last = found.last().map_or(Sequence(superblock.start.sequence.0 - 1), |found| found.commit.sequence);
     if last < durable {

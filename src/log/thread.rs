@@ -184,6 +184,8 @@ impl Writer {
                 other => waiting.push_back(other),
             }
         }
+        // R4: a write or flush of those may have failed; then nothing is flushed again.
+        self.shared.check_failure()?;
         if self.data_unsynced {
             self.sync_data();
         }
@@ -206,11 +208,8 @@ impl Writer {
             births: prepared.births,
             body: prepared.body,
         };
-        // The position is inside what is checksummed; it depends on the length alone, which does
-        // not depend on the position.
-        let length = commit.encode().0.len() as u64;
-        commit.position = self.ring.position_for(length);
-        let (mut bytes, checksum) = commit.encode();
+        let (mut bytes, checksum) = commit.encode(|length| self.ring.position_for(length));
+        let length = bytes.len() as u64;
         assert!(
             length <= self.geometry.commit_bytes_max() && self.ring.fits(length),
             "a commit of {length} bytes does not fit: {} of {} used",
@@ -343,11 +342,16 @@ impl Writer {
             self.fail("flushing a superblock", error);
         }
         self.shared.check_failure()?;
-        self.write_superblock(true)?;
-        if let Err(error) = self.sync() {
-            self.fail("flushing the last superblock", error);
+        // Both: that the last commit is the last is known twice then, so that one damaged block
+        // cannot take the other's place unnoticed.
+        for _ in 0..2 {
+            self.write_superblock(true)?;
+            if let Err(error) = self.sync() {
+                self.fail("flushing the last superblocks", error);
+            }
+            self.shared.check_failure()?;
         }
-        self.shared.check_failure()
+        Ok(())
     }
 
     /// The first failure is final (R4): what the disk holds is unknown from here on.

@@ -338,7 +338,13 @@ fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store
         true => Vec::new(),
         false => core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?,
     };
-    Ok(Store { core, threads: Mutex::new(threads) })
+    let store = Store { core, threads: Mutex::new(threads) };
+    // Each opening takes a little of the log; who opens and dies again and again before a
+    // checkpoint came would fill it.
+    if !options.read_only && store.core.log.ring_used() >= store.core.limits.tail_max {
+        store.checkpoint().map_err(from_store)?;
+    }
+    Ok(store)
 }
 
 /// The state that recovery found: the checkpoint, and the redo after it applied.

@@ -3,10 +3,10 @@
 use super::random::Random;
 use kivafs::backend::Disk;
 use kivafs::store::{CreateOptions, Direction, Geometry, OpenError, OpenOptions, Store, StoreError, View};
-use kivafs::tree::Value;
+use kivafs::tree::{VALUE_INLINE_MAX, VALUE_MAX, Value};
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 /// What a store should hold.
@@ -17,16 +17,20 @@ pub type State = BTreeMap<Vec<u8>, Vec<u8>>;
 pub struct Sizes {
     pub geometry: Geometry,
     pub value_bytes_max: usize,
-    /// Of one transaction: keys, values and a few bytes for each.
-    pub txn_bytes_max: usize,
+    /// Longest value that is put into a transaction's redo; those between this and
+    /// `VALUE_INLINE_MAX` are not made, since one alone would fill a tiny store's commit.
+    pub inline_bytes_max: usize,
+    /// Of the redo of one transaction: what a quarter of a commit's body takes.
+    pub redo_bytes_max: usize,
     pub keys: usize,
 }
 
 /// A store of a few blocks: commits go around the ring, and segments fill, all the time.
 pub const TINY: Sizes = Sizes {
     geometry: Geometry { ring_bytes: 48 << 10, segment_bytes: 8 << 10, page_bytes: 1 << 10 },
-    value_bytes_max: 2000,
-    txn_bytes_max: 2500,
+    value_bytes_max: 2500,
+    inline_bytes_max: 400,
+    redo_bytes_max: 700,
     keys: 60,
 };
 
@@ -34,15 +38,17 @@ pub const TINY: Sizes = Sizes {
 pub const SMALL: Sizes = Sizes {
     geometry: Geometry { ring_bytes: 192 << 10, segment_bytes: 64 << 10, page_bytes: 1 << 10 },
     value_bytes_max: 10_000,
-    txn_bytes_max: 12_000,
+    inline_bytes_max: VALUE_INLINE_MAX,
+    redo_bytes_max: 3700,
     keys: 600,
 };
 
 /// A store as people make it.
 pub const USUAL: Sizes = Sizes {
     geometry: Geometry { ring_bytes: 16 << 20, segment_bytes: 16 << 20, page_bytes: 4 << 10 },
-    value_bytes_max: 64 << 10,
-    txn_bytes_max: 1 << 20,
+    value_bytes_max: VALUE_MAX,
+    inline_bytes_max: VALUE_INLINE_MAX,
+    redo_bytes_max: 100_000,
     keys: 3000,
 };
 
@@ -51,15 +57,39 @@ pub const USUAL: Sizes = Sizes {
 pub enum Change {
     Put(Vec<u8>, Vec<u8>),
     Delete(Vec<u8>),
-    /// Every key from the first to just before the second.
-    DeleteRange(Vec<u8>, Vec<u8>),
-    /// The piece of the first key's value that begins and ends at these thousandths of its length
-    /// becomes the second key's value: shares what is stored.
-    CopyPiece(Vec<u8>, Vec<u8>, [usize; 2]),
+    /// The first keys, so many at most, from the one to just before the other. Only as the first
+    /// change of a transaction, whose scans do not see its own changes.
+    DeleteRange(Vec<u8>, Vec<u8>, usize),
+    /// A piece of the first key's value becomes the second key's value: shares what is stored.
+    CopyPiece(Vec<u8>, Vec<u8>, Piece),
+}
+
+/// A piece of a value of any length.
+#[derive(Clone, Copy, Debug)]
+pub struct Piece {
+    /// Where it begins and ends, in thousandths of the value's length.
+    pub thousandths: [usize; 2],
+    pub length_max: usize,
 }
 
 pub fn create(disk: Arc<dyn Disk>, sizes: Sizes) -> Result<(), OpenError> {
+    end_with_the_store();
     Store::create_on(disk, &CreateOptions { geometry: sizes.geometry, ..CreateOptions::default() })
+}
+
+/// A failed assertion in one of the store's threads ends the process, as it does in release: else
+/// the test would wait for that thread for ever.
+fn end_with_the_store() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            report(panic);
+            if std::thread::current().name().is_some_and(|name| name.starts_with("kivafs-")) {
+                std::process::abort();
+            }
+        }));
+    });
 }
 
 /// Nothing is committed to storage before it must be, so that the calls to a disk do not depend on
@@ -72,42 +102,44 @@ pub fn read_only() -> OpenOptions {
     OpenOptions { read_only: true, ..unhurried() }
 }
 
+/// What a change costs in redo beside its key and value, at most.
+const OVERHEAD_BYTES: usize = 16;
+/// What a long value costs there: where it is.
+const EXTENT_BYTES: usize = 64;
+
 /// A random transaction that fits the sizes.
 pub fn random_changes(random: &mut Random, sizes: Sizes) -> Vec<Change> {
-    let mut room = sizes.txn_bytes_max;
+    let mut room = sizes.redo_bytes_max;
     let count = if random.one_in(8) { 30 } else { 1 + random.within(0..5) };
     let mut changes = Vec::new();
-    for _ in 0..count {
+    for index in 0..count {
         let key = random_key(random, sizes);
+        let mut cost = key.len() + OVERHEAD_BYTES;
         let change = match random.within(0..20) {
-            0..4 => Change::Delete(key),
-            4 => {
+            0 if index == 0 => {
                 let other = random_key(random, sizes);
-                Change::DeleteRange(key.clone().min(other.clone()), key.max(other))
+                let count_max = 1 + random.within(0..(room / 100).min(100));
+                cost = count_max * 100;
+                Change::DeleteRange(key.clone().min(other.clone()), key.max(other), count_max)
             }
-            5 | 6 => {
+            0..4 => Change::Delete(key),
+            4 | 5 => {
                 let start = random.within(0..1000);
                 let end = random.within(start..1000) + 1;
-                Change::CopyPiece(random_key(random, sizes), key, [start, end])
+                cost += sizes.inline_bytes_max.max(EXTENT_BYTES);
+                let piece = Piece { thousandths: [start, end], length_max: sizes.inline_bytes_max };
+                Change::CopyPiece(random_key(random, sizes), key, piece)
             }
             _ => {
-                let most = sizes.value_bytes_max + 1;
                 let length = match random.within(0..10) {
                     0 => 0,
-                    1..7 => random.within(0..most.min(120)),
-                    7 | 8 => random.within(0..most.min(1500)),
-                    _ => random.within(0..most),
+                    1..6 => random.within(0..120.min(sizes.inline_bytes_max)),
+                    6 | 7 => random.within(0..sizes.inline_bytes_max + 1),
+                    _ => random.within(VALUE_INLINE_MAX + 1..sizes.value_bytes_max + 1),
                 };
+                cost += if length > VALUE_INLINE_MAX { EXTENT_BYTES } else { length };
                 Change::Put(key, random.bytes(length))
             }
-        };
-        let cost = match &change {
-            Change::Put(key, value) => key.len() + value.len() + 16,
-            // Copied bytes may have to be written again.
-            Change::CopyPiece(_, key, _) => key.len() + sizes.value_bytes_max + 16,
-            // Each key that a range holds is deleted by itself; a few in these small key spaces.
-            Change::Delete(key) => key.len() + 16,
-            Change::DeleteRange(..) => sizes.txn_bytes_max / 2,
         };
         if cost <= room {
             room -= cost;
@@ -145,21 +177,14 @@ pub fn commit(store: &Store, changes: &[Change]) -> Result<(), StoreError> {
                         txn.put(to, value.slice(start, length));
                     }
                 }
-                Change::DeleteRange(from, to) => {
+                Change::DeleteRange(from, to, count_max) => {
+                    assert_eq!(index, 0, "a scan does not see the transaction's own changes");
                     let mut doomed = Vec::new();
                     let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
                     txn.scan(bounds.0, bounds.1, Direction::Forward, &mut |key, _| {
                         doomed.push(key.to_vec());
-                        ControlFlow::Continue(())
+                        if doomed.len() < *count_max { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
                     })?;
-                    // A scan does not see the transaction's own changes.
-                    for change in &changes[..index] {
-                        if let Change::Put(key, _) | Change::CopyPiece(_, key, _) = change
-                            && (from..to).contains(&key)
-                        {
-                            doomed.push(key.clone());
-                        }
-                    }
                     doomed.iter().for_each(|key| txn.delete(key));
                 }
             }
@@ -178,7 +203,13 @@ pub fn apply(state: &mut State, changes: &[Change]) {
             Change::Delete(key) => {
                 state.remove(key);
             }
-            Change::DeleteRange(from, to) => state.retain(|key, _| !(from..to).contains(&key)),
+            Change::DeleteRange(from, to, count_max) => {
+                let doomed: Vec<_> =
+                    state.keys().filter(|key| (from..to).contains(key)).take(*count_max).cloned().collect();
+                doomed.iter().for_each(|key| {
+                    state.remove(key);
+                });
+            }
             Change::CopyPiece(from, to, piece) => {
                 if let Some(value) = state.get(from)
                     && let Some((start, length)) = piece_of(value.len(), *piece)
@@ -192,9 +223,9 @@ pub fn apply(state: &mut State, changes: &[Change]) {
 }
 
 /// Start and length of a piece, unless it is empty.
-fn piece_of(length: usize, [start, end]: [usize; 2]) -> Option<(usize, usize)> {
-    let (start, end) = (length * start / 1000, length * end / 1000);
-    (start < end).then_some((start, end - start))
+fn piece_of(length: usize, piece: Piece) -> Option<(usize, usize)> {
+    let [start, end] = piece.thousandths.map(|thousandth| length * thousandth / 1000);
+    (start < end).then(|| (start, (end - start).min(piece.length_max)))
 }
 
 /// A scan that goes on where it missed: one that began again from its start would never end when
