@@ -112,6 +112,16 @@ impl LogError {
     pub fn damaged(what: String) -> LogError {
         LogError::Damaged(Damage { what: what.into() })
     }
+
+    /// An allocation's error.
+    fn allocating(error: &std::io::Error) -> LogError {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+                LogError::NoSpace
+            }
+            _ => LogError::Io(format!("allocating space failed: {error}").into()),
+        }
+    }
 }
 
 /// A count that many threads raise.
@@ -185,7 +195,8 @@ impl Log {
     /// Stores a payload (at most the geometry's segment size, less its own overhead).
     pub fn append(&self, stream: Stream, payload: &[u8], hint: &[u8]) -> Result<Pointer, LogError> {
         let (codec, stored) = streams::pack(payload, self.codec);
-        self.shared.streams.lock().append(stream, codec, &stored, hint, &mut |message| self.send(message))
+        let disk = &*self.shared.disk;
+        self.shared.streams.lock().append(stream, codec, &stored, hint, disk, &mut |message| self.send(message))
     }
 
     /// Hands everything appended to that stream to the storage thread.
@@ -290,16 +301,13 @@ impl Log {
         let mut streams = self.shared.streams.lock();
         while streams.capacity(need) < bytes {
             if let Err(error) = streams.slots.allocate(&*self.shared.disk) {
-                return Err(match error.kind() {
-                    std::io::ErrorKind::StorageFull
-                    | std::io::ErrorKind::QuotaExceeded
-                    | std::io::ErrorKind::FileTooLarge => LogError::NoSpace,
+                let error = LogError::allocating(&error);
+                if let LogError::Io(cause) = &error {
                     // A disk that cannot even allocate has failed (C5).
-                    _ => {
-                        self.fail(format!("allocating space failed: {error}"));
-                        LogError::Poisoned(self.failure().expect("just failed"))
-                    }
-                });
+                    self.fail(cause.to_string());
+                    self.shared.check_failure()?;
+                }
+                return Err(error);
             }
         }
         Ok(())

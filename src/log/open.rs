@@ -16,7 +16,7 @@ use super::ring::{self, Found, Ring};
 use super::slots::{Need, Slots};
 use super::streams::Streams;
 use super::superblock::{BLOCK, Geometry, Start, Superblock, Unusable};
-use super::thread::{Message, Prepared, Writer};
+use super::thread::{Message, Writer};
 use super::{Counters, Log, LogError, Shared};
 use crate::backend::Disk;
 use parking_lot::Mutex;
@@ -272,14 +272,14 @@ impl Log {
             flow: Flow::default(),
             failure: OnceLock::new(),
             counters: Counters::default(),
-            ring_used: AtomicU64::new(0),
+            ring_used: AtomicU64::new(recovery.end.ring.used()),
         };
         let log = Log { shared: Arc::new(shared), geometry, codec, sender: None, thread: Mutex::new(None) };
         Ok((log, recovery))
     }
 
     /// Begins a new epoch and starts the storage thread: `used` are the slots that hold segments.
-    /// The epoch's first commit is durable when this returns; nothing is appended before that.
+    /// The caller's first commit claims the store.
     pub fn start(&mut self, recovery: Recovery, used: impl IntoIterator<Item = u32>) -> Result<(), LogError> {
         let Recovery { store, size_limit, last, epoch, end, .. } = recovery;
         let geometry = self.geometry;
@@ -321,19 +321,7 @@ impl Log {
             .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
         self.sender = Some(sender);
         *self.thread.lock() = Some(thread);
-        self.commit_empty()
-    }
-
-    /// The epoch's first commit: it claims the store and reserves segment numbers.
-    fn commit_empty(&self) -> Result<(), LogError> {
-        let (answer, answered) = std::sync::mpsc::channel();
-        let prepared = Prepared { body: Vec::new(), births: Vec::new(), checkpoint: None };
-        self.commit(
-            Box::new(move |_| Some(prepared)),
-            Box::new(move |result| answer.send(result).expect("the opener waits")),
-            true,
-        );
-        answered.recv().expect("the storage thread answers").map(|_| ())
+        Ok(())
     }
 }
 

@@ -6,8 +6,8 @@
 //!
 //! S1 A part begins and ends on block boundaries: a block with acknowledged bytes is never written
 //! again.
-//! S2 A segment's number is used once (R3), and only below the reservation of a durable commit
-//! (R11).
+//! S2 A segment's number is used once in what recovery can see (R3), and only below the
+//! reservation.
 
 use super::codec;
 use super::commit::Birth;
@@ -15,7 +15,8 @@ use super::pointer::{Codec, Pointer, SegmentNo, checksum};
 use super::segment::{self, Index, Stream};
 use super::slots::{Need, Slots};
 use super::superblock::BLOCK;
-use super::{LogError, Message};
+use super::{LogError, Message, RESERVATION_STEP};
+use crate::backend::Disk;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 
@@ -90,6 +91,10 @@ impl Streams {
         assert!(self.open.iter().all(Option::is_none), "R3: a mount starts in new segments");
         self.epoch = epoch;
         self.slots = slots;
+        // The file's lock keeps others away, so numbers can be used before the epoch's first
+        // commit names them: what a crash leaves there is garbage behind the old reservation, in
+        // slots that are free.
+        self.reservation = self.next_number + RESERVATION_STEP;
     }
 
     /// Longest payload, as stored, that a segment can hold.
@@ -104,6 +109,7 @@ impl Streams {
         codec: Codec,
         stored: &[u8],
         hint: &[u8],
+        disk: &dyn Disk,
         send: &mut dyn FnMut(Message),
     ) -> Result<Pointer, LogError> {
         assert!(stored.len() <= Streams::payload_bytes_max(self.segment_bytes as u32), "a payload of {}", stored.len());
@@ -114,7 +120,7 @@ impl Streams {
             self.seal(stream, send);
         }
         if self.open[which].is_none() {
-            self.open[which] = Some(self.open_segment(stream)?);
+            self.open[which] = Some(self.open_segment(stream, disk)?);
         }
         let open = self.open[which].as_mut().expect("just opened");
         let pointer = Pointer {
@@ -172,8 +178,17 @@ impl Streams {
         send(Message::Write(part));
     }
 
-    fn open_segment(&mut self, stream: Stream) -> Result<Open, LogError> {
-        let place = self.slots.take(Need::Reserve).ok_or(LogError::NoSpace)?;
+    fn open_segment(&mut self, stream: Stream, disk: &dyn Disk) -> Result<Open, LogError> {
+        // Usually one stands ready (R7); how much payloads waste at the ends of segments is only
+        // estimated, though.
+        while self.slots.ready(Need::Growth) == 0 {
+            match self.slots.allocate(disk) {
+                Ok(()) => {}
+                Err(_) if self.slots.has_reserve() => break,
+                Err(error) => return Err(LogError::allocating(&error)),
+            }
+        }
+        let place = self.slots.take(Need::Reserve).expect("allocated, or the reserve");
         let number = SegmentNo(self.next_number);
         assert!(number.0 < self.reservation, "S2: {number:?} is beyond the reservation {}", self.reservation);
         self.next_number += 1;

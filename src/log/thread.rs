@@ -123,11 +123,12 @@ impl Writer {
         }
     }
 
-    /// Whether an ordinary commit would leave too little room for the one that completes the
-    /// checkpoint under way.
+    /// Whether an ordinary commit would leave too little room for what must always fit: the two
+    /// commits of a checkpoint; and, if a crash comes between those, the first commit of the next
+    /// mount and its checkpoint.
     fn ring_is_tight(&self) -> bool {
         let commit_max = self.geometry.commit_bytes_max();
-        self.ring.room(commit_max) < 2 * commit_max
+        self.ring.room(commit_max) < 3 * commit_max
     }
 
     fn write_part(&mut self, part: Part) {
@@ -168,11 +169,6 @@ impl Writer {
         waiting: &mut VecDeque<Message>,
     ) -> Result<Sequence, LogError> {
         self.shared.check_failure()?;
-        if !self.ring.fits(self.geometry.commit_bytes_max()) {
-            // Ordinary commits have been deferred for long: checkpoints fail again and again.
-            self.shared.poison("the log is full, and no checkpoint could be completed".into());
-        }
-        self.shared.check_failure()?;
         let sequence = Sequence(self.last.0 + 1);
         let prepared = prepare(sequence);
         self.shared.check_failure()?;
@@ -210,12 +206,12 @@ impl Writer {
         };
         let (mut bytes, checksum) = commit.encode(|length| self.ring.position_for(length));
         let length = bytes.len() as u64;
-        assert!(
-            length <= self.geometry.commit_bytes_max() && self.ring.fits(length),
-            "a commit of {length} bytes does not fit: {} of {} used",
-            self.ring.used(),
-            self.geometry.ring_bytes
-        );
+        assert!(length <= self.geometry.commit_bytes_max(), "a commit of {length} bytes");
+        if !self.ring.fits(length) {
+            // Ordinary commits have been deferred for long: checkpoints failed again and again.
+            self.shared.poison("the log is full, and no checkpoint could be completed".into());
+            self.shared.check_failure()?;
+        }
         bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
         if let Err(error) = self.shared.disk.write_at(self.ring.offset_of(commit.position), &bytes) {
             self.fail("writing a commit", error);

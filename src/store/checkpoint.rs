@@ -114,12 +114,34 @@ impl Core {
         // half way, and the next, too.
         let owed = self.writer.lock().owed_bytes();
         self.log.ensure_capacity(owed, Need::Reserve)?;
-        self.place_settled();
+        self.place_settled()?;
         let (answer, answered) = channel();
         self.commit_and_wait(Errand::Freeze(FreezeRequest { answer }))?;
-        let frozen = answered.recv().map_err(|_| StoreError::Poisoned("the freeze was given up".into()))?;
+        let frozen = answered.recv().map_err(|_| StoreError::NoSpace)?;
         let changed = frozen.changed_chunks.clone();
         self.store_frozen(frozen, stored).inspect_err(|_| self.writer.lock().table.put_back_changed(changed))
+    }
+
+    /// The first commit of an epoch, together with a checkpoint of what recovery found, if it
+    /// found a long log: opening must not use up the room that a checkpoint needs, however often
+    /// the store is opened and dies again.
+    pub(super) fn claim(self: &Arc<Self>, as_of: Sequence, stored: &mut StoredTable) -> Result<(), StoreError> {
+        let owed = self.writer.lock().owed_bytes();
+        let is_due = self.log.ring_used() >= self.limits.tail_max;
+        if !is_due || self.log.ensure_capacity(owed, Need::Reserve).is_err() || self.place_settled().is_err() {
+            return self.commit_and_wait(Errand::Claim);
+        }
+        let (answer, answered) = channel();
+        {
+            let _placing = self.placing.lock();
+            let mut writer = self.lock_with_nothing_raw();
+            assert!(!writer.has_raw(), "nothing comes in before the store is open");
+            // What was placed just now comes again as redo of the first commit: putting the same
+            // extent twice is the same as once.
+            FreezeRequest { answer }.freeze(as_of, &mut writer, self.log.open_segments());
+        }
+        let frozen = answered.recv().expect("sent just now");
+        self.store_frozen(frozen, stored)
     }
 
     fn store_frozen(self: &Arc<Self>, frozen: FrozenState, stored: &mut StoredTable) -> Result<(), StoreError> {

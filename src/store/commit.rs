@@ -27,6 +27,8 @@ pub struct InFlight {
 pub enum Errand {
     /// Nothing.
     None,
+    /// It is the first of its epoch: made even if nothing is pending.
+    Claim,
     /// It is the one up to which a checkpoint holds everything: freezes the tree.
     Freeze(FreezeRequest),
     /// It makes a checkpoint the one to recover from.
@@ -83,7 +85,8 @@ impl Core {
             Some(_) => self.lock_with_nothing_raw(),
             None => self.lock_with_little_raw(),
         };
-        if matches!(errand, Errand::None) {
+        let is_optional = matches!(errand, Errand::None);
+        if is_optional {
             writer.commit_queued = false;
         }
         let births = self.log.take_births();
@@ -96,7 +99,10 @@ impl Core {
         self.account_raw(-(raw as i64));
         self.log.cut(Stream::Data);
         let checkpoint = match errand {
-            Errand::None => None,
+            Errand::None | Errand::Claim => None,
+            // Without space for what is raw, the freeze is given up, and who asked for it is told
+            // by the request's end.
+            Errand::Freeze(_) if writer.has_raw() => None,
             Errand::Freeze(request) => {
                 request.freeze(sequence, &mut writer, self.log.open_segments());
                 None
@@ -111,13 +117,11 @@ impl Core {
             in_flight.waiters.append(&mut writer.waiters);
             in_flight.root = Some(writer.tree.root());
         }
-        let is_freeze = placing.is_some();
         drop(writer);
         drop(placing);
         self.room.notify_all();
-        // A freeze needs a commit of its own even if nothing is pending: its sequence stands for
-        // the frozen state.
-        if frozen.is_empty() && births.is_empty() && checkpoint.is_none() && !is_freeze {
+        // Other errands need a commit of their own.
+        if is_optional && frozen.is_empty() && births.is_empty() {
             return None;
         }
         Some(Prepared { body: redo::encode(frozen.iter()), births, checkpoint })

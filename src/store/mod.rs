@@ -76,9 +76,9 @@ use writer::Writer;
 /// How full a store is, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Space {
-    /// What the store may come to occupy: what live data takes plus what can still be written.
+    /// What the store may come to occupy: what it takes now plus what can still be written.
     pub total: u64,
-    /// What live data takes.
+    /// What its log and its data segments take.
     pub used: u64,
     /// What can still be written.
     pub free: u64,
@@ -233,9 +233,11 @@ impl Store {
         self.core.log.wait_for_room();
     }
 
-    /// How full it is.
+    /// How full it is, in whole segments.
     pub fn space(&self) -> Space {
-        let used = self.core.writer.lock().table.iter().map(|(_, entry)| entry.live).sum();
+        let geometry = self.core.log.geometry();
+        let segments = self.core.writer.lock().table.iter().count() as u64;
+        let used = geometry.slots_offset() + segments * u64::from(geometry.segment_bytes);
         let disk = self.core.log.disk().free_space().unwrap_or(0);
         let free = disk.min(self.core.log.unallocated_bytes());
         Space { total: used + free, used, free }

@@ -309,7 +309,8 @@ fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store
     };
     let (mut log, recovery) = Log::open(disk, codec).map_err(from_log)?;
     let cache = Cache::new(options.cache_bytes);
-    let (writer, stored) = recover(&log, &cache, &recovery).map_err(from_store)?;
+    let (writer, mut stored) = recover(&log, &cache, &recovery).map_err(from_store)?;
+    let last = recovery.last;
     if !options.read_only {
         let record = HolderRecord {
             pid: std::process::id(),
@@ -336,15 +337,12 @@ fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store
     });
     let threads = match options.read_only {
         true => Vec::new(),
-        false => core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?,
+        false => {
+            core.claim(last, &mut stored).map_err(from_store)?;
+            core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?
+        }
     };
-    let store = Store { core, threads: Mutex::new(threads) };
-    // Each opening takes a little of the log; who opens and dies again and again before a
-    // checkpoint came would fill it.
-    if !options.read_only && store.core.log.ring_used() >= store.core.limits.tail_max {
-        store.checkpoint().map_err(from_store)?;
-    }
-    Ok(store)
+    Ok(Store { core, threads: Mutex::new(threads) })
 }
 
 /// The state that recovery found: the checkpoint, and the redo after it applied.

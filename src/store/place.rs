@@ -7,7 +7,7 @@
 //! memory: an overwrite that came meanwhile wins, and what was placed for it is garbage.
 
 use super::writer::Writer;
-use super::{Core, redo};
+use super::{Core, StoreError, redo};
 use crate::log::Stream;
 use crate::tree::{Extent, Key, VALUE_MAX, Value};
 use bytes::Bytes;
@@ -36,14 +36,18 @@ impl Core {
                 let keys = oldest.map(|(key, _)| key.clone()).collect();
                 self.collect(&writer, keys)
             };
-            let placed = self.append_units(batch);
-            self.swap(&mut self.writer.lock(), placed);
+            match self.append_units(batch) {
+                Ok(placed) => self.swap(&mut self.writer.lock(), placed),
+                // Room for it was allocated before it was accepted (R7).
+                Err(error) => self.log.fail(format!("placing data failed: {error}")),
+            }
         }
     }
 
-    /// Places all settled raw values, a batch at a time.
-    pub(super) fn place_settled(&self) {
-        while self.log.failure().is_none() {
+    /// Places all settled raw values, a batch at a time. Where there is no space for that, they
+    /// stay what they are: the log has them.
+    pub(super) fn place_settled(&self) -> Result<(), StoreError> {
+        loop {
             let _placing = self.placing.lock();
             let batch = {
                 let writer = self.writer.lock();
@@ -56,27 +60,32 @@ impl Core {
                 self.collect(&writer, keys)
             };
             if batch.is_empty() {
-                return;
+                return Ok(());
             }
-            let placed = self.append_units(batch);
+            let placed = self.append_units(batch)?;
             self.swap(&mut self.writer.lock(), placed);
         }
     }
 
-    /// The writer lock, at a moment when no value is raw (T6), or storage has failed. What came
-    /// since [`Core::place_settled`] is placed under the lock: about as much as one commit takes
+    /// The writer lock, at a moment when no value is raw (T6); or when there is no space for
+    /// placing those that are ([`Writer::has_raw`] tells). What came since [`Core::place_settled`] is placed under the lock: about as much as one commit takes
     /// inside. The caller holds `placing`.
     pub(super) fn lock_with_nothing_raw(&self) -> MutexGuard<'_, Writer> {
         let mut writer = self.writer.lock();
         loop {
             let pending = writer.raw.iter().map(|(key, _)| key.clone());
             let keys: Vec<Key> = pending.chain(writer.settled.keys().cloned()).collect();
-            if keys.is_empty() || self.log.failure().is_some() {
-                return writer;
-            }
             let batch = self.collect(&writer, keys);
-            let placed = self.append_units(batch);
-            self.swap(&mut writer, placed);
+            match self.append_units(batch) {
+                Ok(placed) if placed.is_empty() => return writer,
+                Ok(placed) => self.swap(&mut writer, placed),
+                Err(error) => {
+                    if writer.raw_bytes > self.limits.raw_inside {
+                        self.log.fail(format!("placing data failed: {error}"));
+                    }
+                    return writer;
+                }
+            }
         }
     }
 
@@ -97,21 +106,14 @@ impl Core {
     }
 
     /// Appends the batch in units. Nothing refers to them yet.
-    fn append_units(&self, batch: Raw) -> Placed {
+    fn append_units(&self, batch: Raw) -> Result<Placed, StoreError> {
         let mut placed = Placed::with_capacity(batch.len());
         for unit in units(&batch, VALUE_MAX.min(self.log.payload_bytes_max())) {
             let payload = match unit {
                 [(_, bytes)] => bytes.clone(),
                 many => many.iter().flat_map(|(_, bytes)| bytes).copied().collect(),
             };
-            let pointer = match self.log.append(Stream::Data, &payload, &unit[0].0) {
-                Ok(pointer) => pointer,
-                Err(error) => {
-                    // Room for it was allocated before it was accepted (R7).
-                    self.log.fail(format!("placing data failed: {error}"));
-                    return Placed::new();
-                }
-            };
+            let pointer = self.log.append(Stream::Data, &payload, &unit[0].0)?;
             let mut offset = 0;
             for (key, bytes) in unit {
                 let extent = Extent { unit: pointer, offset, length: bytes.len() as u32 };
@@ -119,7 +121,7 @@ impl Core {
                 placed.push((key.clone(), bytes.clone(), extent));
             }
         }
-        placed
+        Ok(placed)
     }
 
     /// P1: puts the extents where their raw values still are.

@@ -130,6 +130,11 @@ impl Writer {
         (std::mem::take(&mut self.pending), raw)
     }
 
+    /// Whether any value has to be placed before the tree can be stored.
+    pub fn has_raw(&self) -> bool {
+        !self.raw.is_empty() || !self.settled.is_empty()
+    }
+
     /// Bytes that storage has accepted and will have to find room for: raw values, and pages that
     /// a checkpoint has to write.
     pub fn owed_bytes(&self) -> u64 {
