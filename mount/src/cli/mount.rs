@@ -19,35 +19,34 @@ pub fn create(words: &CreateWords) -> Result<(), Failure> {
 }
 
 pub fn mount(words: &MountWords) -> Result<(), Failure> {
-    let plan = plan(&words.store, &words.dir, &words.options, Unknown::Refuse, words.create)?;
-    if words.serve_in_background {
-        return Ok(serve::serve(&plan, Ready::in_background()?)?);
+    let unknown = if words.sloppy { Unknown::Ignore } else { Unknown::Refuse };
+    let plan = plan(&words.store, &words.dir, &words.options, unknown, words.create)?;
+    if words.takeover {
+        return Err(Failure::Usage(
+            "--takeover: a store in a local file is locked by its holder, and free as soon as that ends: \
+             there is nothing to take over"
+                .into(),
+        ));
     }
-    if words.foreground {
-        return Ok(serve::serve(&plan, Ready::Foreground)?);
+    match (words.serve_in_background, words.foreground) {
+        _ if plan.options.remount => Ok(attach::remount(&plan.dir, &plan.options)?),
+        (true, _) => Ok(serve::serve(&plan, Ready::in_background()?)?),
+        (false, true) => Ok(serve::serve(&plan, Ready::Foreground)?),
+        (false, false) => start(&plan, &words.options, unknown),
     }
-    start(&plan, &words.options, words.create)
 }
 
 /// As `mount.kivafs`.
 pub fn by_helper(asked: HelperMount) -> Result<(), Failure> {
     let plan = plan(&asked.store, &asked.dir, &asked.options, asked.unknown, false)?;
-    if asked.fake {
-        return Ok(());
+    match asked.fake {
+        true => Ok(()),
+        false if plan.options.remount => Ok(attach::remount(&plan.dir, &plan.options)?),
+        false => start(&plan, &asked.options, asked.unknown),
     }
-    if plan.options.remount {
-        return Ok(attach::remount(&plan.dir, &plan.options)?);
-    }
-    start(&plan, &asked.options, false)
 }
 
-fn plan(
-    store: &Path,
-    dir: &Path,
-    lists: &[OsString],
-    unknown: Unknown,
-    create: bool,
-) -> Result<Plan, Failure> {
+fn plan(store: &Path, dir: &Path, lists: &[OsString], unknown: Unknown, create: bool) -> Result<Plan, Failure> {
     let options = options(lists, unknown)?;
     Ok(Plan { store: place::store(store)?, dir: place::dir(dir)?, create, options })
 }
@@ -61,11 +60,14 @@ fn options(lists: &[OsString], unknown: Unknown) -> Result<MountOptions, Failure
     parse_options(texts, unknown).map_err(Failure::Usage)
 }
 
-/// Starts the serving process. What can be seen to be wrong is seen before: it is told without one.
-fn start(plan: &Plan, lists: &[OsString], create: bool) -> Result<(), Failure> {
+/// Starts the serving process, with paths that mean the same there.
+fn start(plan: &Plan, lists: &[OsString], unknown: Unknown) -> Result<(), Failure> {
     let mut words: Vec<&OsStr> = vec!["mount".as_ref(), "--serve-in-background".as_ref()];
-    if create {
+    if plan.create {
         words.push("--create".as_ref());
+    }
+    if unknown == Unknown::Ignore {
+        words.push("--sloppy".as_ref());
     }
     for list in lists {
         words.extend([OsStr::new("-o"), list]);

@@ -44,10 +44,7 @@ pub enum Unknown {
 
 /// Takes options apart; of two that contradict each other the later one counts. An error names
 /// the bad word and the valid ones.
-pub fn parse_options<'a>(
-    lists: impl IntoIterator<Item = &'a str>,
-    unknown: Unknown,
-) -> Result<MountOptions, String> {
+pub fn parse_options<'a>(lists: impl IntoIterator<Item = &'a str>, unknown: Unknown) -> Result<MountOptions, String> {
     let mut options = MountOptions::default();
     for word in lists.into_iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty()) {
         let known = match word.split_once('=') {
@@ -82,9 +79,28 @@ fn take_word(options: &mut MountOptions, word: &str) -> bool {
         // mount(8): these imply the three flags.
         "user" | "users" => options.kernel = KernelFlags { nodev: true, nosuid: true, noexec: true, ..options.kernel },
         "owner" | "group" => options.kernel = KernelFlags { nodev: true, nosuid: true, ..options.kernel },
-        "defaults" | "auto" | "noauto" | "nouser" | "nofail" | "_netdev" | "dirsync" | "relatime" | "norelatime"
-        | "strictatime" | "nostrictatime" | "lazytime" | "nolazytime" | "diratime" | "nodiratime" | "mand"
-        | "nomand" | "iversion" | "noiversion" | "silent" | "loud" | "default_permissions" => {}
+        "defaults"
+        | "auto"
+        | "noauto"
+        | "nouser"
+        | "nofail"
+        | "_netdev"
+        | "dirsync"
+        | "relatime"
+        | "norelatime"
+        | "strictatime"
+        | "nostrictatime"
+        | "lazytime"
+        | "nolazytime"
+        | "diratime"
+        | "nodiratime"
+        | "mand"
+        | "nomand"
+        | "iversion"
+        | "noiversion"
+        | "silent"
+        | "loud"
+        | "default_permissions" => {}
         word => return word.starts_with("x-") || word.starts_with("X-"),
     }
     true

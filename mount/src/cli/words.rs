@@ -63,6 +63,9 @@ pub struct MountWords {
     /// Options, separated by commas
     #[arg(short = 'o', value_name = "OPTIONS")]
     pub options: Vec<OsString>,
+    /// Ignore options that are not known
+    #[arg(short = 's', long)]
+    pub sloppy: bool,
     /// This process is the one that serves, and says "ready" on stdout.
     #[arg(long, hide = true)]
     pub serve_in_background: bool,

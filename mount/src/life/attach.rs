@@ -3,6 +3,7 @@
 //! Done by ourselves, not by the FUSE library: at the end of a session that library unmounts
 //! whatever stands at the path, also a newer mount of the same store.
 
+use crate::facade::REQUEST_BYTES_MAX;
 use crate::life::mountinfo::FS_TYPE;
 use crate::life::plan::{MountOptions, Plan};
 use crate::life::{LifeError, mountinfo};
@@ -16,9 +17,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
-
-/// The largest request, either way.
-pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
 
 /// What a mount of ours is, once it stands.
 pub struct Attached {

@@ -82,7 +82,9 @@ pub enum LifeError {
     #[error("{dir}: fusermount3 refused: {why}")]
     FusermountRefused { dir: PathBuf, why: String },
     /// umount, and something is open there.
-    #[error("{0}: busy: programs have files or working directories there ('fuser -vm {0}' lists them): end them, or use --force")]
+    #[error(
+        "{0}: busy: programs have files or working directories there ('fuser -vm {0}' lists them): end them, or use --force"
+    )]
     Busy(PathBuf),
     /// umount, and nothing of ours is there.
     #[error("{0}: no kivafs mount there ('findmnt -t fuse.kivafs' lists them)")]

@@ -136,7 +136,8 @@ mod tests {
 
     #[test]
     fn a_line_is_taken_apart() {
-        let line = br"61 27 0:53 / /mnt/with\040space rw,nosuid shared:1 master:2 - fuse.kivafs /srv/a\134b rw,user_id=0";
+        let line =
+            br"61 27 0:53 / /mnt/with\040space rw,nosuid shared:1 master:2 - fuse.kivafs /srv/a\134b rw,user_id=0";
         let mount = parse(line).unwrap();
         assert_eq!(mount.device, Device { major: 0, minor: 53 });
         assert_eq!(mount.dir, Path::new("/mnt/with space"));

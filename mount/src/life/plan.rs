@@ -1,5 +1,6 @@
 //! What a mount is asked to be.
 
+pub use crate::facade::SyncMode;
 use kivafs::store::Compression;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,18 +16,6 @@ pub struct Plan {
     pub create: bool,
     /// The `-o` options.
     pub options: MountOptions,
-}
-
-/// Which changes are durable before they are answered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub enum SyncMode {
-    /// Only what asks for it (fsync, O_SYNC).
-    #[default]
-    OnRequest,
-    /// Those of names, too (`dirsync`).
-    Names,
-    /// All (`sync`).
-    Everything,
 }
 
 /// Where the log goes.

@@ -45,9 +45,9 @@ impl Verdict {
         let mut waiting = self.waiting.lock();
         while let Ok((stream, _)) = self.listener.accept() {
             // A umount that was refused (busy) has hung up.
-            waiting.retain_mut(|stream| {
-                matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock)
-            });
+            waiting.retain_mut(
+                |stream| matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock),
+            );
             if waiting.len() == WAITING_MAX {
                 waiting.pop_front();
             }
