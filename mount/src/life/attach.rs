@@ -113,7 +113,7 @@ fn mount_by_helper(plan: &Plan) -> Result<OwnedFd, LifeError> {
         Ok(Some(fuse)) if status.success() => Ok(fuse),
         Err(error) => Err(LifeError::system("fusermount3", error)),
         Ok(_) => {
-            let mut why = why.trim().replace('\n', "; ");
+            let mut why = why.trim().trim_start_matches("fusermount3: ").replace('\n', "; ");
             if !Path::new("/dev/fuse").exists() {
                 return Err(LifeError::NoDevice(std::io::ErrorKind::NotFound.into()));
             }

@@ -47,7 +47,7 @@ fn with_fusermount(dir: &Path, flags: &[&str]) -> Result<(), LifeError> {
     if output.status.success() {
         return Ok(());
     }
-    let why = String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ");
+    let why = String::from_utf8_lossy(&output.stderr).trim().trim_start_matches("fusermount3: ").replace('\n', "; ");
     if why.contains("busy") {
         return Err(LifeError::Busy(dir.into()));
     }

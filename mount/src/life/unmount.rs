@@ -38,14 +38,24 @@ pub fn unmount(place: &Path, manner: Manner) -> Result<(), LifeError> {
         return if manner == Manner::Forced { Ok(()) } else { Err(LifeError::WasDead(dir.into())) };
     }
     match manner {
-        Manner::Orderly => detach::now(dir)?,
-        Manner::Lazy => return detach::lazily(dir),
+        Manner::Orderly => {
+            detach::now(dir)?;
+            verdict(dir, waiter, manner)
+        }
+        Manner::Lazy => detach::lazily(dir),
         Manner::Forced => {
             let aborted = detach::abort(mount.device);
             detach::lazily(dir)?;
-            aborted?;
+            match verdict(dir, waiter, manner) {
+                // What can't be aborted (an ordinary user may lack fusectl) may still end by itself.
+                Err(LifeError::Unknown { .. }) if aborted.is_err() => aborted,
+                heard => heard,
+            }
         }
     }
+}
+
+fn verdict(dir: &Path, waiter: Option<Waiter>, manner: Manner) -> Result<(), LifeError> {
     match waiter {
         Some(waiter) => wait(dir, waiter, manner),
         None => {
