@@ -68,16 +68,6 @@ fn a_mount_point_that_is_not_empty_is_a_warning() {
 }
 
 #[test]
-fn the_same_store_is_not_mounted_twice_at_one_place() {
-    let place = Place::new();
-    place.mount(&[]).silently();
-    let said = place.mount(&[]);
-    assert!(matches!(said.code(), 1 | 3) && said.errors().contains("mounted"), "{}", said.errors());
-    place.umount(&[]).silently();
-    assert_eq!(place.mounted(), None, "the first was the only one");
-}
-
-#[test]
 fn umount_of_a_busy_mount_is_refused_and_changes_nothing() {
     let place = Place::new();
     place.mount(&[]).silently();

@@ -136,6 +136,16 @@ fn a_store_that_is_mounted_is_in_use() {
 }
 
 #[test]
+fn a_store_is_not_mounted_twice_at_one_place() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    std::fs::write(place.dir.join("file"), "").unwrap();
+    place.mount(&[]).fails(3, &["mounted at", place.dir.to_str().unwrap()]);
+    place.umount(&[]).silently();
+    assert_eq!(place.mounted(), None, "the first was the only one");
+}
+
+#[test]
 fn one_shot_commands() {
     let place = Place::new();
     put(&place, "/key", b"value").silently();

@@ -68,12 +68,18 @@ impl Deferred {
 }
 
 fn run(shared: &Shared, fs: &FileSystem) {
+    let mut told = String::new();
     loop {
         while match fs.store().patiently(|| fs.deferred_step()) {
             Ok(more) => more,
             Err(error) => {
-                // It stays recorded; the next call or the next mount tries again.
-                tracing::warn!("what removals left to do must wait: {error}");
+                // It stays recorded; the next call or the next mount tries again. A store that
+                // takes no more changes says the same each time: once is enough.
+                let why = error.to_string();
+                if why != told {
+                    tracing::warn!("what removals left to do must wait: {why}");
+                    told = why;
+                }
                 false
             }
         } {

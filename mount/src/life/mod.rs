@@ -66,9 +66,6 @@ pub enum LifeError {
     /// Mounting would hide the store's own file.
     #[error("{store}: lies inside {dir}, which the mount would hide: mount it elsewhere, or move the store")]
     StoreInside { store: PathBuf, dir: PathBuf },
-    /// This store is mounted there already, and alive.
-    #[error("{dir}: {source_name} is mounted there already")]
-    AlreadyMounted { dir: PathBuf, source_name: String },
     /// A dead mount that is not ours.
     #[error("{dir}: a {fs_type} mount there is dead (its server is gone): detach it with 'umount -l {dir}'")]
     ForeignDeadMount { dir: PathBuf, fs_type: String },

@@ -4,8 +4,8 @@ use crate::life::plan::Plan;
 use crate::life::{LifeError, detach, mountinfo};
 use std::path::Path;
 
-/// Looks at the plan's DIR. Changes nothing but this: a dead mount of ours there is detached.
-/// What is said to the user, without stopping the mount, goes to `tell`.
+/// Looks at the plan's DIR. Changes nothing but this: a dead mount of ours there is detached, which
+/// `tell` is told.
 pub fn prepare(plan: &Plan, tell: &mut dyn FnMut(String)) -> Result<(), LifeError> {
     let dir = plan.dir.as_path();
     let meta = match std::fs::metadata(dir) {
@@ -26,19 +26,14 @@ pub fn prepare(plan: &Plan, tell: &mut dyn FnMut(String)) -> Result<(), LifeErro
     if plan.store.starts_with(dir) {
         return Err(LifeError::StoreInside { store: plan.store.clone(), dir: dir.into() });
     }
-    if let Some(mount) = mountinfo::top_at(dir)?
-        && mount.is_ours()
-        && mountinfo::names_store(&mount.source, &plan.store)
-    {
-        return Err(LifeError::AlreadyMounted {
-            dir: dir.into(),
-            source_name: mount.source.to_string_lossy().into_owned(),
-        });
-    }
+    Ok(())
+}
+
+/// What lies in DIR and will be hidden is worth a word.
+pub fn warn_if_not_empty(dir: &Path, tell: &mut dyn FnMut(String)) {
     if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
         tell(format!("{}: not empty: what is there is hidden while the store is mounted", dir.display()));
     }
-    Ok(())
 }
 
 fn detach_dead(dir: &Path, tell: &mut dyn FnMut(String)) -> Result<(), LifeError> {

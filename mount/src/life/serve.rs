@@ -29,8 +29,12 @@ const READ_AHEAD_KIB: u32 = 4096;
 /// Serves the plan's store until it is unmounted or a signal comes. Ok: everything is durable.
 pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
     let signals = Signals::block()?;
-    place::prepare(plan, &mut |line| eprintln!("kivafs: {line}"))?;
+    journal::open(&plan.options, matches!(ready, Ready::Background))?;
+    let mut tell = |line: String| eprintln!("kivafs: {line}");
+    place::prepare(plan, &mut tell)?;
     let opened = open_store(plan, &signals)?;
+    // Not before: a store that is in use would be told of in two lines.
+    place::warn_if_not_empty(&plan.dir, &mut tell);
     let begun = begin(plan, ready, opened.store.clone());
     let mount = match begun {
         Ok(mount) => mount,
@@ -124,8 +128,6 @@ struct Mount {
 
 /// From an open store to a mount that is usable; an error leaves nothing mounted.
 fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeError> {
-    let background = matches!(ready, Ready::Background);
-    journal::open(&plan.options, background)?;
     let content = |error: crate::fs::FsError| LifeError::Content { store: plan.store.clone(), why: error.to_string() };
     let fs = store.patiently(|| FileSystem::open(store.clone(), coarse_now)).map_err(content)?;
     let manners = Manners { sync: plan.options.sync, timeout: plan.options.timeout };
