@@ -1,8 +1,8 @@
 //! What went wrong: its line and its exit code.
 
-use crate::fs::FsError;
 use crate::life::LifeError;
 use kivafs::store::OpenError;
+use std::ffi::OsStr;
 
 /// Why a command was not done.
 #[derive(Debug)]
@@ -27,9 +27,15 @@ impl Failure {
         Failure::Usage(format!("{line}: see 'kivafs help'"))
     }
 
-    /// A failure of something that was done to `path` in a store.
-    pub fn at(path: &std::ffi::OsStr, error: FsError) -> Failure {
-        Failure::Failed(format!("{}: {error}", path.to_string_lossy()))
+    /// A store that is in use has another way to `path`: the line names it in full.
+    pub fn naming(self, path: &OsStr) -> Failure {
+        match self {
+            Failure::InUse(line) => {
+                let path = path.to_string_lossy();
+                Failure::InUse(line.replace("/PATH", &format!("/{}", path.trim_start_matches('/'))))
+            }
+            failure => failure,
+        }
     }
 
     /// Writes the line.

@@ -3,8 +3,9 @@
 use crate::cli::failure::Failure;
 use crate::cli::place;
 use crate::cli::words::{CheckWords, LookWords};
+use crate::fs;
 use crate::life::holder::{patiently, sleep};
-use kivafs::store::{Info, Store};
+use kivafs::store::{Info, OpenOptions, Store};
 use serde_json::json;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -81,7 +82,11 @@ fn bytes(count: u64) -> String {
 
 pub fn check(words: &CheckWords) -> Result<(), Failure> {
     let store = place::store(&words.store)?;
-    let wrong = patiently(&store, || Store::check_at(&store, words.data), &mut sleep)?;
+    let mut wrong = patiently(&store, || Store::check_at(&store, words.data), &mut sleep)?;
+    // What lies on a broken store can't be followed.
+    if wrong.is_empty() {
+        wrong = check_files(&store)?;
+    }
     if words.json {
         println!("{}", json!({ "store": store.to_string_lossy(), "whole": wrong.is_empty(), "wrong": wrong }));
     } else {
@@ -91,6 +96,14 @@ pub fn check(words: &CheckWords) -> Result<(), Failure> {
         0 => Ok(()),
         count => Err(Failure::Failed(format!("{}: broken in {count} places", store.display()))),
     }
+}
+
+fn check_files(place: &Path) -> Result<Vec<String>, Failure> {
+    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+    let store = patiently(place, || Store::open_at(place, &options), &mut sleep)?;
+    let wrong = fs::check(&store).map_err(|error| Failure::Failed(format!("{}: {error}", place.display())))?;
+    store.close().map_err(|error| Failure::Failed(format!("{}: {error}", place.display())))?;
+    Ok(wrong)
 }
 
 #[cfg(test)]

@@ -129,7 +129,7 @@ struct Mount {
 /// From an open store to a mount that is usable; an error leaves nothing mounted.
 fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeError> {
     let content = |error: crate::fs::FsError| LifeError::Content { store: plan.store.clone(), why: error.to_string() };
-    let fs = store.patiently(|| FileSystem::open(store.clone(), coarse_now)).map_err(content)?;
+    let fs = FileSystem::open(store, coarse_now).map_err(content)?;
     let manners = Manners { sync: plan.options.sync, timeout: plan.options.timeout };
     let started = facade::start(fs, manners);
     let (facade, service) = started.map_err(|error| LifeError::system("cannot start threads", error))?;
