@@ -339,7 +339,7 @@ mod tests {
         let name = Name::from_raw(b"f").unwrap();
         let has = |wrong: Vec<String>, what: &str| assert!(wrong.iter().any(|line| line.contains(what)), "{wrong:?}");
         has(broken(|txn| txn.delete(&key::inode(file))), "F2");
-        has(broken(|txn| txn.delete(&key::entry(ROOT, &name))), "F5");
+        has(broken(|txn| txn.delete(&key::entry(ROOT, &name))), "F2");
         has(broken(|txn| txn.delete(&key::piece(file, 0))), "F6");
         has(broken(|txn| txn.put(&key::piece(file, 200_000), vec![1])), "beyond the end");
         has(broken(|txn| txn.put(&key::piece(Ino(9), 0), vec![1])), "no mapped file");
