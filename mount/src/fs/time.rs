@@ -18,6 +18,9 @@ const NANOS_PER_MILLI: u32 = 1_000_000;
 pub type Clock = fn() -> Time;
 
 impl Time {
+    /// 1970-01-01T00:00:00Z.
+    pub const EPOCH: Time = Time { seconds: 0, nanos: 0 };
+
     /// That many seconds and nanoseconds after the epoch. `None`: `nanos` is 10^9 or more.
     pub fn new(seconds: i64, nanos: u32) -> Option<Time> {
         (nanos < NANOS).then_some(Time { seconds, nanos })
