@@ -11,8 +11,10 @@ use crate::life::verdict::Verdict;
 use crate::life::{LifeError, detach, holder, journal, mountinfo, place};
 use fuser::{Config, Session, SessionACL};
 use kivafs::store::{CreateOptions, OpenError, OpenOptions, Store};
-use parking_lot::{Condvar, Mutex};
-use std::path::PathBuf;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
@@ -43,7 +45,7 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
             return Err(error);
         }
     };
-    let verdict = mount.run(plan, &opened.store, signals);
+    let verdict = mount.run(plan, &opened.store, &signals);
     match &verdict {
         Ok(()) => info!("{}: ended, everything is durable", plan.store.display()),
         Err(error) => error!("{error}"),
@@ -86,35 +88,19 @@ fn open_store(plan: &Plan, signals: &Signals) -> Result<Opened, LifeError> {
         opened => opened,
     };
     // The signals are blocked: a wait must listen for them itself.
-    let store = holder::patiently(&plan.store, &mut open, &mut |time| match signals.wait(None, Some(time))? {
+    let store = holder::patiently(&plan.store, &mut open, &mut |time| match signals.wait(&[], Some(time))? {
         Wake::Stop => Err(LifeError::Interrupted),
         Wake::Other | Wake::TimeOut => Ok(()),
     })?;
     Ok(Opened { store: Arc::new(store), made })
 }
 
-/// Set once the session is over.
-#[derive(Default)]
-struct Over {
-    over: Mutex<bool>,
-    changed: Condvar,
-}
+/// Tells when the session is over: its thread holds the other end, and lets go of it.
+struct SessionEnd(UnixStream);
 
-impl Over {
-    fn set(&self) {
-        *self.over.lock() = true;
-        self.changed.notify_all();
-    }
-
-    fn is_set(&self) -> bool {
-        *self.over.lock()
-    }
-
-    fn wait(&self) {
-        let mut over = self.over.lock();
-        while !*over {
-            self.changed.wait(&mut over);
-        }
+impl SessionEnd {
+    fn is_over(&self) -> bool {
+        matches!((&self.0).read(&mut [0]), Ok(0))
     }
 }
 
@@ -122,8 +108,8 @@ impl Over {
 struct Mount {
     device: Device,
     service: Service,
-    over: Arc<Over>,
-    verdict: Option<Arc<Verdict>>,
+    end: SessionEnd,
+    verdict: Option<Verdict>,
 }
 
 /// From an open store to a mount that is usable; an error leaves nothing mounted.
@@ -138,7 +124,7 @@ fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeErro
         usable(plan, ready, attached, facade).inspect_err(|_| undo_mount(plan, device)).map(|done| (device, done))
     });
     match mounted {
-        Ok((device, (over, verdict))) => Ok(Mount { device, service, over, verdict }),
+        Ok((device, (end, verdict))) => Ok(Mount { device, service, end, verdict }),
         Err(error) => {
             service.stop();
             Err(error)
@@ -151,7 +137,7 @@ fn usable(
     ready: Ready,
     attached: Attached,
     facade: Facade,
-) -> Result<(Arc<Over>, Option<Arc<Verdict>>), LifeError> {
+) -> Result<(SessionEnd, Option<Verdict>), LifeError> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(plan.options.threads);
@@ -160,14 +146,14 @@ fn usable(
         .map_err(|error| LifeError::system(format!("{}: the kernel's greeting", plan.dir.display()), error))?;
     read_ahead(attached.device);
     let verdict = match Verdict::listen(attached.device) {
-        Ok(verdict) => Some(Arc::new(verdict)),
+        Ok(verdict) => Some(verdict),
         Err(error) => {
             warn!("{}: 'kivafs umount' will not learn how it went: {error}", plan.dir.display());
             None
         }
     };
-    let over = Arc::new(Over::default());
-    let its = over.clone();
+    let pair = UnixStream::pair().and_then(|pair| pair.0.set_nonblocking(true).map(|()| pair));
+    let (ours, its) = pair.map_err(|error| LifeError::system("socketpair", error))?;
     let dir = plan.dir.clone();
     std::thread::Builder::new()
         .name("session".into())
@@ -175,12 +161,12 @@ fn usable(
             if let Err(error) = session.run() {
                 error!("{}: the session ended: {error}", dir.display());
             }
-            its.set();
+            drop(its);
         })
         .map_err(|error| LifeError::system("cannot start a thread", error))?;
     ready.announce()?;
     info!("{}: mounted at {}", plan.store.display(), plan.dir.display());
-    Ok((over, verdict))
+    Ok((SessionEnd(ours), verdict))
 }
 
 /// Takes down the mount that was just made; the error that made it necessary is what counts.
@@ -201,111 +187,88 @@ fn read_ahead(device: Device) {
 
 impl Mount {
     /// Until the end of the session, and then of everything.
-    fn run(self, plan: &Plan, store: &Arc<Store>, signals: Signals) -> Result<(), LifeError> {
-        let Mount { device, service, over, verdict } = self;
-        let watch =
-            Watch { dir: plan.dir.clone(), device, store: store.clone(), over: over.clone(), verdict: verdict.clone() };
-        let watching = std::thread::Builder::new().name("signals".into()).spawn(move || watch.run(&signals));
-        if let Err(error) = watching {
-            undo_mount(plan, device);
-            over.wait();
-            service.stop();
-            store.close().map_err(|error| LifeError::Close { store: plan.store.clone(), error })?;
-            return Err(LifeError::system("cannot start a thread", error));
+    fn run(mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<(), LifeError> {
+        if let Err(error) = self.serve(plan, store, signals) {
+            error!("{error}");
         }
-        over.wait();
+        // From here on a signal changes nothing: what is left to do is what it would ask for.
+        let waiting = self.verdict.map(Verdict::leave);
         store.announce_draining();
         info!("{}: unmounted, making the last changes durable", plan.dir.display());
-        service.stop();
+        self.service.stop();
         let closed = store.close().map_err(|error| LifeError::Close { store: plan.store.clone(), error });
-        if let Some(verdict) = verdict {
-            verdict.tell(&closed.as_ref().map(|_| ()).map_err(LifeError::to_string));
+        if let Some(waiting) = waiting {
+            waiting.tell(&closed.as_ref().map(|_| ()).map_err(LifeError::to_string));
         }
         closed
     }
-}
 
-/// What the thread for signals needs.
-struct Watch {
-    dir: PathBuf,
-    device: Device,
-    store: Arc<Store>,
-    over: Arc<Over>,
-    verdict: Option<Arc<Verdict>>,
-}
-
-impl Watch {
-    /// For as long as the process lives.
-    fn run(&self, signals: &Signals) {
-        if self.wait(signals, None) == Wake::Stop && !self.over.is_set() {
-            info!("{}: asked to end", self.dir.display());
-            self.end(signals);
+    /// Until the session is over, or has to be given up.
+    fn serve(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<(), LifeError> {
+        if self.wait(signals, None)? == Wake::Other {
+            return Ok(());
         }
-        // A further signal while everything is made durable changes nothing.
-        loop {
-            self.wait(signals, None);
+        info!("{}: asked to end", plan.dir.display());
+        store.announce_draining();
+        if let Err(error) = store.sync() {
+            error!("{}: {error}", plan.dir.display());
         }
+        self.unmount(plan, signals)
     }
 
-    fn wait(&self, signals: &Signals, time: Option<Duration>) -> Wake {
-        use std::os::fd::AsFd;
+    /// Waits for the session's end (`Wake::Other`), for a signal, or for `time` to pass.
+    fn wait(&mut self, signals: &Signals, time: Option<Duration>) -> Result<Wake, LifeError> {
         let until = time.map(|time| Instant::now() + time);
         loop {
+            if self.end.is_over() {
+                return Ok(Wake::Other);
+            }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            let listener = self.verdict.as_ref().map(|verdict| verdict.as_fd());
-            match signals.wait(listener, left) {
-                Ok(Wake::Other) => self.verdict.iter().for_each(|verdict| verdict.collect()),
-                Ok(Wake::TimeOut) if until.is_none_or(|until| Instant::now() < until) => {}
-                Ok(wake) => return wake,
-                Err(error) => {
-                    error!("signals can't be waited for: {error}");
-                    return Wake::Stop;
-                }
+            if left.is_some_and(|left| left.is_zero()) {
+                return Ok(Wake::TimeOut);
+            }
+            let others: Vec<_> =
+                [self.end.0.as_fd()].into_iter().chain(self.verdict.as_ref().map(AsFd::as_fd)).collect();
+            if signals.wait(&others, left)? == Wake::Stop {
+                return Ok(Wake::Stop);
+            }
+            if let Some(verdict) = &mut self.verdict {
+                verdict.collect();
             }
         }
     }
 
-    /// Commit, unmount; what is open is served for a while, or until the next signal.
-    fn end(&self, signals: &Signals) {
-        self.store.announce_draining();
-        if let Err(error) = self.store.sync() {
-            error!("{}: {error}", self.dir.display());
-        }
-        match mountinfo::top_at(&self.dir) {
-            Ok(Some(mount)) if mount.device == self.device => self.unmount(),
+    /// After a signal. What is open is served for a while, or until the next signal.
+    fn unmount(&mut self, plan: &Plan, signals: &Signals) -> Result<(), LifeError> {
+        let dir = plan.dir.as_path();
+        match mountinfo::top_at(dir) {
+            Ok(Some(mount)) if mount.device == self.device => detach_or_serve(dir),
             // Detached by hand, or hidden under another mount: only the connection can be ended.
-            _ => warn!("{}: our mount is not on top there any more", self.dir.display()),
+            _ => warn!("{}: our mount is not on top there any more", dir.display()),
         }
+        if self.wait(signals, Some(OPEN_FILES_MAX))? == Wake::Other {
+            return Ok(());
+        }
+        warn!("{}: files are still open there: they get errors from now on", dir.display());
+        if let Err(error) = detach::abort(self.device) {
+            error!("{}: {error}", dir.display());
+        }
+        // Even if the connection can't be aborted, the process ends, which aborts it.
         let since = Instant::now();
-        while !self.over.is_set() && since.elapsed() < OPEN_FILES_MAX {
-            if self.wait(signals, Some(Duration::from_millis(50))) == Wake::Stop {
-                break;
-            }
-        }
-        if !self.over.is_set() {
-            warn!("{}: files are still open there: they get errors from now on", self.dir.display());
-            if let Err(error) = detach::abort(self.device) {
-                error!("{}: {error}", self.dir.display());
-            }
-            let since = Instant::now();
-            while !self.over.is_set() && since.elapsed() < ABORTED_MAX {
-                self.wait(signals, Some(Duration::from_millis(10)));
-            }
-            // Even if the connection can't be aborted, the process ends.
-            self.over.set();
-        }
+        while since.elapsed() < ABORTED_MAX && self.wait(signals, Some(Duration::from_millis(50)))? != Wake::Other {}
+        Ok(())
     }
+}
 
-    fn unmount(&self) {
-        let done = match detach::now(&self.dir) {
-            Err(LifeError::Busy(_)) => {
-                info!("{}: files are open there: served for {} s", self.dir.display(), OPEN_FILES_MAX.as_secs());
-                detach::lazily(&self.dir)
-            }
-            done => done,
-        };
-        if let Err(error) = done {
-            error!("{error}");
+fn detach_or_serve(dir: &Path) {
+    let done = match detach::now(dir) {
+        Err(LifeError::Busy(_)) => {
+            info!("{}: files are open there: served for {} s", dir.display(), OPEN_FILES_MAX.as_secs());
+            detach::lazily(dir)
         }
+        done => done,
+    };
+    if let Err(error) = done {
+        error!("{error}");
     }
 }

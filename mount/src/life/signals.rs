@@ -17,7 +17,7 @@ pub struct Signals {
 pub enum Wake {
     /// Somebody wants this process to end.
     Stop,
-    /// The other descriptor is readable.
+    /// One of the other descriptors is readable.
     Other,
     /// Nothing happened.
     TimeOut,
@@ -37,14 +37,14 @@ impl Signals {
         Ok(Signals { descriptor })
     }
 
-    /// Waits for a signal, for `other` to become readable, or for `time` to pass.
-    pub fn wait(&self, other: Option<BorrowedFd<'_>>, time: Option<Duration>) -> Result<Wake, LifeError> {
+    /// Waits for a signal, for one of `others` to become readable, or for `time` to pass.
+    pub fn wait(&self, others: &[BorrowedFd<'_>], time: Option<Duration>) -> Result<Wake, LifeError> {
         let timeout = match time {
             None => PollTimeout::NONE,
             Some(time) => PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX),
         };
         let mut descriptors = vec![PollFd::new(self.descriptor.as_fd(), PollFlags::POLLIN)];
-        descriptors.extend(other.map(|other| PollFd::new(other, PollFlags::POLLIN)));
+        descriptors.extend(others.iter().map(|other| PollFd::new(*other, PollFlags::POLLIN)));
         match poll(&mut descriptors, timeout) {
             Ok(0) | Err(nix::errno::Errno::EINTR) => return Ok(Wake::TimeOut),
             Ok(_) => {}

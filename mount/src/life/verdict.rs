@@ -2,20 +2,22 @@
 //!
 //! The server listens on an abstract socket named after the mount's device. Who unmounts connects
 //! first, then unmounts, then reads: the server writes the verdict after its store is closed. A
-//! connection that ends without one means that the server died. Nothing is left behind by a crash,
-//! and a name is never that of two mounts at a time.
+//! connection that ends without one means that the server died. Nothing is left behind by a crash.
+//!
+//! The kernel gives a device's number to the next mount as soon as the mount is gone, and the
+//! server may still drain for long. So a server gives up the name as soon as its session is over,
+//! keeping who has connected; and a new server waits a moment for a name that is still taken.
 //!
 //! Any user can take any abstract name, so the reader looks who listens: root or the mount's user.
 
 use crate::life::mountinfo::{Device, Mount};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
-use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most connections kept; of more, the oldest are dropped: nobody can use up our descriptors.
 const WAITING_MAX: usize = 64;
@@ -26,45 +28,65 @@ fn address(device: Device) -> std::io::Result<SocketAddr> {
     SocketAddr::from_abstract_name(format!("kivafs/{}:{}", device.major, device.minor))
 }
 
-/// The server's end.
+/// How long to wait for a name.
+const NAME_WAIT_MAX: Duration = Duration::from_secs(2);
+
+/// The server's end, while it serves.
 pub struct Verdict {
     listener: UnixListener,
-    waiting: Mutex<VecDeque<UnixStream>>,
+    waiting: VecDeque<UnixStream>,
 }
+
+/// Those who wait for the verdict of a server that has given up its name.
+pub struct Waiting(VecDeque<UnixStream>);
 
 impl Verdict {
     /// Listens.
     pub fn listen(device: Device) -> std::io::Result<Verdict> {
-        let listener = UnixListener::bind_addr(&address(device)?)?;
+        let since = Instant::now();
+        let listener = loop {
+            match UnixListener::bind_addr(&address(device)?) {
+                Err(error) if error.kind() == ErrorKind::AddrInUse && since.elapsed() < NAME_WAIT_MAX => {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                bound => break bound?,
+            }
+        };
         listener.set_nonblocking(true)?;
-        Ok(Verdict { listener, waiting: Mutex::default() })
+        Ok(Verdict { listener, waiting: VecDeque::new() })
     }
 
     /// Takes in who has connected since. Does not wait.
-    pub fn collect(&self) {
-        let mut waiting = self.waiting.lock();
+    pub fn collect(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
             // A umount that was refused (busy) has hung up.
-            waiting.retain_mut(
+            self.waiting.retain_mut(
                 |stream| matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock),
             );
-            if waiting.len() == WAITING_MAX {
-                waiting.pop_front();
+            if self.waiting.len() == WAITING_MAX {
+                self.waiting.pop_front();
             }
             if stream.set_nonblocking(true).is_ok() {
-                waiting.push_back(stream);
+                self.waiting.push_back(stream);
             }
         }
     }
 
-    /// Tells everybody.
-    pub fn tell(&self, verdict: &Result<(), String>) {
+    /// Gives up the name.
+    pub fn leave(mut self) -> Waiting {
         self.collect();
+        Waiting(self.waiting)
+    }
+}
+
+impl Waiting {
+    /// Tells everybody.
+    pub fn tell(self, verdict: &Result<(), String>) {
         let line = match verdict {
             Ok(()) => DURABLE,
             Err(why) => why,
         };
-        for mut stream in self.waiting.lock().drain(..) {
+        for mut stream in self.0 {
             // Who hung up does not want to know.
             let _ = stream.write_all(line.as_bytes());
         }
@@ -149,8 +171,11 @@ mod tests {
         let verdict = Verdict::listen(mount.device).unwrap();
         let mut waiters: Vec<Waiter> = (0..3).map(|_| Waiter::connect(&mount).unwrap()).collect();
         assert_eq!(waiters[0].hear(Duration::from_millis(1)), Heard::Nothing);
-        verdict.tell(&Err("the disk is full".into()));
-        drop(verdict);
+        let waiting = verdict.leave();
+        // The name is free for the next, whatever the verdict.
+        assert!(Waiter::connect(&mount).is_none());
+        let _next = Verdict::listen(mount.device).unwrap();
+        waiting.tell(&Err("the disk is full".into()));
         for waiter in &mut waiters {
             assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::NotDurable("the disk is full".into()));
         }
@@ -160,7 +185,7 @@ mod tests {
     fn a_server_that_dies_is_no_good_news() {
         let mount = mount(std::process::id().wrapping_neg());
         assert!(Waiter::connect(&mount).is_none());
-        let verdict = Verdict::listen(mount.device).unwrap();
+        let mut verdict = Verdict::listen(mount.device).unwrap();
         let mut waiter = Waiter::connect(&mount).unwrap();
         verdict.collect();
         drop(verdict);
