@@ -23,6 +23,26 @@ fn mount_is_usable_when_the_command_returns_and_gone_when_umount_does() {
 }
 
 #[test]
+fn a_server_keeps_nothing_of_its_caller() {
+    let place = Place::new();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    // stderr is inherited by the server until it is ready.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kivafs"));
+    let command = command.arg("mount").args([&place.store, &place.dir]).stderr(writer.try_clone().unwrap());
+    assert!(command.status().unwrap().success());
+    // The builder holds its copy for as long as it lives.
+    *command = std::process::Command::new("true");
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "", "and the pipe is closed, though the mount lasts");
+    let server = place.server().unwrap();
+    assert_eq!(std::fs::read_link(format!("/proc/{server}/cwd")).unwrap(), std::path::Path::new("/"));
+    assert_eq!(std::fs::read_to_string(format!("/proc/{server}/comm")).unwrap(), "kivafs\n");
+}
+
+#[test]
 fn flags_are_those_asked_for() {
     let place = Place::new();
     place.mount(&["-o", "ro,noexec,dev"]).silently();
@@ -43,7 +63,10 @@ fn the_helper_names_mount_remount_and_umount() {
     let (store, dir) = (place.store.to_str().unwrap(), place.dir.to_str().unwrap());
     kivafs_as("mount.kivafs", [store, dir, "-s", "-o", "rw,bogus,nofail,x-a"]).silently();
     assert!(place.mounted().unwrap().line.contains(" rw,"));
-    kivafs_as("mount.fuse.kivafs", [store, dir, "-o", "remount,ro"]).silently();
+    // As mount(8) does: with all that the list of mounts shows.
+    let shown =
+        "remount,ro,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576";
+    kivafs_as("mount.fuse.kivafs", [store, dir, "-o", shown]).silently();
     assert!(place.mounted().unwrap().line.contains(" ro,"));
     kivafs_as("umount.kivafs", [dir]).silently();
     assert_eq!(place.mounted(), None);

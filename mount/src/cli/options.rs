@@ -127,8 +127,9 @@ fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<boo
             };
         }
         "log" => take_log(options, value)?,
-        // mount.fuse(8)'s words, which only say again what is so.
-        "fsname" | "subtype" | "comment" | "helper" | "uhelper" => {}
+        // Words of mount.fuse(8), and those that the list of mounts shows and mount(8) gives back to
+        // us for `remount`. They say again what is so.
+        "fsname" | "subtype" | "comment" | "helper" | "uhelper" | "user_id" | "group_id" | "max_read" => {}
         name => return Ok(name.starts_with("x-") || name.starts_with("X-")),
     }
     Ok(true)

@@ -17,6 +17,7 @@ const READY: &[u8] = b"ready\n";
 
 /// Starts `kivafs ARGUMENTS` in the background; returns when it is ready.
 pub fn start(arguments: &[OsString]) -> Result<(), LifeError> {
+    keep_descriptors_from_children();
     // Not the path of the program: an update may have replaced what is there.
     let mut server = Command::new("/proc/self/exe")
         .arg0("kivafs")
@@ -36,6 +37,14 @@ pub fn start(arguments: &[OsString]) -> Result<(), LifeError> {
         Some(code) => Err(LifeError::Relayed(u8::try_from(code).unwrap_or(1))),
         None => Err(LifeError::system("the serving process", std::io::Error::other(status.to_string()))),
     }
+}
+
+/// A server must not keep open what its caller's shell happened to leave open: who reads the other
+/// end of such a pipe would wait for as long as the mount lasts.
+fn keep_descriptors_from_children() {
+    // SAFETY: this closes nothing in this process; it only marks descriptors close-on-exec.
+    // A kernel without this call (before 5.11) leaves them as they were.
+    unsafe { libc::close_range(3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC as libc::c_int) };
 }
 
 /// Who waits for this process to be ready.

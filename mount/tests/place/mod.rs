@@ -8,6 +8,7 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -147,30 +148,41 @@ impl Place {
         self.servers().pop()
     }
 
-    /// All processes that serve this place, or end doing so.
+    /// All processes that serve DIR, or end doing so.
     pub fn servers(&self) -> Vec<Pid> {
-        let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
-            let name = entry.ok()?.file_name();
-            name.to_str()?.parse::<i32>().ok()
-        });
-        pids.filter(|pid| {
-            let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            let mut words = words.split(|&byte| byte == 0);
-            words.any(|word| word == b"--serve-in-background")
-                && words.any(|word| word == self.dir.as_os_str().as_encoded_bytes())
-        })
-        .map(Pid::from_raw)
-        .collect()
+        servers(|dir| dir == self.dir)
     }
 }
 
+/// All processes that serve, in the background, a directory that is `wanted`.
+fn servers(wanted: impl Fn(&Path) -> bool) -> Vec<Pid> {
+    let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
+        let name = entry.ok()?.file_name();
+        name.to_str()?.parse::<i32>().ok()
+    });
+    pids.filter(|pid| {
+        let words = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = words.split(|&byte| byte == 0).filter(|word| !word.is_empty()).collect();
+        words.contains(&&b"--serve-in-background"[..])
+            && words.last().is_some_and(|word| wanted(Path::new(OsStr::from_bytes(word))))
+    })
+    .map(Pid::from_raw)
+    .collect()
+}
+
 impl Drop for Place {
-    /// The directory is removed next: nothing may be mounted there then.
+    /// The directory is removed next: nothing may be mounted in it then.
     fn drop(&mut self) {
-        for pid in self.servers() {
+        let root = self.root.path().canonicalize().unwrap();
+        for pid in servers(|dir| dir.starts_with(&root)) {
             let _ = kill(pid, Signal::SIGKILL);
         }
-        while self.mounted().is_some() && umount2(&self.dir, MntFlags::MNT_DETACH).is_ok() {}
+        let list = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+        for dir in list.lines().rev().filter_map(|line| line.split(' ').nth(4)).map(Path::new) {
+            if dir.starts_with(&root) {
+                let _ = umount2(dir, MntFlags::MNT_DETACH);
+            }
+        }
     }
 }
 
