@@ -5,8 +5,11 @@ mod place;
 use kivafs::store::Compression;
 use kivafs_mount::cli::options::{Unknown, parse_options};
 use kivafs_mount::life::plan::{LogPlace, SyncMode};
-use place::{Place, kivafs, kivafs_as};
+use place::{Place, Said, kivafs, kivafs_as};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 fn options(text: &str) -> kivafs_mount::life::plan::MountOptions {
@@ -143,4 +146,33 @@ fn fake_mounts_nothing() {
     kivafs_as("mount.kivafs", words).silently();
     assert!(place.mounted().is_none());
     assert!(Path::new(&place.store).exists());
+}
+
+#[test]
+fn a_kernel_without_fuse_is_told_with_its_cure() {
+    let place = Place::new();
+    // In a mount namespace of its own, /dev has only null.
+    let script = "mkdir $3 && mount -t tmpfs none $3 && touch $3/null && mount --bind /dev/null $3/null && \\
+                  mount --move $3 /dev && exec \"$0\" mount \"$1\" \"$2\"";
+    let said = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, env!("CARGO_BIN_EXE_kivafs")])
+        .args([&place.store, &place.dir, &place.root().join("dev")])
+        .output()
+        .unwrap();
+    Said(said).fails(1, &["/dev/fuse", "modprobe fuse"]);
+    assert!(place.store.exists());
+}
+
+#[test]
+fn an_ordinary_user_without_the_helper_is_told_with_its_cure() {
+    let place = Place::new();
+    let program = place.root().join("kivafs");
+    std::fs::copy(env!("CARGO_BIN_EXE_kivafs"), &program).unwrap();
+    for path in [place.root(), &place.store, &place.dir, &program] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let mut command = Command::new(&program);
+    command.arg("mount").args([&place.store, &place.dir]).uid(65534).gid(65534);
+    Said(command.env("PATH", "/nowhere").output().unwrap()).fails(1, &["fusermount3", "fuse3", "root"]);
+    assert_eq!(place.mounted(), None);
 }

@@ -272,6 +272,27 @@ fn what_a_program_opens_directly_works() {
     unsafe { std::alloc::dealloc(block, layout) };
 }
 
+/// stat(1) that wants the mode alone is answered from what the kernel keeps.
+#[test]
+fn a_write_takes_set_user_id_away_also_in_the_kernel() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let path = place.dir.join("program");
+    for round in 0..20 {
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o6777)).unwrap();
+        let mode = |user: u32, script: &str| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]).arg(&path);
+            let said = place::Said(std::os::unix::process::CommandExt::uid(&mut command, user).output().unwrap());
+            said.silently().text().trim().to_string()
+        };
+        assert_eq!(mode(0, "echo >> $0; stat -c %a $0"), "6777", "root may keep it, round {round}");
+        std::fs::set_permissions(place.root(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(mode(65534, "echo >> $0; stat -c %a $0"), "777", "round {round}");
+    }
+}
+
 #[test]
 fn sync_mounts_work() {
     for word in ["sync", "dirsync"] {

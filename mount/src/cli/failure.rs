@@ -30,10 +30,10 @@ impl Failure {
     /// A store that is in use has another way to `path`: the line names it in full.
     pub fn naming(self, path: &OsStr) -> Failure {
         match self {
-            Failure::InUse(line) => {
-                let path = path.to_string_lossy();
-                Failure::InUse(line.replace("/PATH", &format!("/{}", path.trim_start_matches('/'))))
-            }
+            Failure::InUse(line) => match line.strip_suffix("/PATH") {
+                Some(start) => Failure::InUse(format!("{start}/{}", path.to_string_lossy().trim_start_matches('/'))),
+                None => Failure::InUse(line),
+            },
             failure => failure,
         }
     }

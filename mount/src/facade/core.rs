@@ -4,11 +4,11 @@ use crate::facade::deferred::Bell;
 use crate::facade::errno::{errno, is_storage};
 use crate::facade::workers::Workers;
 use crate::facade::{Manners, SyncMode};
-use crate::fs::{self, FileSystem, FsError};
-use fuser::Errno;
+use crate::fs::{self, FileSystem, FsError, Ino};
+use fuser::{Errno, INodeNo, Notifier};
 use kivafs::store::Miss;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// What a request changes.
@@ -29,12 +29,42 @@ pub struct Core {
     workers: Workers,
     bell: Bell,
     poison_told: AtomicBool,
+    notifier: OnceLock<Notifier>,
 }
 
 impl Core {
     /// Starts the workers.
     pub fn start(fs: Arc<FileSystem>, manners: Manners, bell: Bell) -> std::io::Result<Core> {
-        Ok(Core { fs, manners, workers: Workers::start()?, bell, poison_told: AtomicBool::new(false) })
+        Ok(Core {
+            fs,
+            manners,
+            workers: Workers::start()?,
+            bell,
+            poison_told: AtomicBool::new(false),
+            notifier: OnceLock::new(),
+        })
+    }
+
+    /// Where notifications go. To be called before the session runs.
+    pub fn notify_by(&self, notifier: Notifier) {
+        assert!(self.notifier.set(notifier).is_ok(), "a façade serves one session");
+    }
+
+    /// Has the kernel forget a node's attributes, then calls `done`. Returns at once: a worker
+    /// does it, with no lock held, for the kernel may wait for us before it takes a notification.
+    pub fn forget_attributes(self: &Arc<Core>, node: Ino, done: impl FnOnce() + Send + 'static) {
+        let core = self.clone();
+        self.workers.park(
+            0,
+            Box::new(move || {
+                // A negative offset: attributes only.
+                let told = core.notifier.get().map(|notifier| notifier.inval_inode(INodeNo(node.0), -1, 0));
+                if let Some(Err(error)) = told {
+                    tracing::warn!("{node}: the kernel keeps old attributes: {error}");
+                }
+                done();
+            }),
+        );
     }
 
     /// Answers what is parked, then ends the workers.

@@ -41,6 +41,7 @@ pub use requests::Facade;
 use crate::facade::core::Core;
 use crate::facade::deferred::Deferred;
 use crate::fs::FileSystem;
+use fuser::Notifier;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,11 @@ pub fn start(fs: FileSystem, manners: Manners) -> std::io::Result<(Facade, Servi
 }
 
 impl Service {
+    /// Where notifications to the kernel go. To be called before the session runs.
+    pub fn notify_by(&self, notifier: Notifier) {
+        self.core.notify_by(notifier);
+    }
+
     /// Answers what is parked, then ends the threads. To be called when the session has ended.
     pub fn stop(self) {
         self.deferred.stop();

@@ -67,6 +67,10 @@ fn send_xattr(reply: ReplyXattr, room: u32, done: Result<impl AsRef<[u8]>, Errno
     }
 }
 
+fn has_privileges(attr: &Attr) -> bool {
+    u32::from(attr.perm) & (libc::S_ISUID | libc::S_ISGID) != 0
+}
+
 impl Facade {
     pub(super) fn new(core: Arc<Core>) -> Facade {
         Facade { core }
@@ -333,13 +337,20 @@ impl Filesystem for Facade {
     ) {
         self.core.wait_for_room();
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let core = self.core.clone();
         self.core.answer(
             Effect::Node,
             data.len(),
             Bytes::copy_from_slice(data),
-            move |fs, data| fs.write(ino(node), WriteAt::Offset(offset), data, kill),
+            move |fs, data| {
+                let falls = kill && has_privileges(&fs.getattr(ino(node))?);
+                Ok((fs.write(ino(node), WriteAt::Offset(offset), data, kill)?, falls))
+            },
             move |_, done| match done {
-                Ok(length) => reply.written(length as u32),
+                // The kernel believes that a write changes size and times only, and would go on
+                // running the file as set-user-id for as long as it keeps its mode.
+                Ok((length, true)) => core.forget_attributes(ino(node), move || reply.written(length as u32)),
+                Ok((length, false)) => reply.written(length as u32),
                 Err(errno) => reply.error(errno),
             },
         );

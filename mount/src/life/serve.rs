@@ -121,7 +121,9 @@ fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeErro
     let (facade, service) = started.map_err(|error| LifeError::system("cannot start threads", error))?;
     let mounted = attach(plan).and_then(|attached| {
         let device = attached.device;
-        usable(plan, ready, attached, facade).inspect_err(|_| undo_mount(plan, device)).map(|done| (device, done))
+        usable(plan, ready, attached, facade, &service)
+            .inspect_err(|_| undo_mount(plan, device))
+            .map(|done| (device, done))
     });
     match mounted {
         Ok((device, (end, verdict))) => Ok(Mount { device, service, end, verdict }),
@@ -137,6 +139,7 @@ fn usable(
     ready: Ready,
     attached: Attached,
     facade: Facade,
+    service: &Service,
 ) -> Result<(SessionEnd, Option<Verdict>), LifeError> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
@@ -144,6 +147,7 @@ fn usable(
     // From a descriptor, the session knows no mount, so that it can't unmount a newer one.
     let session = Session::from_fd(facade, attached.fuse, SessionACL::All, config)
         .map_err(|error| LifeError::system(format!("{}: the kernel's greeting", plan.dir.display()), error))?;
+    service.notify_by(session.notifier());
     read_ahead(attached.device);
     let verdict = match Verdict::listen(attached.device) {
         Ok(verdict) => Some(verdict),
