@@ -17,7 +17,7 @@ fn mount_is_usable_when_the_command_returns_and_gone_when_umount_does() {
     assert_eq!(place.mounted().unwrap().fs_type, "fuse.kivafs");
     std::fs::write(place.dir.join("file"), "content").unwrap();
     assert_eq!(std::fs::read(place.dir.join("file")).unwrap(), b"content");
-    place.umount(&[]).silently();
+    place.umounts();
     assert_eq!(place.mounted(), None);
     until("the server is gone", || place.servers().is_empty());
 }
@@ -52,7 +52,7 @@ fn flags_are_those_asked_for() {
     assert!(line.contains(place.store.to_str().unwrap()), "{line}");
     let refused = std::fs::write(place.dir.join("file"), "x").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(nix::libc::EROFS));
-    place.umount(&[]).silently();
+    place.umounts();
     place.mount(&["-o", "root_only"]).silently();
     assert!(!place.mounted().unwrap().line.contains("allow_other"));
 }
@@ -98,7 +98,7 @@ fn umount_of_a_busy_mount_is_refused_and_changes_nothing() {
     place.umount(&[]).fails(1, &["busy", "--force"]);
     file.write_all(b"still here").unwrap();
     drop(file);
-    place.umount(&[]).silently();
+    place.umounts();
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn foreground_stays_until_unmounted() {
     let place = Place::new();
     let server = place.mount_in_foreground(&[]);
     std::fs::write(place.dir.join("file"), "content").unwrap();
-    place.umount(&[]).silently();
+    place.umounts();
     let said = server.end();
     assert_eq!(said.code(), 0);
     assert!(said.errors().contains("mounted at") && said.errors().contains("durable"), "{}", said.errors());
@@ -185,7 +185,7 @@ fn mounting_over_a_dead_mount_detaches_it_and_says_so() {
     assert_eq!(said.code(), 0, "{}", said.errors());
     assert!(said.errors().contains("detached a dead mount"), "{}", said.errors());
     assert!(std::fs::metadata(&place.dir).is_ok());
-    place.umount(&[]).silently();
+    place.umounts();
     assert_eq!(place.mounted(), None, "{dead:?} does not come to light again");
 }
 
@@ -250,7 +250,7 @@ fn umount_then_mount_never_loses_the_new_mount_under_load() {
             std::panic::resume_unwind(panic);
         }
     });
-    place.umount(&[]).silently();
+    place.umounts();
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn sync_mounts_work() {
         std::fs::rename(&a, &b).unwrap();
         assert_eq!(std::fs::read(&b).unwrap(), b"content");
         std::fs::remove_file(&b).unwrap();
-        place.umount(&[]).silently();
+        place.umounts();
     }
 }
 
@@ -312,6 +312,6 @@ fn the_log_goes_where_it_is_told_to() {
     let place = Place::new();
     let log = place.root().join("log");
     place.mount(&["-o", &format!("log={}:info", log.display())]).silently();
-    place.umount(&[]).silently();
+    place.umounts();
     until("the end is in the log", || std::fs::read_to_string(&log).unwrap().contains("everything is durable"));
 }

@@ -4,7 +4,7 @@ use crate::facade::convert::{self, VALID, attr, caller, ino};
 use crate::facade::core::{Core, Effect};
 use crate::facade::kernel;
 use crate::facade::listing::{Buffer, Listing};
-use crate::fs::{Attr, Handle, SetAttr, WriteAt};
+use crate::fs::{self, Attr, FileSystem, Handle, SetAttr, WriteAt};
 use bytes::Bytes;
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
@@ -67,8 +67,11 @@ fn send_xattr(reply: ReplyXattr, room: u32, done: Result<impl AsRef<[u8]>, Errno
     }
 }
 
-fn has_privileges(attr: &Attr) -> bool {
-    u32::from(attr.perm) & (libc::S_ISUID | libc::S_ISGID) != 0
+/// Will a change of contents take set-user-id or set-group-id bits away? The kernel believes that
+/// it changes size and times only, and would go on running the file with the bits for as long as
+/// it keeps the mode: then it must be told to forget that, before the change is answered.
+fn bits_fall(fs: &FileSystem, node: INodeNo, may_keep: bool) -> fs::Result<bool> {
+    Ok(!may_keep && u32::from(fs.getattr(ino(node))?.perm) & (libc::S_ISUID | libc::S_ISGID) != 0)
 }
 
 impl Facade {
@@ -343,12 +346,10 @@ impl Filesystem for Facade {
             data.len(),
             Bytes::copy_from_slice(data),
             move |fs, data| {
-                let falls = kill && has_privileges(&fs.getattr(ino(node))?);
+                let falls = bits_fall(fs, node, !kill)?;
                 Ok((fs.write(ino(node), WriteAt::Offset(offset), data, kill)?, falls))
             },
             move |_, done| match done {
-                // The kernel believes that a write changes size and times only, and would go on
-                // running the file as set-user-id for as long as it keeps its mode.
                 Ok((length, true)) => core.forget_attributes(ino(node), move || reply.written(length as u32)),
                 Ok((length, false)) => reply.written(length as u32),
                 Err(errno) => reply.error(errno),
@@ -525,6 +526,7 @@ impl Filesystem for Facade {
         reply: ReplyEmpty,
     ) {
         let caller = caller(request);
+        let core = self.core.clone();
         let what = match convert::allocate(mode) {
             Ok(what) => what,
             Err(errno) => return reply.error(errno),
@@ -533,8 +535,15 @@ impl Filesystem for Facade {
             Effect::Node,
             0,
             (),
-            move |fs, ()| fs.fallocate(caller, ino(node), offset, length, what),
-            move |(), done| send_empty(reply, done),
+            move |fs, ()| {
+                let falls = bits_fall(fs, node, caller.uid == 0)?;
+                fs.fallocate(caller, ino(node), offset, length, what).map(|()| falls)
+            },
+            move |(), done| match done {
+                Ok(true) => core.forget_attributes(ino(node), move || reply.ok()),
+                Ok(false) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            },
         );
     }
 
@@ -578,15 +587,21 @@ impl Filesystem for Facade {
         reply: ReplyWrite,
     ) {
         let caller = caller(request);
+        let core = self.core.clone();
         let length = length.min(COPY_BYTES_MAX);
         self.core.wait_for_room();
         self.core.answer(
             Effect::Node,
             0,
             (),
-            move |fs, ()| fs.copy_file_range(caller, (ino(from), from_offset), (ino(to), to_offset), length),
+            move |fs, ()| {
+                let falls = bits_fall(fs, to, caller.uid == 0)?;
+                let (from, to) = ((ino(from), from_offset), (ino(to), to_offset));
+                Ok((fs.copy_file_range(caller, from, to, length)?, falls))
+            },
             move |(), done| match done {
-                Ok(copied) => reply.written(copied as u32),
+                Ok((copied, true)) => core.forget_attributes(ino(to), move || reply.written(copied as u32)),
+                Ok((copied, false)) => reply.written(copied as u32),
                 Err(errno) => reply.error(errno),
             },
         );

@@ -22,8 +22,8 @@ use std::process::{Command, Stdio};
 pub struct Attached {
     /// For the session.
     pub fuse: OwnedFd,
-    /// The mount's own.
-    pub device: mountinfo::Device,
+    /// As the list of mounts has it.
+    pub mount: mountinfo::Mount,
 }
 
 /// Mounts the plan's store at its DIR. The kernel sends the first request at once and lets
@@ -32,7 +32,7 @@ pub fn attach(plan: &Plan) -> Result<Attached, LifeError> {
     let root = nix::unistd::geteuid().is_root();
     let fuse = if root { mount_directly(plan)? } else { mount_by_helper(plan)? };
     match mountinfo::top_at(&plan.dir)? {
-        Some(mount) if mount.is_ours() => Ok(Attached { fuse, device: mount.device }),
+        Some(mount) if mount.is_ours() => Ok(Attached { fuse, mount }),
         _ => Err(LifeError::NotMounted(plan.dir.clone())),
     }
 }

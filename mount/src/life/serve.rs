@@ -120,7 +120,7 @@ fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeErro
     let started = facade::start(fs, manners);
     let (facade, service) = started.map_err(|error| LifeError::system("cannot start threads", error))?;
     let mounted = attach(plan).and_then(|attached| {
-        let device = attached.device;
+        let device = attached.mount.device;
         usable(plan, ready, attached, facade, &service)
             .inspect_err(|_| undo_mount(plan, device))
             .map(|done| (device, done))
@@ -148,8 +148,8 @@ fn usable(
     let session = Session::from_fd(facade, attached.fuse, SessionACL::All, config)
         .map_err(|error| LifeError::system(format!("{}: the kernel's greeting", plan.dir.display()), error))?;
     service.notify_by(session.notifier());
-    read_ahead(attached.device);
-    let verdict = match Verdict::listen(attached.device) {
+    read_ahead(attached.mount.device);
+    let verdict = match Verdict::listen(&attached.mount) {
         Ok(verdict) => Some(verdict),
         Err(error) => {
             warn!("{}: 'kivafs umount' will not learn how it went: {error}", plan.dir.display());

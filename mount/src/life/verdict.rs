@@ -1,6 +1,6 @@
 //! How who waits for a mount's end learns how it went.
 //!
-//! The server listens on an abstract socket named after the mount's device. Who unmounts connects
+//! The server listens on an abstract socket named after the mount's device and store. Who unmounts connects
 //! first, then unmounts, then reads: the server writes the verdict after its store is closed. A
 //! connection that ends without one means that the server died. Nothing is left behind by a crash.
 //!
@@ -10,12 +10,13 @@
 //!
 //! Any user can take any abstract name, so the reader looks who listens: root or the mount's user.
 
-use crate::life::mountinfo::{Device, Mount};
+use crate::life::mountinfo::Mount;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
@@ -24,8 +25,15 @@ const WAITING_MAX: usize = 64;
 
 const DURABLE: &str = "durable";
 
-fn address(device: Device) -> std::io::Result<SocketAddr> {
-    SocketAddr::from_abstract_name(format!("kivafs/{}:{}", device.major, device.minor))
+/// Most bytes of a store's path in a name, which has room for 107 in all.
+const SOURCE_BYTES_MAX: usize = 72;
+
+/// Both ends take it from the list of mounts. Of a long path the end: it tells more.
+fn address(mount: &Mount) -> std::io::Result<SocketAddr> {
+    let source = mount.source.as_bytes();
+    let mut name = format!("kivafs/{}:{}", mount.device.major, mount.device.minor).into_bytes();
+    name.extend_from_slice(&source[source.len().saturating_sub(SOURCE_BYTES_MAX)..]);
+    SocketAddr::from_abstract_name(name)
 }
 
 /// How long to wait for a name.
@@ -42,10 +50,10 @@ pub struct Waiting(VecDeque<UnixStream>);
 
 impl Verdict {
     /// Listens.
-    pub fn listen(device: Device) -> std::io::Result<Verdict> {
+    pub fn listen(mount: &Mount) -> std::io::Result<Verdict> {
         let since = Instant::now();
         let listener = loop {
-            match UnixListener::bind_addr(&address(device)?) {
+            match UnixListener::bind_addr(&address(mount)?) {
                 Err(error) if error.kind() == ErrorKind::AddrInUse && since.elapsed() < NAME_WAIT_MAX => {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -123,7 +131,7 @@ pub enum Heard {
 impl Waiter {
     /// Connects to the server of `mount`; `None` if there is none that can be trusted.
     pub fn connect(mount: &Mount) -> Option<Waiter> {
-        let stream = UnixStream::connect_addr(&address(mount.device).ok()?).ok()?;
+        let stream = UnixStream::connect_addr(&address(mount).ok()?).ok()?;
         let peer = getsockopt(&stream, PeerCredentials).ok()?;
         let trusted = peer.uid() == 0 || Some(peer.uid()) == mount.user;
         trusted.then(|| Waiter { stream, text: Vec::new(), pid: peer.pid() })
@@ -157,24 +165,24 @@ impl Waiter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::ffi::OsString;
+    use crate::life::mountinfo::Device;
 
     fn mount(minor: u32) -> Mount {
         // No device has such a number, so that a test meets no mount of this machine.
         let device = Device { major: u32::MAX, minor };
-        Mount { device, dir: "/".into(), fs_type: String::new(), source: OsString::new(), user: None }
+        Mount { device, dir: "/".into(), fs_type: String::new(), source: "/long".repeat(99).into(), user: None }
     }
 
     #[test]
     fn every_waiter_hears_the_verdict() {
         let mount = mount(std::process::id());
-        let verdict = Verdict::listen(mount.device).unwrap();
+        let verdict = Verdict::listen(&mount).unwrap();
         let mut waiters: Vec<Waiter> = (0..3).map(|_| Waiter::connect(&mount).unwrap()).collect();
         assert_eq!(waiters[0].hear(Duration::from_millis(1)), Heard::Nothing);
         let waiting = verdict.leave();
         // The name is free for the next, whatever the verdict.
         assert!(Waiter::connect(&mount).is_none());
-        let _next = Verdict::listen(mount.device).unwrap();
+        let _next = Verdict::listen(&mount).unwrap();
         waiting.tell(&Err("the disk is full".into()));
         for waiter in &mut waiters {
             assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::NotDurable("the disk is full".into()));
@@ -185,7 +193,7 @@ mod tests {
     fn a_server_that_dies_is_no_good_news() {
         let mount = mount(std::process::id().wrapping_neg());
         assert!(Waiter::connect(&mount).is_none());
-        let mut verdict = Verdict::listen(mount.device).unwrap();
+        let mut verdict = Verdict::listen(&mount).unwrap();
         let mut waiter = Waiter::connect(&mount).unwrap();
         verdict.collect();
         drop(verdict);

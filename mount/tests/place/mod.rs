@@ -131,6 +131,20 @@ impl Place {
         kivafs(["umount".as_ref(), self.dir.as_os_str()].into_iter().chain(words.iter().map(OsStr::new)))
     }
 
+    /// Unmounts, in the end without a word. A file that a test has closed may still be open for a
+    /// moment: in a process that another test of this program is just starting.
+    #[track_caller]
+    pub fn umounts(&self) {
+        let mut said = self.umount(&[]);
+        until("nothing is open there", || {
+            if said.errors().contains("busy") {
+                said = self.umount(&[]);
+            }
+            !said.errors().contains("busy")
+        });
+        said.silently();
+    }
+
     /// What is on top at DIR.
     pub fn mounted(&self) -> Option<Mounted> {
         let list = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
