@@ -167,7 +167,9 @@ fn a_kernel_without_fuse_is_told_with_its_cure() {
 fn an_ordinary_user_without_the_helper_is_told_with_its_cure() {
     let place = Place::new();
     let program = place.root().join("kivafs");
-    std::fs::copy(env!("CARGO_BIN_EXE_kivafs"), &program).unwrap();
+    // By another process: one that a test of this program is just starting would keep a file that
+    // was open for writing here, and what is open for writing can't be executed.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_kivafs")).arg(&program).status().unwrap().success());
     for path in [place.root(), &place.store, &place.dir, &program] {
         std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
     }
