@@ -156,7 +156,7 @@ impl<'a> Change<'a> {
             return Err(FsError::NoSpace);
         }
         record.next_ino = Ino(ino.0 + 1);
-        record.nodes += 1;
+        record.nodes = record.nodes.checked_add(1).ok_or_else(|| FsError::damaged("number of nodes: too great"))?;
         Ok(ino)
     }
 

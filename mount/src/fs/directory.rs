@@ -225,6 +225,12 @@ impl Directories {
         // One that is being read looks after itself.
         open.iter().filter_map(|directory| directory.try_lock()).for_each(|mut directory| directory.expire());
     }
+
+    /// What the passing of time does.
+    #[cfg(test)]
+    pub(crate) fn forget_views(&self) {
+        self.open.lock().1.values().for_each(|directory| directory.lock().view = None);
+    }
 }
 
 impl OpenDirectory {

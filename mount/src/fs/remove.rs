@@ -57,12 +57,16 @@ impl FileSystem {
     /// One bounded step of what removals left to do; true: ask again, there may be more. A
     /// background thread calls it until false after open and whenever `deferred_due`, and every few
     /// seconds: it also lets go of the views of directories that have been open for long. May miss.
+    /// In a store that is open for reading only there is nothing to do.
     pub fn deferred_step(&self) -> Result<bool> {
         self.directories.expire();
         if !self.deferred_due.swap(false, Ordering::Relaxed) {
             return Ok(false);
         }
-        let done = self.deferred_work(&self.store().view());
+        let done = match self.deferred_work(&self.store().view()) {
+            Err(FsError::ReadOnly) => Ok(false),
+            done => done,
+        };
         if !matches!(done, Ok(false)) {
             self.deferred_due.store(true, Ordering::Relaxed);
         }
