@@ -159,7 +159,9 @@ pub(crate) fn drop_link(change: &mut Change<'_>, mut node: Node) -> Result<()> {
     change.promote(&mut node, false);
     change.put_node(&node);
     change.txn_mut().put(&key::deferred(node.ino), Deferred { unlinked: true, cut_from }.encode());
-    if !open {
+    if open {
+        change.then(Effect::Unlinked(node.ino));
+    } else {
         change.then(Effect::Gone(node.ino, node.attr()));
         change.due();
     }
