@@ -129,6 +129,11 @@ impl<'a> Change<'a> {
         self.effects.push(effect);
     }
 
+    /// This change removes something: it may use the space that is kept back for that.
+    pub(crate) fn shrinks(&mut self) {
+        self.txn_mut().may_use_reserve();
+    }
+
     /// Once this is committed there is work for `deferred_step`.
     pub(crate) fn due(&mut self) {
         self.due = true;

@@ -320,10 +320,9 @@ fn unreachable_directories(parents: &HashMap<u64, Ino>) -> Vec<u64> {
 mod tests {
     use super::*;
     use crate::fs::{FileSystem, Name, coarse_now};
-    use std::sync::Arc;
 
     fn broken(break_it: impl FnOnce(&mut kivafs::store::Txn<'_>)) -> Vec<String> {
-        let store = Arc::new(Store::in_memory());
+        let store = crate::fs::tests::store();
         let fs = FileSystem::open(store.clone(), coarse_now).unwrap();
         let caller = crate::fs::Caller { uid: 1, gid: 2 };
         fs.mkdir(caller, ROOT, b"d", 0o755).unwrap();

@@ -28,6 +28,7 @@ impl FileSystem {
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let name = Name::to_find(name)?;
         let mut change = self.change()?;
+        change.shrinks();
         let mut dir = change.directory(parent)?;
         let node = change.child(parent, &name)?.ok_or(FsError::NotFound)?;
         if node.inode.kind == FileType::Directory {
@@ -43,6 +44,7 @@ impl FileSystem {
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let name = Name::to_find(name)?;
         let mut change = self.change()?;
+        change.shrinks();
         let mut dir = change.directory(parent)?;
         let node = change.child(parent, &name)?.ok_or(FsError::NotFound)?;
         node.must_be_directory()?;
@@ -81,6 +83,7 @@ impl FileSystem {
     fn deferred_work(&self, view: &View) -> Result<bool> {
         let Some(ino) = self.first_deferred(view)? else { return Ok(false) };
         let mut change = self.change()?;
+        change.shrinks();
         let Some(deferred) = change.txn().deferred(ino)? else { return Ok(true) };
         let Some(mut node) = Node::find(change.txn(), ino, None)? else {
             return Err(FsError::damaged(format!("{ino}: work is left to do, but there is no record")));
