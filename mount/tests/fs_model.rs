@@ -4,7 +4,8 @@
 //! length.
 
 use bytes::Bytes;
-use kivafs::store::Store;
+use kivafs::backend::MemoryDisk;
+use kivafs::store::{CreateOptions, Geometry, OpenOptions, Store};
 use kivafs_mount::fs::*;
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -213,8 +214,9 @@ fn refused(name: &[u8]) -> Option<FsError> {
 }
 
 struct World {
-    store: Arc<Store>,
-    fs: FileSystem,
+    home: Home,
+    /// `None` only between closing and opening.
+    open: Option<(Arc<Store>, FileSystem)>,
     model: Model,
     random: Random,
     /// Lookups that the kernel would count.
@@ -223,18 +225,27 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64, store: Arc<Store>) -> World {
+    fn new(seed: u64, home: Home) -> World {
         NOW.set(Time::new(1_000, 0).unwrap());
+        let store = home();
         let fs = FileSystem::open(store.clone(), now).unwrap();
         let root = fs.getattr(ROOT).unwrap();
         let mut node = new_node(FileType::Directory, 0o755, Caller { uid: root.uid, gid: root.gid });
         node.ino = ROOT;
         let model = Model { nodes: BTreeMap::from([(ROOT_ID, node)]), next: 1 };
-        World { store, fs, model, random: Random(seed), held: HashMap::new(), log: Vec::new() }
+        World { home, open: Some((store, fs)), model, random: Random(seed), held: HashMap::new(), log: Vec::new() }
+    }
+
+    fn store(&self) -> &Store {
+        &self.open.as_ref().unwrap().0
+    }
+
+    fn fs(&self) -> &FileSystem {
+        &self.open.as_ref().unwrap().1
     }
 
     fn call<T>(&self, operation: impl Fn(&FileSystem) -> Result<T>) -> Result<T> {
-        self.store.patiently(|| operation(&self.fs))
+        self.store().patiently(|| operation(self.fs()))
     }
 
     fn note(&mut self, what: String) {
@@ -297,7 +308,7 @@ impl World {
         ];
         match self.random.below(60) {
             0 => vec![b'x'; 256],
-            1 => vec![self.random.next() as u8 | 0x80, self.random.next() as u8 | 1, b'%', b'2'],
+            1 => vec![self.random.next() as u8 | 0x80, self.random.next() as u8 | 0x41, b'%', b'2'],
             _ => self.random.pick(&names).to_vec(),
         }
     }
@@ -338,7 +349,7 @@ impl World {
     /// A node went away: what the kernel still holds of it are attributes.
     fn gone(&mut self, ino: Ino) {
         if self.held.contains_key(&ino) {
-            assert_eq!(self.fs.getattr(ino).unwrap().nlink, 0, "{ino}: removed, and has names");
+            assert_eq!(self.fs().getattr(ino).unwrap().nlink, 0, "{ino}: removed, and has names");
             assert!(matches!(self.call(|fs| fs.open_file(ino)), Err(FsError::Stale)));
             self.forget(ino);
         }
@@ -346,7 +357,7 @@ impl World {
 
     fn forget(&mut self, ino: Ino) {
         let count = self.held.remove(&ino).unwrap();
-        self.fs.forget(ino, count);
+        self.fs().forget(ino, count);
     }
 
     fn check_attr(&self, id: Id, attr: &Attr) {
@@ -845,10 +856,10 @@ impl World {
             let mut room = 1 + self.random.below(5);
             let mut got = Vec::new();
             let started = Cell::new(false);
-            self.store
+            self.store()
                 .patiently(|| {
                     assert!(!started.get(), "a miss after entries were handed out");
-                    self.fs.readdir(handle, offset, plus, &mut |entry| {
+                    self.fs().readdir(handle, offset, plus, &mut |entry| {
                         if room == 0 {
                             return false;
                         }
@@ -883,7 +894,7 @@ impl World {
             }
         }
         assert_eq!(dots, 2);
-        self.fs.releasedir(handle);
+        self.fs().releasedir(handle);
         listed
     }
 
@@ -923,7 +934,7 @@ impl World {
         let node = self.model.nodes.get_mut(&id).unwrap();
         node.opens -= 1;
         let (ino, gone) = (node.ino, node.opens == 0 && node.links == 0);
-        self.fs.release(ino);
+        self.fs().release(ino);
         if gone {
             self.model.nodes.remove(&id);
             self.forget(ino);
@@ -950,7 +961,7 @@ impl World {
             path.push(b'/');
             path.extend_from_slice(&name);
         }
-        let listed = self.fs.list_path(&path).unwrap();
+        let listed = self.fs().list_path(&path).unwrap();
         assert_eq!(listed.len(), self.model.nodes[&id].children.len());
         let name = self.name();
         if refused(&name).is_some() {
@@ -962,7 +973,7 @@ impl World {
         let length = self.random.length();
         let (data, caller) = (self.random.bytes(length), self.caller());
         let old = self.model.nodes[&id].children.get(&name).copied();
-        let put = self.fs.put_path(caller, &path, &mut &data[..]);
+        let put = self.fs().put_path(caller, &path, &mut &data[..]);
         if old.is_some_and(|old| self.model.nodes[&old].kind == FileType::Directory) {
             assert!(matches!(put, Err(PathError::Fs { error: FsError::IsADirectory, .. })));
             return;
@@ -982,12 +993,12 @@ impl World {
             self.dropped(old);
         }
         let mut read = Vec::new();
-        self.fs.read_path(&path, &mut read).unwrap();
+        self.fs().read_path(&path, &mut read).unwrap();
         assert!(read == data);
         self.check_node(new);
         self.check_node(id);
         if self.random.chance(20) {
-            self.fs.remove_path(&path).unwrap();
+            self.fs().remove_path(&path).unwrap();
             self.model.nodes.get_mut(&id).unwrap().children.remove(&name);
             self.model.touch(id);
             self.dropped(new);
@@ -996,7 +1007,7 @@ impl World {
 
     fn sync(&mut self) {
         self.note("sync".into());
-        self.store.sync().unwrap();
+        self.store().sync().unwrap();
     }
 
     fn deferred(&mut self) {
@@ -1004,7 +1015,8 @@ impl World {
         while self.call(|fs| fs.deferred_step()).unwrap() {}
     }
 
-    /// The process ends without a word, and another one opens the store.
+    /// The process ends without a word, and another one opens the file system; sometimes also the
+    /// store, of which then nothing is in memory.
     fn reopen(&mut self) {
         self.note("reopen".into());
         self.held.clear();
@@ -1012,15 +1024,22 @@ impl World {
             node.opens = 0;
             node.links > 0
         });
-        self.fs = FileSystem::open(self.store.clone(), now).unwrap();
+        let (mut store, fs) = self.open.take().unwrap();
+        drop(fs);
+        if self.random.chance(50) {
+            store.close().unwrap();
+            drop(store);
+            store = (self.home)();
+        }
+        self.open = Some((store.clone(), FileSystem::open(store, now).unwrap()));
         self.whole();
     }
 
     fn whole(&mut self) {
         self.deferred();
-        let wrong = check(&self.store).unwrap();
+        let wrong = check(self.store()).unwrap();
         assert!(wrong.is_empty(), "check: {wrong:#?}");
-        assert_eq!(self.fs.statfs().unwrap().files, self.model.nodes.len() as u64);
+        assert_eq!(self.fs().statfs().unwrap().files, self.model.nodes.len() as u64);
         let ids: Vec<Id> = self.model.nodes.keys().copied().collect();
         for id in ids {
             self.check_node(id);
@@ -1028,7 +1047,7 @@ impl World {
                 self.compare_dir(id, true);
             }
         }
-        assert_eq!(self.fs.held(), self.held.len(), "nodes held");
+        assert_eq!(self.fs().held(), self.held.len(), "nodes held");
     }
 }
 
@@ -1050,8 +1069,8 @@ impl Drop for Story<'_> {
     }
 }
 
-fn run(seed: u64, steps: usize, store: Arc<Store>) {
-    let mut world = World::new(seed, store);
+fn run(seed: u64, steps: usize, home: Home) {
+    let mut world = World::new(seed, home);
     let story = Story(seed, &mut world);
     for step in 0..steps {
         story.1.step();
@@ -1062,11 +1081,17 @@ fn run(seed: u64, steps: usize, store: Arc<Store>) {
     story.1.whole();
 }
 
-fn in_memory() -> Arc<Store> {
-    Arc::new(Store::in_memory())
+/// Opens the store, and opens it again once it was closed.
+type Home = Box<dyn Fn() -> Arc<Store>>;
+
+fn in_memory() -> Home {
+    let disk = Arc::new(MemoryDisk::default());
+    let geometry = Geometry { ring_bytes: 6 << 20, segment_bytes: 1 << 20, page_bytes: 4096 };
+    Store::create_on(disk.clone(), &CreateOptions { geometry, ..CreateOptions::default() }).unwrap();
+    Box::new(move || Arc::new(Store::open_on(disk.clone(), &OpenOptions::default()).unwrap()))
 }
 
-fn runs(seeds: std::ops::Range<u64>, steps: usize, make: fn() -> Arc<Store>) {
+fn runs(seeds: std::ops::Range<u64>, steps: usize, make: fn() -> Home) {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let steps = number("KIVAFS_STEPS").map_or(steps, |steps| steps as usize);
     match number("KIVAFS_SEED") {

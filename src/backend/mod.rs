@@ -6,14 +6,15 @@
 //!
 //! A [`Disk`] is a growing array of bytes.
 //!
-//! * **Concurrency.** Any number of threads may read; one thread at a time writes, allocates,
-//!   punches and syncs. A read that overlaps a write in progress may see either or a mix.
-//! * **Durability.** What was written, allocated or punched before a successful [`Disk::sync`]
-//!   began survives a power cut. Everything else may be kept, lost or torn at any 512-byte
+//! * **Concurrency.** Any number of threads may call anything. Who changes a range orders that
+//!   with other changes of it; a read that overlaps a change in progress may see either or a mix.
+//! * **Durability.** What had been written, allocated or punched (the call had returned) before a
+//!   successful [`Disk::sync`] began survives a power cut. Everything else may be kept, lost or torn at any 512-byte
 //!   boundary, in any order, until then.
 //! * **Failure.** After a failed `sync` the state of everything unsynced is unknown; the caller
 //!   must not try again (R4). A failed write leaves its range unknown. `allocate` fails with
-//!   `StorageFull` without changing what can be read.
+//!   `StorageFull` without changing any byte, though the disk may be longer then. A write into a range that was allocated or
+//!   written and not punched since finds its space; any other may fail with `StorageFull`.
 //!
 //! A backend knows nothing of commits, pages or keys.
 
@@ -26,6 +27,7 @@ pub use memory::MemoryDisk;
 use std::io;
 
 /// One local file's worth of bytes. The contract is in the module's docs.
+#[expect(clippy::len_without_is_empty, reason = "nobody asks whether a disk is empty")]
 pub trait Disk: Send + Sync {
     /// Length in bytes: one past the last byte that can be read.
     fn len(&self) -> io::Result<u64>;
@@ -43,6 +45,11 @@ pub trait Disk: Send + Sync {
     /// its end. What was never written reads as zeros. Bytes already there stay.
     fn allocate(&self, offset: u64, length: u64) -> io::Result<()>;
 
-    /// Gives the range's space back (FALLOC_FL_PUNCH_HOLE); it reads as zeros then.
+    /// Gives the range's space back (FALLOC_FL_PUNCH_HOLE); it reads as zeros then, and the
+    /// disk keeps its length.
     fn punch(&self, offset: u64, length: u64) -> io::Result<()>;
+
+    /// Bytes that could still be written or allocated, beyond what is occupied: what the disk below
+    /// has left. Others share that, so it is for telling people, not for relying on.
+    fn free_space(&self) -> io::Result<u64>;
 }

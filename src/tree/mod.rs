@@ -1,33 +1,140 @@
 //! The copy-on-write B+Tree.
 //!
-//! Files, in reading order: `value` (what a key maps to), `node` (a page in memory), `page` (a
-//! page as stored: the format), `read` (get and scan), `change` (apply a batch), `checkpoint`
-//! (freeze, write, install), `check` (walk everything).
+//! Files, in reading order: `value` (what a key maps to), `sorted` (entries in one piece of
+//! memory), `node` (a page in memory), `page` (a page as stored: the format), `read` (get and
+//! scan), `change` (apply a batch), `balance` (where pages are cut), `checkpoint` (freeze, write,
+//! install), `check` (walk everything). For tests: `shelf` (storage, cache and ledger in memory),
+//! `model` (the tree against a map), `figures` (how fast, how dense).
 //!
 //! # Contract
 //!
 //! * A [`Tree`] is the writer's: one thread at a time calls its `&mut` methods. A [`Root`] is a
 //!   snapshot: cheap to clone, immutable, usable from any thread, never blocked by the writer.
 //! * The tree does no I/O. It reads pages through [`Pages`], which answers from memory or says
-//!   [`TreeError::Miss`]: then nothing has changed, the caller fetches that page and asks again.
+//!   [`TreeError::Miss`]: then nothing has changed, the caller fetches those pages and asks again.
 //!   It writes pages through [`PageSink`] (checkpoint only).
 //! * [`Tree::apply`] is atomic: on any error the tree is what it was.
-//! * What is durable is not the tree's business: it has the current state, no other.
+//! * What is durable is not the tree's business: it has the current state, no other. A crash
+//!   leaves nothing of it but the pages that [`PageSink`] took, and those mean nothing until a
+//!   commit names their root.
+//!
+//! # Checkpoints
+//!
+//! [`Tree::freeze`] takes a snapshot; [`Frozen::write`] stores what of it is not stored, on
+//! another thread while batches go on; [`Tree::install`] tells the tree where its pages lie now.
+//! At most one is in flight. A [`Frozen`] or [`Written`] that is dropped instead (storage failed)
+//! costs nothing: its pages stay dirty.
+//!
+//! # Costs
+//!
+//! With n pairs, height h = O(log n), and pages of constant size: `get` is O(h); `scan` O(h) plus
+//! what it visits; a batch of m changes O(m h) at worst, O(m + pages touched) when sorted keys
+//! share pages. `root`, `freeze` and cloning a [`Root`] are O(1), but the first change to a page
+//! after that copies it. `write` and `install` are linear in the pages that changed.
 //!
 //! # Invariants (checked by [`Root::check`], cited as T1...)
 //!
 //! * T1 Keys within a page rise strictly; every key of a child lies in [its separator, the next).
-//! * T2 All leaves have the same depth. An inner page has at least one child; the root, if it is
-//!   an inner page, at least two (but for the moment between a batch and its merges).
+//!   The first separator of an inner page is empty: the page's own range begins there.
+//! * T2 All leaves have the same depth: a leaf has level 0, an inner page one more than each of
+//!   its children. A leaf has at least one entry, an inner page at least one child; the root, if
+//!   it is an inner page that is not stored, at least two. (A stored root can have a single child:
+//!   it was cut down to when it was not in memory. The next batch that changes it repairs it.)
 //! * T3 The encoded size of a page is at most `page_bytes`, except for a leaf with one entry and
-//!   an inner page with two children (long keys).
+//!   an inner page with two children (long keys). A value that must be placed counts as an extent.
 //! * T4 A stored page has only stored children; everything above a page that is not stored is not
 //!   stored.
 //! * T5 A page is changed in place only while nobody else holds it.
 //! * T6 A frozen root holds no value that must be placed (see [`Value::must_be_placed`]).
 //! * T7 The ledger was told of every pointer that came into the current tree and of every one that
 //!   left it, once.
+//! * T8 Between calls, no page of the current tree that is stored is held by it in memory: clean
+//!   pages live in the cache behind [`Pages`], which bounds them.
 
+mod balance;
+mod change;
+mod check;
+mod checkpoint;
+mod node;
+mod page;
+mod read;
+mod sorted;
 mod value;
 
+#[cfg(test)]
+mod figures;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod shelf;
+
+pub use change::Tree;
+pub use check::Reference;
+pub use checkpoint::{Frozen, Written};
+pub use node::Node;
+pub use page::DecodeError;
+pub use read::{Direction, Root};
 pub use value::{Extent, KEY_MAX, Key, VALUE_INLINE_MAX, VALUE_MAX, Value};
+
+use crate::log::{Pointer, SegmentNo};
+use std::sync::Arc;
+use thiserror::Error;
+
+/// Least `page_bytes`.
+pub const PAGE_BYTES_MIN: usize = 1 << 10;
+/// Most `page_bytes`.
+pub const PAGE_BYTES_MAX: usize = 32 << 10;
+
+/// Where the tree gets stored pages from: a cache. Must be usable from several threads.
+pub trait Pages {
+    /// The page stored at `at`, as [`Node::decode`] or [`Tree::install`] gave it.
+    ///
+    /// Errors: [`TreeError::Miss`] naming `at` when it is not in memory; [`TreeError::Damaged`];
+    /// an implementation that reads storage itself also [`TreeError::Io`]. Another page than the
+    /// one asked for is a bug and panics.
+    fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError>;
+}
+
+/// Where a checkpoint puts pages.
+pub trait PageSink {
+    /// Why storing failed.
+    type Error;
+
+    /// Stores `payload` (compresses it, computes the checksum) and tells where. `level` is 0 for a
+    /// leaf; every key below the page is at least `first_key`, which a leaf contains. Both are
+    /// hints for whoever looks for the page's owner.
+    fn write(&mut self, level: u8, first_key: &[u8], payload: &[u8]) -> Result<Pointer, Self::Error>;
+}
+
+/// Counts the live bytes of each segment (R13, T7): a stored page counts its stored length, an
+/// extent the length of the piece that is mapped.
+pub trait Ledger {
+    /// So many bytes more of `segment` are in use.
+    fn add(&mut self, segment: SegmentNo, bytes: u64);
+    /// So many fewer. Within one call of the tree, this may come before the `add` that it undoes.
+    fn sub(&mut self, segment: SegmentNo, bytes: u64);
+}
+
+/// Why the tree did not do what it was asked. By what the caller does next.
+#[derive(Clone, Debug, Error)]
+pub enum TreeError {
+    /// These pages (at least one) are not in memory: fetch them and ask again.
+    #[error("not in memory: {0:?}")]
+    Miss(Vec<Pointer>),
+    /// A stored page is not what was stored there.
+    #[error("page at {at} is damaged: {what}")]
+    Damaged {
+        /// The page.
+        at: Pointer,
+        /// What was expected and what was found.
+        what: Arc<str>,
+    },
+    /// A stored page can't be read. The tree itself never says this, only [`Pages`] that do I/O.
+    #[error("page at {at} cannot be read: {cause}")]
+    Io {
+        /// The page.
+        at: Pointer,
+        /// What the system said.
+        cause: Arc<str>,
+    },
+}

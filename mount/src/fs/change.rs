@@ -129,6 +129,11 @@ impl<'a> Change<'a> {
         self.effects.push(effect);
     }
 
+    /// This change removes something: it may use the space that is kept back for that.
+    pub(crate) fn shrinks(&mut self) {
+        self.txn_mut().may_use_reserve();
+    }
+
     /// Once this is committed there is work for `deferred_step`.
     pub(crate) fn due(&mut self) {
         self.due = true;
@@ -156,7 +161,7 @@ impl<'a> Change<'a> {
             return Err(FsError::NoSpace);
         }
         record.next_ino = Ino(ino.0 + 1);
-        record.nodes += 1;
+        record.nodes = record.nodes.checked_add(1).ok_or_else(|| FsError::damaged("number of nodes: too great"))?;
         Ok(ino)
     }
 

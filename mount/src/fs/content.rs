@@ -49,13 +49,8 @@ fn slice(value: &Value, start: usize, length: usize) -> Value {
 }
 
 /// Where the window of that offset begins.
-pub(crate) fn window_start(offset: u64) -> u64 {
+fn window_start(offset: u64) -> u64 {
     offset - offset % WINDOW
-}
-
-/// Where the windows of everything before `end` end.
-pub(crate) fn window_end(end: u64) -> u64 {
-    end.next_multiple_of(WINDOW)
 }
 
 /// The pieces that have bytes in `from..to`, in order, at most `limit` of them.
@@ -170,8 +165,8 @@ pub(crate) fn replace(txn: &mut Txn<'_>, ino: Ino, old: &[Piece], from: u64, to:
     turnover
 }
 
-/// Writes `data` at `offset`. `old` are all the pieces in the windows that it touches; with `fresh`
-/// they were put by this very transaction.
+/// Writes `data` at `offset`. `old` are all the pieces that it touches or adjoins; with `fresh` they
+/// were put by this very transaction.
 ///
 /// A write of less than a window is joined with neighbouring bytes of the same window where that
 /// makes the next commit no bigger: those that no commit has stored yet, or so few that they stay in

@@ -5,7 +5,7 @@ use crate::fs::change::Change;
 use crate::fs::content::{self, Piece, WINDOW};
 use crate::fs::entry::INLINE_MAX;
 use crate::fs::error::{FsError, Result};
-use crate::fs::file::{RANGE_PIECES, WRITE_MAX, write_at};
+use crate::fs::file::{RANGE_PIECES, write_at};
 use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::{Body, SIZE_MAX};
 use crate::fs::node::Node;
@@ -16,7 +16,9 @@ use kivafs::tree::Value;
 /// Most bytes copied by one call.
 const COPY_MAX: u64 = 128 << 20;
 /// Most pieces shared by one call; each may become two.
-const COPY_PIECES: usize = 2048;
+const COPY_PIECES: usize = 1024;
+/// Most bytes, of pieces that are not stored yet, that one call puts once more.
+const COPY_UNSTORED: usize = 256 << 10;
 
 impl FileSystem {
     /// Copies a range from one file to another (or within one, if the ranges do not overlap): what
@@ -118,7 +120,7 @@ fn affordable(pieces: &[Piece], from: u64, length: u64) -> u64 {
     let mut bytes = 0;
     for piece in pieces {
         bytes += if let Value::Bytes(value) = &piece.value { value.len() } else { 0 };
-        if bytes > WRITE_MAX {
+        if bytes > COPY_UNSTORED {
             // The first piece alone is never too much.
             return piece.offset - from;
         }

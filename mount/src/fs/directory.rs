@@ -33,6 +33,8 @@ const BATCH_PLUS: usize = 128;
 const DOTS: u64 = 2;
 
 type Shared = Arc<Mutex<OpenDirectory>>;
+/// "." or "..", and what it is.
+type Dot = (&'static [u8], Attr);
 
 /// The open directories. Each has a lock of its own, which is held while it is read.
 #[derive(Default)]
@@ -161,7 +163,7 @@ impl FileSystem {
     }
 
     /// "." and "..". `None`: the directory was removed.
-    fn dots(&self, ino: Ino) -> Result<Option<[(&'static [u8], Attr); 2]>> {
+    fn dots(&self, ino: Ino) -> Result<Option<[Dot; 2]>> {
         let node = match self.node(ino) {
             Err(FsError::Stale) => return Ok(None),
             node => node?.1,
@@ -224,6 +226,12 @@ impl Directories {
         let open: Vec<Shared> = self.open.lock().1.values().cloned().collect();
         // One that is being read looks after itself.
         open.iter().filter_map(|directory| directory.try_lock()).for_each(|mut directory| directory.expire());
+    }
+
+    /// What the passing of time does.
+    #[cfg(test)]
+    pub(crate) fn forget_views(&self) {
+        self.open.lock().1.values().for_each(|directory| directory.lock().view = None);
     }
 }
 

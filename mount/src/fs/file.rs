@@ -10,14 +10,16 @@ use crate::fs::inode::{Body, SIZE_MAX};
 use crate::fs::node::Node;
 use crate::fs::setattr::{Resized, drop_privileges, make_way, map, resize};
 use bytes::Bytes;
+use kivafs::store::TXN_BYTES_MAX;
+use kivafs::tree::VALUE_MAX;
 use std::ops::ControlFlow;
 
-/// Most bytes that one write takes: half of what a transaction may hold.
+/// Most bytes that one write takes. With what it is joined with in its first and last window, and
+/// the pieces that it replaces, a transaction holds it.
 pub const WRITE_MAX: usize = 1 << 20;
-/// Most pieces that one transaction touches where a whole range is replaced: their keys are well
-/// below what a transaction may hold.
-pub(crate) const RANGE_PIECES: usize = 16 << 10;
-const _: () = assert!(WRITE_MAX + RANGE_PIECES * 32 < kivafs::store::TXN_BYTES_MAX);
+/// Most pieces that one transaction replaces: 64 MiB of full ones.
+pub(crate) const RANGE_PIECES: usize = 1024;
+const _: () = assert!(WRITE_MAX + 2 * VALUE_MAX + RANGE_PIECES * 32 < TXN_BYTES_MAX);
 
 impl FileSystem {
     /// The bytes `offset..offset + length` in pieces; fewer only at the end of the file. One miss
@@ -67,8 +69,8 @@ impl FileSystem {
         }
     }
 
-    /// Makes holes, zeros, or room to grow. A range of more than 16,384 pieces (1 GiB of full ones)
-    /// is done in several transactions; after a failure a first part of it may be done.
+    /// Makes holes, zeros, or room to grow. A range of more than 1024 pieces (64 MiB of full ones) is
+    /// done in several transactions; after a failure a first part of it may be done.
     pub fn fallocate(&self, caller: Caller, ino: Ino, offset: u64, length: u64, what: Allocate) -> Result<()> {
         if length == 0 {
             return Err(FsError::Invalid);
@@ -80,13 +82,21 @@ impl FileSystem {
             Allocate::PunchHole | Allocate::ZeroRangeKeepSize => (true, false),
             Allocate::ZeroRange => (true, true),
         };
+        if !clear {
+            // Before the change: the store's space is guarded by the lock that a change holds.
+            let (_, node) = self.node(ino)?;
+            node.must_be_regular()?;
+            if length.saturating_sub(node.attr().blocks * 512) > self.store().space().free {
+                return Err(FsError::NoSpace);
+            }
+        }
         let mut from = offset;
         loop {
             let mut change = self.change()?;
             let mut node = change.node(ino)?;
             node.must_be_regular()?;
-            if !clear && length.saturating_sub(node.attr().blocks * 512) > self.store().space().free {
-                return Err(FsError::NoSpace);
+            if what == Allocate::PunchHole {
+                change.shrinks();
             }
             if clear {
                 from = clear_range(&mut change, &mut node, from, end)?;
@@ -143,8 +153,8 @@ impl FileSystem {
     }
 }
 
-/// Writes into a regular file; answers how many bytes: all, or those of the first window if what is
-/// there is in very many pieces. The node is still to be put. `None` as for [`Resized::Not`].
+/// Writes into a regular file; answers how many bytes: all, or fewer if what is there is in very
+/// many pieces. The node is still to be put. `None` as for [`Resized::Not`].
 pub(crate) fn write_at(change: &mut Change<'_>, node: &mut Node, offset: u64, data: &Bytes) -> Result<Option<usize>> {
     let end = offset.checked_add(data.len() as u64).filter(|end| *end <= SIZE_MAX).ok_or(FsError::TooBig)?;
     let mut data = data.clone();
@@ -165,12 +175,10 @@ pub(crate) fn write_at(change: &mut Change<'_>, node: &mut Node, offset: u64, da
             if make_way(change, node, end)? == Resized::Not {
                 return Ok(None);
             }
-            let from = content::window_start(offset);
-            let mut old = content::pieces(change.txn(), node.ino, from, content::window_end(end), RANGE_PIECES)?;
-            if old.len() == RANGE_PIECES {
-                let window_end = from + content::WINDOW;
-                data.truncate((window_end - offset).min(data.len() as u64) as usize);
-                old = content::pieces(change.txn(), node.ino, from, window_end, usize::MAX)?;
+            // Also those that it adjoins, to be joined with them.
+            let mut old = content::pieces(change.txn(), node.ino, offset.saturating_sub(1), end + 1, RANGE_PIECES)?;
+            if let Some(last) = old.last().filter(|_| old.len() == RANGE_PIECES) {
+                data.truncate((last.end() - offset).min(data.len() as u64) as usize);
             }
             // What lies beyond the end is none of the file, and must not be joined to it.
             old.retain(|piece| piece.offset < size);

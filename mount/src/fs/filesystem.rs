@@ -1,12 +1,14 @@
 //! The file system: opening one, finding nodes, and counting what the kernel holds.
 
-use crate::fs::attr::{Attr, Caller, FileType, Ino, ROOT, Statfs};
+use crate::fs::attr::{Attr, Caller, FileType, INO_MAX, Ino, ROOT, Statfs};
 use crate::fs::change::Change;
+use crate::fs::content;
 use crate::fs::directory::Directories;
 use crate::fs::error::{FsError, Result};
 use crate::fs::fs_record::FsRecord;
 use crate::fs::inode::{Body, Inode};
 use crate::fs::key;
+use crate::fs::make::TARGET_MAX;
 use crate::fs::name::{NAME_MAX, Name};
 use crate::fs::node::Node;
 use crate::fs::records::Records;
@@ -91,10 +93,7 @@ impl FileSystem {
             let version = self.table.lock().version();
             let view = self.store.view();
             let entry = view.entry(place.key())?.ok_or(FsError::NotFound)?;
-            let node = match Node::of_entry(&view, place.clone(), entry) {
-                Ok(node) => node,
-                Err(error) => return Err(error),
-            };
+            let node = Node::of_entry(&view, place.clone(), entry)?;
             if self.table.lock().look(version, node.ino, node.place.clone()) {
                 return Ok(node.attr());
             }
@@ -125,7 +124,10 @@ impl FileSystem {
         match &node.inode.body {
             _ if node.inode.kind != FileType::Symlink => Err(FsError::Invalid),
             Body::Inline(target) => Ok(target.clone()),
-            _ => Ok(crate::fs::content::read(&view, ino, 0, node.size())?.concat().into()),
+            _ if node.size() > TARGET_MAX as u64 => {
+                Err(FsError::damaged(format!("{ino}: a target of {}", node.size())))
+            }
+            _ => Ok(content::read(&view, ino, 0, node.size())?.concat().into()),
         }
     }
 
@@ -161,7 +163,7 @@ impl FileSystem {
             blocks: space.total / u64::from(STATFS_BLOCK),
             blocks_free: space.free / u64::from(STATFS_BLOCK),
             files,
-            files_free: crate::fs::attr::INO_MAX - next,
+            files_free: INO_MAX - next,
             name_max: NAME_MAX as u32,
         })
     }

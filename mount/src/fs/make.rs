@@ -77,6 +77,7 @@ impl FileSystem {
             Some(mut node) => {
                 node.must_be_regular()?;
                 if if_exists == IfExists::Truncate {
+                    change.shrinks();
                     let resized = resize(&mut change, &mut node, 0)?;
                     assert_eq!(resized, Resized::Yes, "nothing is in the way of length 0");
                     if caller.uid != 0 {

@@ -70,6 +70,8 @@ mod remove;
 mod setattr;
 mod stat;
 mod table;
+#[cfg(test)]
+mod tests;
 mod time;
 mod xattr;
 

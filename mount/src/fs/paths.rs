@@ -199,6 +199,7 @@ impl FileSystem {
         let deferred = Deferred { unlinked: true, cut_from: None };
         change.txn_mut().put(&key::deferred(node.ino), deferred.encode());
         change.then(Effect::Opened(node.ino));
+        change.then(Effect::Unlinked(node.ino));
         change.commit()?;
         Ok(node.ino)
     }

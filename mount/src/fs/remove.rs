@@ -28,6 +28,7 @@ impl FileSystem {
     pub fn unlink(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let name = Name::to_find(name)?;
         let mut change = self.change()?;
+        change.shrinks();
         let mut dir = change.directory(parent)?;
         let node = change.child(parent, &name)?.ok_or(FsError::NotFound)?;
         if node.inode.kind == FileType::Directory {
@@ -43,6 +44,7 @@ impl FileSystem {
     pub fn rmdir(&self, parent: Ino, name: &[u8]) -> Result<()> {
         let name = Name::to_find(name)?;
         let mut change = self.change()?;
+        change.shrinks();
         let mut dir = change.directory(parent)?;
         let node = change.child(parent, &name)?.ok_or(FsError::NotFound)?;
         node.must_be_directory()?;
@@ -57,12 +59,16 @@ impl FileSystem {
     /// One bounded step of what removals left to do; true: ask again, there may be more. A
     /// background thread calls it until false after open and whenever `deferred_due`, and every few
     /// seconds: it also lets go of the views of directories that have been open for long. May miss.
+    /// In a store that is open for reading only there is nothing to do.
     pub fn deferred_step(&self) -> Result<bool> {
         self.directories.expire();
         if !self.deferred_due.swap(false, Ordering::Relaxed) {
             return Ok(false);
         }
-        let done = self.deferred_work(&self.store().view());
+        let done = match self.deferred_work(&self.store().view()) {
+            Err(FsError::ReadOnly) => Ok(false),
+            done => done,
+        };
         if !matches!(done, Ok(false)) {
             self.deferred_due.store(true, Ordering::Relaxed);
         }
@@ -77,6 +83,7 @@ impl FileSystem {
     fn deferred_work(&self, view: &View) -> Result<bool> {
         let Some(ino) = self.first_deferred(view)? else { return Ok(false) };
         let mut change = self.change()?;
+        change.shrinks();
         let Some(deferred) = change.txn().deferred(ino)? else { return Ok(true) };
         let Some(mut node) = Node::find(change.txn(), ino, None)? else {
             return Err(FsError::damaged(format!("{ino}: work is left to do, but there is no record")));
@@ -155,7 +162,9 @@ pub(crate) fn drop_link(change: &mut Change<'_>, mut node: Node) -> Result<()> {
     change.promote(&mut node, false);
     change.put_node(&node);
     change.txn_mut().put(&key::deferred(node.ino), Deferred { unlinked: true, cut_from }.encode());
-    if !open {
+    if open {
+        change.then(Effect::Unlinked(node.ino));
+    } else {
         change.then(Effect::Gone(node.ino, node.attr()));
         change.due();
     }

@@ -31,6 +31,8 @@ pub(crate) enum Effect {
     Looked(Ino, Option<Place>),
     /// It is open once more.
     Opened(Ino),
+    /// It has no name any more, but is open.
+    Unlinked(Ino),
     /// The pair is there now.
     Moved(Ino, Place),
     /// It is no pair any more.
@@ -47,6 +49,8 @@ struct Held {
     opens: u32,
     /// A change that removes it, found not open, is under way.
     doomed: bool,
+    /// It goes with its last open.
+    unlinked: bool,
 }
 
 /// The table. Its owner has it behind a lock.
@@ -112,14 +116,14 @@ impl Table {
         Opened::Yes
     }
 
-    /// The end of an open; true if it was the last.
+    /// The end of an open; true if it was the last of a node without a name.
     pub(crate) fn release(&mut self, ino: Ino) -> bool {
         let held = self.held.get_mut(&ino.0).filter(|held| held.opens > 0);
         let held = held.unwrap_or_else(|| panic!("{ino}: released, but not open"));
         held.opens -= 1;
-        let last = held.opens == 0;
+        let over = held.opens == 0 && held.unlinked;
         self.drop_if_unused(ino);
-        last
+        over
     }
 
     pub(crate) fn forget(&mut self, ino: Ino, count: u64) {
@@ -166,6 +170,7 @@ impl Table {
                 held.place = place;
             }
             Effect::Opened(ino) => self.held.entry(ino.0).or_default().opens += 1,
+            Effect::Unlinked(ino) => self.held.entry(ino.0).or_default().unlinked = true,
             Effect::Moved(ino, place) => {
                 self.version += 1;
                 if let Some(held) = self.held.get_mut(&ino.0) {
@@ -219,8 +224,10 @@ mod tests {
         assert_eq!(table.open(INO), Opened::Yes);
         table.forget(INO, 2);
         assert!(matches!(table.known(INO), Known::At(at) if at == place(b"a")));
-        assert!(table.release(INO));
+        assert!(!table.release(INO), "it has a name");
         assert!(table.held.is_empty());
+        table.apply(vec![Effect::Opened(INO), Effect::Unlinked(INO)]);
+        assert!(table.release(INO) && table.held.is_empty());
         table.forget(INO, 1);
     }
 

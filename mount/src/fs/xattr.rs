@@ -73,6 +73,7 @@ impl FileSystem {
         if !node.inode.has_xattrs || change.txn().value(&key)?.is_none() {
             return Err(FsError::NoAttribute);
         }
+        change.shrinks();
         change.txn_mut().delete(&key);
         node.inode.stat.ctime = change.now;
         change.put_node(&node);

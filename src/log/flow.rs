@@ -1,0 +1,83 @@
+//! How much was accepted and is not stored yet, and when to stop accepting.
+//!
+//! In-flight bytes may grow to what storage took during the last half second, within bounds: so
+//! that an fsync beside a big copy waits about that long, whatever the disk's speed, and memory
+//! stays bounded (C6).
+
+use parking_lot::{Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+/// In-flight bytes are always allowed up to here.
+const LIMIT_MIN: u64 = 8 << 20;
+/// And never beyond.
+pub const LIMIT_MAX: u64 = 64 << 20;
+const WINDOW: Duration = Duration::from_millis(500);
+
+/// The gauge.
+pub struct Flow {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    in_flight: u64,
+    limit: u64,
+    stored: u64,
+    since: Instant,
+    ended: bool,
+}
+
+impl Default for Flow {
+    fn default() -> Flow {
+        let state = State { in_flight: 0, limit: LIMIT_MIN, stored: 0, since: Instant::now(), ended: false };
+        Flow { state: Mutex::new(state), changed: Condvar::new() }
+    }
+}
+
+impl Flow {
+    /// Bytes were accepted.
+    pub fn accept(&self, bytes: u64) {
+        self.state.lock().in_flight += bytes;
+    }
+
+    /// Accepted bytes need not be stored any more, or are on their way under another count.
+    pub fn drop(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        state.in_flight = state.in_flight.checked_sub(bytes).expect("no more is dropped than was accepted");
+        self.changed.notify_all();
+    }
+
+    /// Accepted bytes were written.
+    pub fn store(&self, bytes: u64) {
+        let mut state = self.state.lock();
+        state.stored += bytes;
+        let elapsed = state.since.elapsed();
+        if elapsed >= WINDOW {
+            let rate = state.stored as f64 / elapsed.as_secs_f64();
+            state.limit = ((rate * WINDOW.as_secs_f64()) as u64).clamp(LIMIT_MIN, LIMIT_MAX);
+            state.stored = 0;
+            state.since = Instant::now();
+        }
+        drop(state);
+        self.drop(bytes);
+    }
+
+    /// Waits until there is room.
+    pub fn wait_for_room(&self) {
+        let mut state = self.state.lock();
+        while state.in_flight >= state.limit && !state.ended {
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Nothing will be stored any more: nobody waits for it.
+    pub fn end(&self) {
+        self.state.lock().ended = true;
+        self.changed.notify_all();
+    }
+
+    /// Bytes in flight now.
+    pub fn in_flight(&self) -> u64 {
+        self.state.lock().in_flight
+    }
+}

@@ -1,0 +1,346 @@
+//! Creating a local store, recovering it, and starting to write.
+//!
+//! Recovery (R4-R6): take the newer readable superblock, read the log from where it starts to its
+//! end, and take the checkpoint that the last commit names and the redo of all commits after what
+//! that checkpoint holds. Nothing is scanned but the tail and the few blocks behind it.
+//!
+//! What recovery refuses rather than repairs: a log that ends before a commit which a superblock
+//! names as durable; an unreadable commit with a whole one behind it; no readable superblock in a
+//! file that bears our magic. After an *unclean* end, damage to exactly the last commit cannot be
+//! told from a commit that a crash tore: the log then ends before it.
+
+use super::commit::{Birth, Checkpoint, Commit, RootKind};
+use super::flow::Flow;
+use super::pointer::{Codec, Sequence};
+use super::ring::{self, Found, Ring};
+use super::slots::{Need, Slots};
+use super::streams::Streams;
+use super::superblock::{BLOCK, Geometry, Start, Superblock, Unusable};
+use super::thread::{Message, Prepared, Writer};
+use super::{Counters, Log, LogError, Shared};
+use crate::backend::Disk;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock};
+
+/// What recovery found.
+pub struct Recovery {
+    /// The store's identity.
+    pub store: [u8; 16],
+    /// Most bytes that the file may have; 0: no limit.
+    pub size_limit: u64,
+    /// The newest commit.
+    pub last: Sequence,
+    /// When it was written, nanoseconds since 1970.
+    pub time_ns: u64,
+    /// The epoch it belongs to.
+    pub epoch: u64,
+    /// The checkpoint to build on.
+    pub checkpoint: Checkpoint,
+    /// The redo of the commits after the checkpoint, oldest first.
+    pub redo: Vec<Vec<u8>>,
+    /// Segments opened by those commits.
+    pub births: Vec<Birth>,
+    end: End,
+}
+
+/// What the storage thread has to know to go on.
+struct End {
+    superblock: Superblock,
+    superblock_starts: [u64; 2],
+    ring: Ring,
+    starts: VecDeque<Start>,
+    last_checksum: u128,
+    redo_from: Sequence,
+    checkpoint_in: Sequence,
+    reservation: u64,
+}
+
+/// Writes a new, empty store: superblocks, a zero-filled ring, the birth record. Durable when it
+/// returns. A crash before that leaves something that is not a store, or is refused as damaged:
+/// the superblocks come last.
+pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<(), LogError> {
+    assert!(geometry.is_valid(), "geometry: {geometry:?}");
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => LogError::NoSpace,
+        _ => LogError::Io(format!("writing a new store: {error}").into()),
+    };
+    // Written once in full: a commit into blocks that are allocated and written already needs no
+    // journal commit of the file system below.
+    let zeros = vec![0; 1 << 20];
+    let ring_end = geometry.slots_offset();
+    let mut at = 0;
+    while at < ring_end {
+        let length = (ring_end - at).min(zeros.len() as u64);
+        disk.write_at(at, &zeros[..length as usize]).map_err(failed)?;
+        at += length;
+    }
+    let store: [u8; 16] = random();
+    let first = Commit {
+        store,
+        epoch: 1,
+        epoch_id: random(),
+        number: 1,
+        sequence: Sequence(1),
+        position: 0,
+        predecessor: 0,
+        time_ns: super::thread::now_ns(),
+        redo_from: Sequence(1),
+        checkpoint_in: Sequence(1),
+        reservation: 1,
+        checkpoint: Some(Checkpoint::empty()),
+        births: Vec::new(),
+        body: Vec::new(),
+    };
+    let (mut bytes, _) = first.encode();
+    bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
+    disk.write_at(Ring::new(geometry.ring_bytes, 0, 0).offset_of(0), &bytes).map_err(failed)?;
+    disk.sync().map_err(failed)?;
+    for serial in [2, 1] {
+        let superblock = Superblock {
+            store,
+            geometry,
+            size_limit,
+            serial,
+            start: Start { sequence: Sequence(1), position: 0, predecessor: 0 },
+            durable: Sequence(1),
+            reserve: None,
+            clean: true,
+        };
+        disk.write_at(serial % 2 * BLOCK, &superblock.encode()).map_err(failed)?;
+    }
+    disk.sync().map_err(failed)
+}
+
+/// Reads a store's newest state without keeping anything open.
+pub fn peek(disk: &dyn Disk) -> Result<(Recovery, Geometry), LogError> {
+    let recovery = recover(disk)?;
+    let geometry = recovery.end.superblock.geometry;
+    Ok((recovery, geometry))
+}
+
+fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
+    let (superblock, superblock_starts, durable) = read_superblocks(disk)?;
+    let geometry = superblock.geometry;
+    let found = ring::read_log(disk, geometry.ring_bytes, &superblock.store, superblock.start)?;
+    let last = found.last().map_or(Sequence(superblock.start.sequence.0 - 1), |found| found.commit.sequence);
+    if last < durable {
+        return Err(LogError::damaged(format!(
+            "the log ends after commit {}, but commit {} was durable: restore the file from a copy; nothing was changed",
+            last.0, durable.0
+        )));
+    }
+    let newest = found.last().ok_or_else(|| LogError::damaged("the log is empty".into()))?;
+    let (checkpoint_in, redo_from) = (newest.commit.checkpoint_in, newest.commit.redo_from);
+    let checkpoint = found
+        .iter()
+        .find(|found| found.commit.sequence == checkpoint_in)
+        .and_then(|found| found.commit.checkpoint.clone())
+        .ok_or_else(|| LogError::damaged(format!("the checkpoint in commit {} is missing", checkpoint_in.0)))?;
+    if redo_from < superblock.start.sequence || redo_from.0 != checkpoint.as_of.0 + 1 {
+        return Err(LogError::damaged(format!("the redo from commit {} on is missing", redo_from.0)));
+    }
+    let starts = start_records(superblock.start, &found, redo_from);
+    let head = newest.commit.position + newest.length.next_multiple_of(BLOCK);
+    let tail = superblock_starts[0].min(superblock_starts[1]);
+    if head - tail > geometry.ring_bytes {
+        return Err(LogError::damaged("the log is longer than its ring".into()));
+    }
+    let recovery = Recovery {
+        store: superblock.store,
+        size_limit: superblock.size_limit,
+        last,
+        time_ns: newest.commit.time_ns,
+        epoch: newest.commit.epoch,
+        checkpoint,
+        redo: Vec::new(),
+        births: Vec::new(),
+        end: End {
+            ring: Ring::new(geometry.ring_bytes, tail, head),
+            starts,
+            last_checksum: newest.checksum,
+            redo_from,
+            checkpoint_in,
+            reservation: newest.commit.reservation,
+            superblock,
+            superblock_starts,
+        },
+    };
+    Ok(with_redo(recovery, found))
+}
+
+fn with_redo(mut recovery: Recovery, found: Vec<Found>) -> Recovery {
+    for Found { commit, .. } in found {
+        if commit.sequence >= recovery.end.redo_from {
+            recovery.births.extend(commit.births);
+            recovery.redo.push(commit.body);
+        }
+    }
+    recovery
+}
+
+fn start_records(start: Start, found: &[Found], redo_from: Sequence) -> VecDeque<Start> {
+    let predecessors = std::iter::once(start.predecessor).chain(found.iter().map(|found| found.checksum));
+    found
+        .iter()
+        .zip(predecessors)
+        .map(|(found, predecessor)| Start {
+            sequence: found.commit.sequence,
+            position: found.commit.position,
+            predecessor,
+        })
+        .filter(|start| start.sequence >= redo_from)
+        .collect()
+}
+
+/// The newer readable superblock, what each of the two on disk needs, and the newest sequence that
+/// either knows to be durable.
+fn read_superblocks(disk: &dyn Disk) -> Result<(Superblock, [u64; 2], Sequence), LogError> {
+    let mut block = vec![0; BLOCK as usize];
+    let mut read = |which: u64| match disk.read_at(which * BLOCK, &mut block) {
+        Ok(()) => Ok(Superblock::decode(&block).and_then(|superblock| match superblock.serial % 2 == which {
+            true => Ok(superblock),
+            false => Err(Unusable::Damaged("superblock: in the other's place")),
+        })),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err(Unusable::Foreign)),
+        Err(error) => Err(LogError::Io(format!("reading a superblock: {error}").into())),
+    };
+    let (mine, other) = match (read(0)?, read(1)?) {
+        (Ok(a), Ok(b)) if a.store != b.store || a.geometry != b.geometry => {
+            return Err(LogError::damaged("the two superblocks are of different stores".into()));
+        }
+        (Ok(a), Ok(b)) if a.serial > b.serial => (a, Some(b)),
+        (Ok(a), Ok(b)) => (b, Some(a)),
+        (Ok(one), Err(Unusable::Newer(what))) | (Err(Unusable::Newer(what)), Ok(one)) => {
+            tracing::debug!("one superblock is newer than the other of serial {}", one.serial);
+            return Err(LogError::Newer(what));
+        }
+        (Ok(one), Err(_)) | (Err(_), Ok(one)) => (one, None),
+        (Err(Unusable::Newer(what)), _) | (_, Err(Unusable::Newer(what))) => return Err(LogError::Newer(what)),
+        (Err(Unusable::Foreign), Err(Unusable::Foreign)) => return Err(LogError::Foreign),
+        (Err(Unusable::Damaged(what)), _) | (_, Err(Unusable::Damaged(what))) => {
+            return Err(LogError::damaged(format!("no superblock is readable ({what})")));
+        }
+    };
+    let mut starts = [mine.start.position; 2];
+    let mut durable = mine.durable;
+    if let Some(other) = other {
+        starts[(other.serial % 2) as usize] = other.start.position;
+        durable = durable.max(other.durable);
+    }
+    Ok((mine, starts, durable))
+}
+
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
+}
+
+impl Log {
+    /// Recovers the store on that disk. The log can be read from; before it is written to, the
+    /// caller adopts where all segments are and calls [`Log::start`].
+    pub fn open(disk: Arc<dyn Disk>, codec: Codec) -> Result<(Log, Recovery), LogError> {
+        let recovery = recover(&*disk)?;
+        let geometry = recovery.end.superblock.geometry;
+        let places: HashMap<_, _> = recovery
+            .checkpoint
+            .places
+            .iter()
+            .chain(&recovery.births)
+            .map(|birth| (birth.number, birth.place))
+            .collect();
+        let slots = Slots::new(geometry.slots_offset(), geometry.segment_bytes, recovery.size_limit, []);
+        let streams = Streams::new(
+            recovery.store,
+            recovery.epoch,
+            geometry.segment_bytes,
+            slots,
+            recovery.end.reservation,
+            places,
+        );
+        let shared = Shared {
+            disk,
+            streams: Mutex::new(streams),
+            flow: Flow::default(),
+            failure: OnceLock::new(),
+            counters: Counters::default(),
+            tail_bytes: AtomicU64::new(0),
+        };
+        let log = Log { shared: Arc::new(shared), geometry, codec, sender: None, thread: Mutex::new(None) };
+        Ok((log, recovery))
+    }
+
+    /// Begins a new epoch and starts the storage thread: `used` are the slots that hold segments.
+    /// The epoch's first commit is durable when this returns; nothing is appended before that.
+    pub fn start(&mut self, recovery: Recovery, used: impl IntoIterator<Item = u32>) -> Result<(), LogError> {
+        let Recovery { store, size_limit, last, epoch, end, .. } = recovery;
+        let geometry = self.geometry;
+        {
+            let mut streams = self.shared.streams.lock();
+            streams
+                .begin_epoch(epoch + 1, Slots::new(geometry.slots_offset(), geometry.segment_bytes, size_limit, used));
+            if let Some(slot) = end.superblock.reserve {
+                adopt_reserve(&mut streams.slots, slot, &*self.shared.disk);
+            }
+        }
+        // Without a reserve a full store could not even delete; it can still be opened and read.
+        if let Err(error) = self.ensure_capacity(1, Need::Reserve) {
+            tracing::warn!("cannot set space aside for deleting: {error}");
+        }
+        let writer = Writer {
+            shared: self.shared.clone(),
+            geometry,
+            size_limit,
+            store,
+            epoch: epoch + 1,
+            epoch_id: random(),
+            number: 1,
+            ring: end.ring,
+            last,
+            last_checksum: end.last_checksum,
+            starts: end.starts,
+            redo_from: end.redo_from,
+            checkpoint_in: end.checkpoint_in,
+            serial: end.superblock.serial,
+            superblock_starts: end.superblock_starts,
+            superblock_unsynced: None,
+            data_unsynced: false,
+        };
+        let (sender, receiver) = std::sync::mpsc::channel::<Message>();
+        let thread = std::thread::Builder::new()
+            .name("kivafs-storage".into())
+            .spawn(move || writer.run(receiver))
+            .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
+        self.sender = Some(sender);
+        *self.thread.lock() = Some(thread);
+        self.commit_empty()
+    }
+
+    /// The epoch's first commit: it claims the store and reserves segment numbers.
+    fn commit_empty(&self) -> Result<(), LogError> {
+        let (answer, answered) = std::sync::mpsc::channel();
+        let prepared = Prepared { body: Vec::new(), births: Vec::new(), checkpoint: None };
+        self.commit(
+            Box::new(move |_| Some(prepared)),
+            Box::new(move |result| answer.send(result).expect("the opener waits")),
+            true,
+        );
+        answered.recv().expect("the storage thread answers").map(|_| ())
+    }
+}
+
+fn adopt_reserve(slots: &mut Slots, slot: u32, disk: &dyn Disk) {
+    if let Err(error) = slots.adopt_reserve(slot, disk) {
+        tracing::warn!("cannot set slot {slot} aside for deleting: {error}");
+    }
+}
+
+impl Recovery {
+    /// The pointer of a root of the checkpoint.
+    pub fn root(&self, kind: RootKind) -> Option<super::Pointer> {
+        self.checkpoint.root(kind)
+    }
+}

@@ -1,0 +1,210 @@
+//! The commits of a local store: a ring of blocks, read once at recovery.
+//!
+//! A *position* is a byte offset in an endless log, a multiple of 4096; position `p` lies at
+//! `p mod ring_bytes` in the ring. A commit never wraps: where it would, it begins at the next
+//! multiple of the ring's size. Each commit starts on a block of its own, so that a block with
+//! acknowledged bytes is never written again while it counts (R5).
+//!
+//! Instead of slots of 4 MiB with one header each (the starting design), commits simply follow one
+//! another, and the superblock names the first that counts: recovery reads exactly the tail, and
+//! what may be overwritten is one comparison ([`Ring::room`], R6).
+
+use super::commit::{self, Commit, NotACommit};
+use super::pointer::Sequence;
+use super::superblock::{BLOCK, RING_OFFSET, Start};
+use super::{Damage, LogError};
+use crate::backend::Disk;
+use std::io;
+
+/// Where the next commit goes, and how far the ring may be overwritten.
+pub struct Ring {
+    bytes: u64,
+    head: u64,
+    /// Everything from here on may be needed by recovery.
+    tail: u64,
+}
+
+impl Ring {
+    /// A ring whose log goes from `tail` to `head`.
+    pub fn new(bytes: u64, tail: u64, head: u64) -> Ring {
+        assert!(tail <= head && head - tail <= bytes, "log {tail}..{head} in a ring of {bytes}");
+        Ring { bytes, head, tail }
+    }
+
+    /// Where a commit of `length` bytes would begin.
+    pub fn position_for(&self, length: u64) -> u64 {
+        if self.head % self.bytes + length.next_multiple_of(BLOCK) > self.bytes {
+            self.head.next_multiple_of(self.bytes)
+        } else {
+            self.head
+        }
+    }
+
+    /// Bytes of log that the ring can take before it would overwrite what recovery needs, however
+    /// the commits fall (a commit that does not fit before the end skips less than `commit_max`).
+    pub fn room(&self, commit_max: u64) -> u64 {
+        (self.bytes - (self.head - self.tail)).saturating_sub(commit_max)
+    }
+
+    /// Whether a commit of `length` bytes fits now.
+    pub fn fits(&self, length: u64) -> bool {
+        self.position_for(length) + length.next_multiple_of(BLOCK) - self.tail <= self.bytes
+    }
+
+    /// Where a position lies in the file.
+    pub fn offset_of(&self, position: u64) -> u64 {
+        RING_OFFSET + position % self.bytes
+    }
+
+    /// A commit was written.
+    pub fn advance(&mut self, position: u64, length: u64) {
+        assert!(self.fits(length) && position == self.position_for(length), "R6: the ring would overwrite its tail");
+        self.head = position + length.next_multiple_of(BLOCK);
+    }
+
+    /// Bytes from the tail to the head.
+    pub fn used(&self) -> u64 {
+        self.head - self.tail
+    }
+
+    /// Nothing before `tail` is needed any more.
+    pub fn forget_before(&mut self, tail: u64) {
+        assert!(tail >= self.tail && tail <= self.head, "tail {} -> {tail}, head {}", self.tail, self.head);
+        self.tail = tail;
+    }
+
+    /// Where the next commit begins unless it has to skip to the ring's start.
+    pub fn head(&self) -> u64 {
+        self.head
+    }
+}
+
+/// A commit as it was read.
+pub struct Found {
+    /// Its content.
+    pub commit: Commit,
+    /// Its checksum.
+    pub checksum: u128,
+    /// Its length in bytes.
+    pub length: u64,
+}
+
+/// Reads the log from `start` to its end.
+///
+/// Ends where no commit follows: nothing was written there, or a crash tore what was. A commit
+/// that is damaged although it was acknowledged must not be taken for the end (R5): that is told
+/// by a later commit behind it. Whether the log reaches a sequence that is known to be durable is
+/// for the caller to check.
+pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start) -> Result<Vec<Found>, LogError> {
+    let mut found: Vec<Found> = Vec::new();
+    let mut ring = Ring::new(ring_bytes, start.position, start.position);
+    let mut expected = (start.sequence, start.predecessor);
+    loop {
+        let wrapped = ring.head().next_multiple_of(ring_bytes);
+        let mut next = None;
+        for position in [ring.head(), wrapped] {
+            match read_commit(disk, &ring, store, position)? {
+                Ok(read) if (read.commit.sequence, read.commit.predecessor) == expected => {
+                    next = Some(read);
+                    break;
+                }
+                Err(NotACommit::Newer(what)) => return Err(LogError::Newer(what)),
+                // Torn, absent, or left over from an earlier turn of the ring or an abandoned end.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        let Some(next) = next else { break };
+        ring.head = next.commit.position + next.length.next_multiple_of(BLOCK);
+        if ring.head - start.position > ring_bytes {
+            return Err(damaged("the log is longer than its ring".into()));
+        }
+        expected = (Sequence(next.commit.sequence.0 + 1), next.checksum);
+        found.push(next);
+    }
+    refuse_later_commits(disk, &ring, store, expected.0)?;
+    Ok(found)
+}
+
+/// R5: an unreadable commit followed by a readable later one is damage, not the end.
+fn refuse_later_commits(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], end: Sequence) -> Result<(), LogError> {
+    // The next commit is at most a sixth of the ring long, and may have skipped as much.
+    let window = (ring.bytes / 2).min(ring.bytes - ring.used());
+    let mut block = vec![0; BLOCK as usize];
+    for position in (ring.head()..ring.head() + window).step_by(BLOCK as usize) {
+        if !read_block(disk, ring.offset_of(position), &mut block)? {
+            continue;
+        }
+        let Some(outline) = commit::outline(&block, store) else { continue };
+        if outline.position != position || outline.sequence <= end {
+            continue;
+        }
+        if let Ok(later) = read_commit(disk, ring, store, position)? {
+            let what = format!(
+                "commit {} at ring offset {:#x} is unreadable, but commit {} behind it is whole: \
+                 restore the file from a copy; nothing was changed",
+                end.0,
+                ring.offset_of(ring.head()),
+                later.commit.sequence.0
+            );
+            return Err(damaged(what));
+        }
+    }
+    Ok(())
+}
+
+type Decoded = Result<Found, NotACommit>;
+
+/// Reads what claims to be a commit at that very position.
+fn read_commit(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], position: u64) -> Result<Decoded, LogError> {
+    let offset = ring.offset_of(position);
+    let mut bytes = vec![0; BLOCK as usize];
+    if !read_block(disk, offset, &mut bytes)? {
+        return Ok(Err(NotACommit::Absent));
+    }
+    let Some(outline) = commit::outline(&bytes, store) else { return Ok(Err(NotACommit::Absent)) };
+    let length = u64::from(outline.length);
+    if outline.position != position || position % ring.bytes + length > ring.bytes {
+        return Ok(Err(NotACommit::Absent));
+    }
+    bytes.resize(length as usize, 0);
+    if length > BLOCK && !read_block(disk, offset + BLOCK, &mut bytes[BLOCK as usize..])? {
+        return Ok(Err(NotACommit::Torn("cut")));
+    }
+    Ok(Commit::decode(bytes, store).map(|(commit, checksum)| Found { commit, checksum, length }))
+}
+
+/// Fills the block; false where the file ends before its end.
+fn read_block(disk: &dyn Disk, offset: u64, block: &mut [u8]) -> Result<bool, LogError> {
+    match disk.read_at(offset, block) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(LogError::Io(format!("reading the ring at {offset:#x}: {error}").into())),
+    }
+}
+
+fn damaged(what: String) -> LogError {
+    LogError::Damaged(Damage { what: what.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_never_wraps() {
+        let mut ring = Ring::new(6 * BLOCK, 0, 0);
+        ring.advance(ring.position_for(4 * BLOCK), 4 * BLOCK);
+        assert_eq!(ring.position_for(2 * BLOCK), 4 * BLOCK);
+        assert_eq!(ring.position_for(2 * BLOCK + 1), 6 * BLOCK, "does not fit before the end");
+        assert!(!ring.fits(2 * BLOCK + 1), "and would overwrite the tail");
+        ring.forget_before(4 * BLOCK);
+        assert!(ring.fits(2 * BLOCK + 1));
+        assert_eq!(ring.offset_of(6 * BLOCK), RING_OFFSET);
+    }
+
+    #[test]
+    fn room_counts_the_skip() {
+        let ring = Ring::new(60 * BLOCK, 0, 30 * BLOCK);
+        assert_eq!(ring.room(10 * BLOCK), 20 * BLOCK);
+    }
+}

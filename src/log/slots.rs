@@ -1,0 +1,168 @@
+//! Where a local store's data segments lie: slots of one size behind the ring.
+//!
+//! A slot is allocated on disk before it is used, so that a later write into it does not find the
+//! disk full (R7). One allocated slot is the *reserve*: it serves only work that the store has
+//! accepted already, or that shrinks it.
+
+use crate::backend::Disk;
+use std::collections::BTreeSet;
+use std::io;
+
+/// The slots of a store.
+pub struct Slots {
+    offset: u64,
+    slot_bytes: u64,
+    /// Slots from 0 up to here exist in the file or are in use.
+    count: u32,
+    /// Most slots that the store may have.
+    count_max: u32,
+    /// Below `count`, not in use, space given back.
+    free: BTreeSet<u32>,
+    /// Allocated on disk and empty, beside the reserve.
+    spare: Vec<u32>,
+    reserve: Option<u32>,
+}
+
+/// Whether the reserve may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// New data: the reserve is not for it.
+    Growth,
+    /// Checkpoints, data accepted earlier, batches that shrink the store.
+    Reserve,
+}
+
+impl Slots {
+    /// The slots of a file in which `used` are taken. `size_limit`: most bytes of the file; 0:
+    /// no limit.
+    pub fn new(offset: u64, slot_bytes: u32, size_limit: u64, used: impl IntoIterator<Item = u32>) -> Slots {
+        let used: BTreeSet<u32> = used.into_iter().collect();
+        let count = used.last().map_or(0, |last| last + 1);
+        let slot_bytes = u64::from(slot_bytes);
+        let count_max = match size_limit {
+            0 => u32::MAX,
+            limit => (limit.saturating_sub(offset) / slot_bytes).min(u64::from(u32::MAX)) as u32,
+        };
+        let free = (0..count).filter(|slot| !used.contains(slot)).collect();
+        Slots { offset, slot_bytes, count, count_max, free, spare: Vec::new(), reserve: None }
+    }
+
+    /// Where a slot begins in the file.
+    pub fn offset_of(&self, slot: u32) -> u64 {
+        self.offset + u64::from(slot) * self.slot_bytes
+    }
+
+    /// Slots that can still be had within the size limit, allocated or not (the disk may have
+    /// room for fewer).
+    pub fn remaining(&self) -> u64 {
+        u64::from(self.count_max.saturating_sub(self.count)) + self.free.len() as u64 + self.spare.len() as u64
+    }
+
+    /// How many slots are allocated and empty; with `Need::Reserve`, the reserve counts too.
+    pub fn ready(&self, need: Need) -> u64 {
+        self.spare.len() as u64 + u64::from(need == Need::Reserve && self.reserve.is_some())
+    }
+
+    /// Allocates one more slot; `StorageFull` when the disk or the size limit is reached. The
+    /// reserve is filled first.
+    pub fn allocate(&mut self, disk: &dyn Disk) -> io::Result<()> {
+        let slot = match self.free.first() {
+            Some(slot) => *slot,
+            None if self.count < self.count_max => self.count,
+            None => return Err(io::ErrorKind::StorageFull.into()),
+        };
+        disk.allocate(self.offset_of(slot), self.slot_bytes)?;
+        self.free.remove(&slot);
+        self.count = self.count.max(slot + 1);
+        match self.reserve {
+            None => self.reserve = Some(slot),
+            Some(_) => self.spare.push(slot),
+        }
+        Ok(())
+    }
+
+    /// Takes an allocated slot.
+    pub fn take(&mut self, need: Need) -> Option<u32> {
+        match self.spare.pop() {
+            Some(slot) => Some(slot),
+            None if need == Need::Reserve => self.reserve.take(),
+            None => None,
+        }
+    }
+
+    /// Whether the reserve is there.
+    pub fn has_reserve(&self) -> bool {
+        self.reserve.is_some()
+    }
+
+    /// The slot set aside.
+    pub fn reserve_slot(&self) -> Option<u32> {
+        self.reserve
+    }
+
+    /// Sets aside the slot that was the reserve when the store was last closed, if it is still
+    /// free: it is allocated already, which matters when the disk is full by now.
+    pub fn adopt_reserve(&mut self, slot: u32, disk: &dyn Disk) -> io::Result<()> {
+        let known = slot < self.count;
+        if self.reserve.is_some() || slot >= self.count_max || (known && !self.free.contains(&slot)) {
+            return Ok(());
+        }
+        disk.allocate(self.offset_of(slot), self.slot_bytes)?;
+        self.free.remove(&slot);
+        self.free.extend(self.count..slot);
+        self.count = self.count.max(slot + 1);
+        self.reserve = Some(slot);
+        Ok(())
+    }
+
+    /// Takes back a slot whose space has been given back to the disk (punched).
+    pub fn give_back(&mut self, slot: u32) {
+        assert!(slot < self.count, "slot {slot} does not exist");
+        let fresh = self.free.insert(slot);
+        assert!(fresh && !self.spare.contains(&slot) && self.reserve != Some(slot), "slot {slot} was free already");
+    }
+
+    /// Slots that are allocated but hold nothing: what to punch when the store is closed.
+    pub fn drain_ready(&mut self) -> Vec<u32> {
+        let ready: Vec<u32> = self.spare.drain(..).collect();
+        for slot in &ready {
+            self.free.insert(*slot);
+        }
+        ready
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::MemoryDisk;
+
+    #[test]
+    fn the_reserve_is_filled_first_and_taken_last() {
+        let disk = MemoryDisk::default();
+        let mut slots = Slots::new(100, 10, 0, [0, 2]);
+        slots.allocate(&disk).expect("memory");
+        assert_eq!((slots.ready(Need::Growth), slots.ready(Need::Reserve)), (0, 1), "slot 1 is the reserve");
+        slots.allocate(&disk).expect("memory");
+        assert_eq!(slots.take(Need::Growth), Some(3));
+        assert_eq!(slots.take(Need::Growth), None);
+        assert_eq!(slots.take(Need::Reserve), Some(1));
+        assert_eq!(slots.take(Need::Reserve), None);
+        slots.give_back(0);
+        slots.allocate(&disk).expect("memory");
+        assert!(slots.has_reserve());
+        assert_eq!(slots.take(Need::Reserve), Some(0));
+    }
+
+    #[test]
+    fn the_size_limit_holds() {
+        let disk = MemoryDisk::default();
+        let mut slots = Slots::new(100, 10, 125, []);
+        slots.allocate(&disk).expect("first");
+        slots.allocate(&disk).expect("second");
+        assert_eq!(slots.allocate(&disk).map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
+        assert_eq!(slots.take(Need::Growth), Some(1));
+        slots.give_back(1);
+        slots.allocate(&disk).expect("reused");
+    }
+}

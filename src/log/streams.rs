@@ -1,0 +1,274 @@
+//! The data segments being filled, and everything appended that is not on disk yet.
+//!
+//! A payload goes from the open segment's buffer to a *part* (cut off for the storage thread), and
+//! is on disk when that part has been written. Readers look in this order, so that they never miss
+//! it on the way.
+//!
+//! S1 A part begins and ends on block boundaries: a block with acknowledged bytes is never written
+//! again.
+//! S2 A segment's number is used once (R3), and only below the reservation of a durable commit
+//! (R11).
+
+use super::codec;
+use super::commit::Birth;
+use super::pointer::{Codec, Pointer, SegmentNo, checksum};
+use super::segment::{self, Index, Stream};
+use super::slots::{Need, Slots};
+use super::superblock::BLOCK;
+use super::{LogError, Message};
+use bytes::Bytes;
+use std::collections::{BTreeMap, HashMap};
+
+/// A buffer this long is cut off and written while the segment is still being filled.
+const PART_BYTES: usize = 1 << 20;
+
+/// A run of whole blocks of a segment, to be written.
+pub struct Part {
+    /// The segment.
+    pub segment: SegmentNo,
+    /// Its slot.
+    pub place: u32,
+    /// Where the run begins in it.
+    pub offset: u32,
+    /// The run.
+    pub bytes: Bytes,
+    /// Whether the segment is full with it.
+    pub last: bool,
+}
+
+struct Open {
+    number: SegmentNo,
+    place: u32,
+    /// Offset in the segment of the buffer's first byte.
+    base: usize,
+    buffer: Vec<u8>,
+    index: Index,
+}
+
+/// Everything that the appenders share, under one lock.
+pub struct Streams {
+    store: [u8; 16],
+    epoch: u64,
+    segment_bytes: usize,
+    open: [Option<Open>; 2],
+    /// The slots of the file.
+    pub slots: Slots,
+    next_number: u64,
+    /// Numbers below this are covered by a durable commit.
+    pub reservation: u64,
+    births: Vec<Birth>,
+    parts: BTreeMap<(SegmentNo, u32), Bytes>,
+    places: HashMap<SegmentNo, u32>,
+}
+
+impl Streams {
+    /// No segment open yet.
+    pub fn new(
+        store: [u8; 16],
+        epoch: u64,
+        segment_bytes: u32,
+        slots: Slots,
+        next_number: u64,
+        places: HashMap<SegmentNo, u32>,
+    ) -> Streams {
+        Streams {
+            store,
+            epoch,
+            segment_bytes: segment_bytes as usize,
+            open: [None, None],
+            slots,
+            next_number,
+            reservation: next_number,
+            births: Vec::new(),
+            parts: BTreeMap::new(),
+            places,
+        }
+    }
+
+    /// From here on segments of that epoch are written into these slots.
+    pub fn begin_epoch(&mut self, epoch: u64, slots: Slots) {
+        assert!(self.open.iter().all(Option::is_none), "R3: a mount starts in new segments");
+        self.epoch = epoch;
+        self.slots = slots;
+    }
+
+    /// Longest payload, as stored, that a segment can hold.
+    pub fn payload_bytes_max(segment_bytes: u32) -> usize {
+        segment_bytes as usize - segment::HEADER_BYTES - Index::default().bytes_with(&[0; segment::HINT_BYTES_MAX])
+    }
+
+    /// Appends stored bytes; answers their pointer. `send` takes parts to be written.
+    pub fn append(
+        &mut self,
+        stream: Stream,
+        codec: Codec,
+        stored: &[u8],
+        hint: &[u8],
+        send: &mut dyn FnMut(Message),
+    ) -> Result<Pointer, LogError> {
+        assert!(stored.len() <= Streams::payload_bytes_max(self.segment_bytes as u32), "a payload of {}", stored.len());
+        let which = stream as usize - 1;
+        if let Some(open) = &self.open[which]
+            && open.base + open.buffer.len() + stored.len() + open.index.bytes_with(hint) > self.segment_bytes
+        {
+            self.seal(stream, send);
+        }
+        if self.open[which].is_none() {
+            self.open[which] = Some(self.open_segment(stream)?);
+        }
+        let open = self.open[which].as_mut().expect("just opened");
+        let pointer = Pointer {
+            segment: open.number,
+            offset: (open.base + open.buffer.len()) as u32,
+            length: stored.len() as u32,
+            codec,
+            checksum: checksum(stored),
+        };
+        open.buffer.extend_from_slice(stored);
+        open.index.push(&pointer, hint);
+        if open.buffer.len() >= PART_BYTES {
+            self.cut(stream, send);
+        }
+        Ok(pointer)
+    }
+
+    /// Cuts off what the stream's open segment has in its buffer, so that it gets written.
+    pub fn cut(&mut self, stream: Stream, send: &mut dyn FnMut(Message)) {
+        let Some(open) = self.open[stream as usize - 1].as_mut() else { return };
+        // S1. Near the segment's end the padding may meet the place of index and footer: then only
+        // the seal can write that block, and does.
+        let padded = open.buffer.len().next_multiple_of(BLOCK as usize);
+        let room = self.segment_bytes - open.base;
+        if open.buffer.is_empty() {
+            return;
+        }
+        if padded + open.index.bytes_with(&[0; segment::HINT_BYTES_MAX]) > room {
+            self.seal(stream, send);
+            return;
+        }
+        open.buffer.resize(padded, 0);
+        let bytes = Bytes::from(std::mem::replace(&mut open.buffer, Vec::with_capacity(PART_BYTES.min(room))));
+        let part = Part { segment: open.number, place: open.place, offset: open.base as u32, bytes, last: false };
+        open.base += padded;
+        self.hand_over(part, send);
+    }
+
+    fn seal(&mut self, stream: Stream, send: &mut dyn FnMut(Message)) {
+        let Some(mut open) = self.open[stream as usize - 1].take() else { return };
+        let end = std::mem::take(&mut open.index).finish();
+        let room = self.segment_bytes - open.base;
+        assert!(open.buffer.len() + end.len() <= room, "index and footer fit");
+        open.buffer.resize(room - end.len(), 0);
+        open.buffer.extend_from_slice(&end);
+        let bytes = Bytes::from(open.buffer);
+        self.hand_over(
+            Part { segment: open.number, place: open.place, offset: open.base as u32, bytes, last: true },
+            send,
+        );
+    }
+
+    fn hand_over(&mut self, part: Part, send: &mut dyn FnMut(Message)) {
+        self.parts.insert((part.segment, part.offset), part.bytes.clone());
+        send(Message::Write(part));
+    }
+
+    fn open_segment(&mut self, stream: Stream) -> Result<Open, LogError> {
+        let place = self.slots.take(Need::Reserve).ok_or(LogError::NoSpace)?;
+        let number = SegmentNo(self.next_number);
+        assert!(number.0 < self.reservation, "S2: {number:?} is beyond the reservation {}", self.reservation);
+        self.next_number += 1;
+        self.births.push(Birth { number, place });
+        self.places.insert(number, place);
+        let buffer = segment::header(&self.store, number, self.epoch, stream);
+        Ok(Open { number, place, base: 0, buffer, index: Index::default() })
+    }
+
+    /// The segments opened since this was last asked.
+    pub fn take_births(&mut self) -> Vec<Birth> {
+        std::mem::take(&mut self.births)
+    }
+
+    /// The number that the next segment gets.
+    pub fn next_number(&self) -> u64 {
+        self.next_number
+    }
+
+    /// The segments to which more may be appended.
+    pub fn open_segments(&self) -> Vec<SegmentNo> {
+        self.open.iter().flatten().map(|open| open.number).collect()
+    }
+
+    /// Bytes that can be appended without another slot being allocated; slots that only
+    /// `Need::Reserve` may take count for it alone.
+    pub fn capacity(&self, need: Need) -> u64 {
+        let open: usize = self
+            .open
+            .iter()
+            .flatten()
+            .map(|open| (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[])))
+            .sum();
+        // Every stream may leave a tail that the next payload does not fit into: an eighth covers
+        // that, indexes and padding.
+        let fresh = self.slots.ready(need) * self.segment_bytes as u64;
+        open as u64 / 2 + fresh / 8 * 7
+    }
+
+    /// The bytes at that pointer, if they are not on disk yet; else the segment's slot.
+    pub fn find(&self, pointer: &Pointer) -> Result<Found, LogError> {
+        let (start, length) = (pointer.offset as usize, pointer.length as usize);
+        for open in self.open.iter().flatten() {
+            if open.number == pointer.segment && start >= open.base {
+                let bytes = open.buffer.get(start - open.base..start - open.base + length);
+                return bytes
+                    .map(|bytes| Found::InMemory(Bytes::copy_from_slice(bytes)))
+                    .ok_or_else(|| LogError::damaged(format!("{pointer}: beyond the end of its segment")));
+            }
+        }
+        if let Some(((segment, offset), part)) = self.parts.range(..=(pointer.segment, pointer.offset)).next_back()
+            && *segment == pointer.segment
+            && start + length <= *offset as usize + part.len()
+        {
+            let at = start - *offset as usize;
+            return Ok(Found::InMemory(part.slice(at..at + length)));
+        }
+        match self.places.get(&pointer.segment) {
+            Some(place) => Ok(Found::OnDisk(self.slots.offset_of(*place) + u64::from(pointer.offset))),
+            None => Err(LogError::damaged(format!("{pointer}: there is no such segment"))),
+        }
+    }
+
+    /// A part is on disk (or at least in the hands of the system below).
+    pub fn written(&mut self, segment: SegmentNo, offset: u32) {
+        let part = self.parts.remove(&(segment, offset));
+        assert!(part.is_some(), "{segment:?}+{offset:#x} was handed over");
+    }
+
+    /// Learns where segments are.
+    pub fn adopt(&mut self, places: impl IntoIterator<Item = Birth>) {
+        self.places.extend(places.into_iter().map(|birth| (birth.number, birth.place)));
+    }
+
+    /// Forgets a freed segment; answers its slot.
+    pub fn forget(&mut self, number: SegmentNo) -> u32 {
+        assert!(!self.open_segments().contains(&number), "{number:?} is being filled");
+        self.places.remove(&number).expect("a segment is freed once")
+    }
+
+    /// The slot of a segment.
+    pub fn place_of(&self, number: SegmentNo) -> Option<u32> {
+        self.places.get(&number).copied()
+    }
+}
+
+/// Where bytes were found.
+pub enum Found {
+    /// Not on disk yet.
+    InMemory(Bytes),
+    /// At this offset of the file.
+    OnDisk(u64),
+}
+
+/// The stored form of a payload, ready to append. Compresses: call it with no lock held.
+pub fn pack(payload: &[u8], codec: Codec) -> (Codec, std::borrow::Cow<'_, [u8]>) {
+    codec::encode(payload, codec)
+}

@@ -1,0 +1,360 @@
+//! The storage thread: the only one that writes, flushes and frees.
+//!
+//! One message enum. Data parts are written as they come; a commit is *prepared* only when its
+//! turn comes, so that everything gathered until then goes into it (group commit by laziness).
+//!
+//! A commit's order (R1): prepare; write the parts handed over until then; flush if any data was
+//! written since the last flush; write the commit; flush; answer. The two flushes are one where a
+//! commit refers to no new data.
+//!
+//! Shutdown order: the store stops its other threads, sends a last commit, then `Close`: a clean
+//! superblock is written and flushed, and the thread ends. Only then is the file's lock dropped.
+
+use super::commit::{Birth, Checkpoint, Commit};
+use super::pointer::{SegmentNo, Sequence};
+use super::ring::Ring;
+use super::streams::Part;
+use super::superblock::{BLOCK, Geometry, Start, Superblock};
+use super::{LogError, RESERVATION_STEP, Shared};
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::time::SystemTime;
+
+/// What the layer above puts into a commit.
+pub struct Prepared {
+    /// Its redo.
+    pub body: Vec<u8>,
+    /// The segments opened up to the moment at which the redo was frozen.
+    pub births: Vec<Birth>,
+    /// A checkpoint that is complete but for this commit.
+    pub checkpoint: Option<Checkpoint>,
+}
+
+/// Freezes what is to be committed, given the sequence that the commit will have; `None`: there is
+/// nothing. Runs on the storage thread.
+pub type Prepare = Box<dyn FnOnce(Sequence) -> Option<Prepared> + Send>;
+/// Told how a commit went: the newest durable sequence, or the store's first failure. Runs on the
+/// storage thread.
+pub type Done = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
+
+/// What the storage thread is asked to do.
+pub enum Message {
+    /// Write a run of blocks of a data segment.
+    Write(Part),
+    /// Make a commit.
+    Commit {
+        /// Freezes its content.
+        prepare: Prepare,
+        /// Gets the result.
+        done: Done,
+        /// It completes a checkpoint: it may use the room that is kept for that.
+        urgent: bool,
+    },
+    /// Give back the space of segments that nothing refers to any more.
+    Free(Vec<SegmentNo>),
+    /// Write the clean mark and end.
+    Close(Box<dyn FnOnce(Result<(), LogError>) + Send>),
+}
+
+/// The state of the log's end, owned by the storage thread.
+pub struct Writer {
+    pub shared: Arc<Shared>,
+    pub geometry: Geometry,
+    pub size_limit: u64,
+    pub store: [u8; 16],
+    pub epoch: u64,
+    pub epoch_id: [u8; 16],
+    /// Number of the next commit within the epoch.
+    pub number: u64,
+    pub ring: Ring,
+    /// Newest commit and its checksum.
+    pub last: Sequence,
+    pub last_checksum: u128,
+    /// Start records of the commits that a superblock may come to name, oldest first.
+    pub starts: VecDeque<Start>,
+    pub redo_from: Sequence,
+    pub checkpoint_in: Sequence,
+    /// Serial of the newest superblock.
+    pub serial: u64,
+    /// First position that each of the two superblocks on disk needs.
+    pub superblock_starts: [u64; 2],
+    /// A superblock was written and not flushed: which, and the position that it needs.
+    pub superblock_unsynced: Option<(usize, u64)>,
+    /// Data was written since the last flush.
+    pub data_unsynced: bool,
+}
+
+impl Writer {
+    /// Serves messages until `Close`, or until nobody can send any more.
+    pub fn run(mut self, receiver: Receiver<Message>) {
+        let mut waiting: VecDeque<Message> = VecDeque::new();
+        // Commits that found the ring too full: they go on once the checkpoint under way is done.
+        let mut deferred: Vec<Message> = Vec::new();
+        loop {
+            let message = match waiting.pop_front() {
+                Some(message) => message,
+                None => match receiver.recv() {
+                    Ok(message) => message,
+                    Err(_) => return,
+                },
+            };
+            match message {
+                Message::Write(part) => self.write_part(part),
+                Message::Commit { prepare, done, urgent } => {
+                    if !urgent && self.ring_is_tight() && self.shared.failure().is_none() {
+                        deferred.push(Message::Commit { prepare, done, urgent });
+                        continue;
+                    }
+                    let result = self.commit(prepare, &receiver, &mut waiting);
+                    done(result);
+                    for message in deferred.drain(..).rev() {
+                        waiting.push_front(message);
+                    }
+                }
+                Message::Free(numbers) => self.free(&numbers),
+                Message::Close(done) => {
+                    let result = self.close();
+                    done(result);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether an ordinary commit would leave too little room for the one that completes the
+    /// checkpoint under way.
+    fn ring_is_tight(&self) -> bool {
+        let commit_max = self.geometry.commit_bytes_max();
+        self.ring.room(commit_max) < 2 * commit_max
+    }
+
+    fn write_part(&mut self, part: Part) {
+        let length = part.bytes.len() as u64;
+        if self.shared.failure().is_none() {
+            let offset = self.geometry.slots_offset()
+                + u64::from(part.place) * u64::from(self.geometry.segment_bytes)
+                + u64::from(part.offset);
+            if let Err(error) = self.shared.disk.write_at(offset, &part.bytes) {
+                self.fail("writing data", error);
+            }
+            self.data_unsynced = true;
+            self.shared.counters.data_bytes.add(length);
+            // A full segment is flushed at once, so that a commit never has more than about one
+            // segment a stream left to flush.
+            if part.last && self.shared.failure().is_none() {
+                self.sync_data();
+            }
+        }
+        // After a failure parts stay readable in memory: reads go on (C5).
+        if self.shared.failure().is_none() {
+            self.shared.streams.lock().written(part.segment, part.offset);
+        }
+        self.shared.flow.store(length);
+    }
+
+    fn sync_data(&mut self) {
+        match self.sync() {
+            Ok(()) => self.data_unsynced = false,
+            Err(error) => self.fail("flushing data", error),
+        }
+    }
+
+    fn commit(
+        &mut self,
+        prepare: Prepare,
+        receiver: &Receiver<Message>,
+        waiting: &mut VecDeque<Message>,
+    ) -> Result<Sequence, LogError> {
+        self.shared.check_failure()?;
+        let sequence = Sequence(self.last.0 + 1);
+        let prepared = prepare(sequence);
+        self.shared.check_failure()?;
+        let Some(prepared) = prepared else { return Ok(self.last) };
+        // R1: whatever the frozen changes refer to was handed over before they were frozen.
+        for message in std::mem::take(waiting).into_iter().chain(receiver.try_iter()) {
+            match message {
+                Message::Write(part) => self.write_part(part),
+                other => waiting.push_back(other),
+            }
+        }
+        if self.data_unsynced {
+            self.sync_data();
+        }
+        self.shared.check_failure()?;
+        let reservation = self.shared.streams.lock().next_number() + RESERVATION_STEP;
+        let redo_from = prepared.checkpoint.as_ref().map_or(self.redo_from, |c| Sequence(c.as_of.0 + 1));
+        let mut commit = Commit {
+            store: self.store,
+            epoch: self.epoch,
+            epoch_id: self.epoch_id,
+            number: self.number,
+            sequence,
+            position: 0,
+            predecessor: self.last_checksum,
+            time_ns: now_ns(),
+            redo_from,
+            checkpoint_in: if prepared.checkpoint.is_some() { sequence } else { self.checkpoint_in },
+            reservation,
+            checkpoint: prepared.checkpoint,
+            births: prepared.births,
+            body: prepared.body,
+        };
+        // The position is inside what is checksummed; it depends on the length alone, which does
+        // not depend on the position.
+        let length = commit.encode().0.len() as u64;
+        commit.position = self.ring.position_for(length);
+        let (mut bytes, checksum) = commit.encode();
+        assert!(
+            length <= self.geometry.commit_bytes_max() && self.ring.fits(length),
+            "a commit of {length} bytes does not fit: {} of {} used",
+            self.ring.used(),
+            self.geometry.ring_bytes
+        );
+        bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
+        if let Err(error) = self.shared.disk.write_at(self.ring.offset_of(commit.position), &bytes) {
+            self.fail("writing a commit", error);
+        } else if let Err(error) = self.sync() {
+            self.fail("flushing a commit", error);
+        }
+        self.shared.check_failure()?;
+        self.starts.push_back(Start { sequence, position: commit.position, predecessor: self.last_checksum });
+        self.ring.advance(commit.position, length);
+        (self.last, self.last_checksum) = (sequence, checksum);
+        self.number += 1;
+        self.redo_from = redo_from;
+        self.shared.streams.lock().reservation = reservation;
+        self.shared.counters.commits.add(1);
+        self.shared.counters.commit_bytes.add(bytes.len() as u64);
+        self.shared.tail_bytes.store(self.tail_bytes(), std::sync::atomic::Ordering::Relaxed);
+        if commit.checkpoint.is_some() {
+            self.checkpoint_in = sequence;
+            self.forget_tail()?;
+        }
+        Ok(sequence)
+    }
+
+    /// Bytes of log that recovery would read from the newest checkpoint on.
+    fn tail_bytes(&self) -> u64 {
+        let from = self.starts.iter().find(|start| start.sequence >= self.redo_from);
+        from.map_or(0, |start| self.ring.head() - start.position)
+    }
+
+    /// A checkpoint is durable: recovery may start behind what it holds.
+    fn forget_tail(&mut self) -> Result<(), LogError> {
+        while self.starts.front().is_some_and(|start| start.sequence < self.redo_from) {
+            self.starts.pop_front();
+        }
+        self.shared.tail_bytes.store(self.tail_bytes(), std::sync::atomic::Ordering::Relaxed);
+        self.write_superblock(false)?;
+        // The older superblock still holds the tail before. Where that makes the ring tight, it is
+        // replaced as well.
+        if self.ring.used() > self.geometry.ring_bytes / 3 {
+            self.sync().or_else(|error| {
+                self.fail("flushing a superblock", error);
+                self.shared.check_failure()
+            })?;
+            self.write_superblock(false)?;
+            self.sync().or_else(|error| {
+                self.fail("flushing a superblock", error);
+                self.shared.check_failure()
+            })?;
+        }
+        Ok(())
+    }
+
+    fn write_superblock(&mut self, clean: bool) -> Result<(), LogError> {
+        let start = *self.starts.front().expect("the commit that made the checkpoint is in the tail");
+        assert_eq!(start.sequence, self.redo_from, "recovery starts at the redo");
+        self.serial += 1;
+        let superblock = Superblock {
+            store: self.store,
+            geometry: self.geometry,
+            size_limit: self.size_limit,
+            serial: self.serial,
+            start,
+            durable: self.last,
+            reserve: self.shared.streams.lock().slots.reserve_slot(),
+            clean,
+        };
+        let which = (self.serial % 2) as usize;
+        if let Err(error) = self.shared.disk.write_at(which as u64 * BLOCK, &superblock.encode()) {
+            self.fail("writing a superblock", error);
+            self.shared.check_failure()?;
+        }
+        // R6: until this superblock is durable, the one that it overwrites might still be there
+        // after a crash, torn: then recovery starts at the other one.
+        assert!(self.superblock_unsynced.is_none_or(|(unsynced, _)| unsynced == which), "one superblock at a time");
+        self.superblock_unsynced = Some((which, start.position));
+        Ok(())
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.shared.disk.sync()?;
+        self.shared.counters.syncs.add(1);
+        if let Some((which, position)) = self.superblock_unsynced.take() {
+            self.superblock_starts[which] = position;
+            let tail = self.superblock_starts[0].min(self.superblock_starts[1]);
+            self.ring.forget_before(tail);
+        }
+        Ok(())
+    }
+
+    fn free(&mut self, numbers: &[SegmentNo]) {
+        for number in numbers {
+            if self.shared.failure().is_some() {
+                return;
+            }
+            let slot_bytes = u64::from(self.geometry.segment_bytes);
+            let (slot, offset) = {
+                let mut streams = self.shared.streams.lock();
+                let slot = streams.forget(*number);
+                (slot, streams.slots.offset_of(slot))
+            };
+            match self.shared.disk.punch(offset, slot_bytes) {
+                Ok(()) => self.shared.streams.lock().slots.give_back(slot),
+                // Nothing is lost but space: the slot stays out of use until the next mount.
+                Err(error) => tracing::warn!("cannot give back the space of {number:?} at {offset:#x}: {error}"),
+            }
+        }
+        let mut streams = self.shared.streams.lock();
+        if !streams.slots.has_reserve()
+            && let Err(error) = streams.slots.allocate(&*self.shared.disk)
+        {
+            tracing::warn!("cannot set space aside for deleting: {error}");
+        }
+    }
+
+    fn close(&mut self) -> Result<(), LogError> {
+        self.shared.check_failure()?;
+        let ready = self.shared.streams.lock().slots.drain_ready();
+        for slot in ready {
+            let offset = self.shared.streams.lock().slots.offset_of(slot);
+            if let Err(error) = self.shared.disk.punch(offset, u64::from(self.geometry.segment_bytes)) {
+                tracing::warn!("cannot give back unused space at {offset:#x}: {error}");
+            }
+        }
+        if self.superblock_unsynced.is_some()
+            && let Err(error) = self.sync()
+        {
+            self.fail("flushing a superblock", error);
+        }
+        self.shared.check_failure()?;
+        self.write_superblock(true)?;
+        if let Err(error) = self.sync() {
+            self.fail("flushing the last superblock", error);
+        }
+        self.shared.check_failure()
+    }
+
+    /// The first failure is final (R4): what the disk holds is unknown from here on.
+    fn fail(&mut self, doing: &str, error: io::Error) {
+        tracing::error!("{doing} failed: {error}; nothing more is written");
+        self.shared.poison(format!("{doing} failed: {error}"));
+    }
+}
+
+pub fn now_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
