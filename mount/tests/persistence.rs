@@ -193,6 +193,8 @@ fn a_read_only_mount_changes_nothing() {
 #[test]
 fn a_store_has_the_size_it_was_given() {
     let place = Place::bare();
-    on(&place, "create", &["--size", "64M"]).silently();
-    assert!(on(&place, "info", &["--json"]).silently().text().contains(&format!("\"size\":{}", 64 << 20)));
+    on(&place, "create", &["--size", "1M"]).fails(1, &["size must be at least"]);
+    assert!(!place.store.exists());
+    on(&place, "create", &["--size", "128M"]).silently();
+    assert!(on(&place, "info", &["--json"]).silently().text().contains(&format!("\"size\":{}", 128 << 20)));
 }

@@ -15,7 +15,7 @@ use std::path::Path;
 
 pub fn create(words: &CreateWords) -> Result<(), Failure> {
     let store = place::store(&words.store)?;
-    Ok(Store::create_at(&store, &CreateOptions { size: words.size })?)
+    Ok(Store::create_at(&store, &CreateOptions { size: words.size, ..CreateOptions::default() })?)
 }
 
 pub fn mount(words: &MountWords) -> Result<(), Failure> {
