@@ -24,6 +24,22 @@ pub(crate) fn store() -> Arc<Store> {
     Arc::new(Store::open_on(disk, &options).unwrap())
 }
 
+#[test]
+fn an_empty_store_that_is_read_only_has_an_empty_root() {
+    let disk = Arc::new(MemoryDisk::default());
+    Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
+    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+    let store = Arc::new(Store::open_on(disk, &options).unwrap());
+    let fs = FileSystem::open(store, coarse_now).unwrap();
+    assert_eq!(fs.getattr(ROOT).unwrap().nlink, 2);
+    assert!(matches!(fs.lookup(ROOT, b"a"), Err(FsError::NotFound)));
+    assert!(matches!(fs.mkdir(USER, ROOT, b"a", 0o755), Err(FsError::ReadOnly)));
+    let handle = fs.opendir(ROOT).unwrap();
+    assert_eq!(list(&fs, handle, 0, 9, true).0, [&b"."[..], b".."]);
+    assert!(!fs.deferred_step().unwrap());
+    whole(&fs);
+}
+
 fn file_system() -> FileSystem {
     FileSystem::open(store(), coarse_now).unwrap()
 }
