@@ -51,7 +51,10 @@ pub struct Streams {
     store: [u8; 16],
     epoch: u64,
     segment_bytes: usize,
+    /// By stream.
     open: [Option<Open>; 2],
+    /// A stream without space of its own has used the other's segment.
+    is_mixed: bool,
     /// The slots of the file.
     pub slots: Slots,
     next_number: u64,
@@ -77,6 +80,7 @@ impl Streams {
             epoch,
             segment_bytes: segment_bytes as usize,
             open: [None, None],
+            is_mixed: false,
             slots,
             next_number,
             reservation: next_number,
@@ -113,16 +117,8 @@ impl Streams {
         send: &mut dyn FnMut(Message),
     ) -> Result<Pointer, LogError> {
         assert!(stored.len() <= Streams::payload_bytes_max(self.segment_bytes as u32), "a payload of {}", stored.len());
-        let which = stream as usize - 1;
-        if let Some(open) = &self.open[which]
-            && open.base + open.buffer.len() + stored.len() + open.index.bytes_with(hint) > self.segment_bytes
-        {
-            self.seal(stream, send);
-        }
-        if self.open[which].is_none() {
-            self.open[which] = Some(self.open_segment(stream, disk)?);
-        }
-        let open = self.open[which].as_mut().expect("just opened");
+        let which = self.ready_for(stream, stored.len(), hint, disk, send)?;
+        let open = self.open[which].as_mut().expect("just made ready");
         let pointer = Pointer {
             segment: open.number,
             offset: (open.base + open.buffer.len()) as u32,
@@ -133,14 +129,49 @@ impl Streams {
         open.buffer.extend_from_slice(stored);
         open.index.push(&pointer, hint);
         if open.buffer.len() >= PART_BYTES {
-            self.cut(stream, send);
+            self.cut_open(which, send);
         }
         Ok(pointer)
     }
 
-    /// Cuts off what the stream's open segment has in its buffer, so that it gets written.
+    /// Makes an open segment ready to take that payload; answers which.
+    fn ready_for(
+        &mut self,
+        stream: Stream,
+        length: usize,
+        hint: &[u8],
+        disk: &dyn Disk,
+        send: &mut dyn FnMut(Message),
+    ) -> Result<usize, LogError> {
+        let (which, other) = (stream as usize - 1, 2 - stream as usize);
+        let segment_bytes = self.segment_bytes;
+        let fits = |open: &Open| open.base + open.buffer.len() + length + open.index.bytes_with(hint) <= segment_bytes;
+        if self.open[which].as_ref().is_some_and(fits) {
+            return Ok(which);
+        }
+        self.seal(which, send);
+        match self.open_segment(stream, disk) {
+            Ok(open) => self.open[which] = Some(open),
+            // The last slot is the other stream's: better a mixed segment than none.
+            Err(LogError::NoSpace) if self.open[other].as_ref().is_some_and(fits) => {
+                self.is_mixed = true;
+                return Ok(other);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(which)
+    }
+
+    /// Cuts off what was appended to the stream, so that it gets written.
     pub fn cut(&mut self, stream: Stream, send: &mut dyn FnMut(Message)) {
-        let Some(open) = self.open[stream as usize - 1].as_mut() else { return };
+        self.cut_open(stream as usize - 1, send);
+        if self.is_mixed {
+            self.cut_open(2 - stream as usize, send);
+        }
+    }
+
+    fn cut_open(&mut self, which: usize, send: &mut dyn FnMut(Message)) {
+        let Some(open) = self.open[which].as_mut() else { return };
         // S1. Near the segment's end the padding may meet the place of index and footer: then only
         // the seal can write that block, and does.
         let padded = open.buffer.len().next_multiple_of(BLOCK as usize);
@@ -149,7 +180,7 @@ impl Streams {
             return;
         }
         if padded + open.index.bytes_with(&[0; segment::HINT_BYTES_MAX]) > room {
-            self.seal(stream, send);
+            self.seal(which, send);
             return;
         }
         open.buffer.resize(padded, 0);
@@ -159,8 +190,8 @@ impl Streams {
         self.hand_over(part, send);
     }
 
-    fn seal(&mut self, stream: Stream, send: &mut dyn FnMut(Message)) {
-        let Some(mut open) = self.open[stream as usize - 1].take() else { return };
+    fn seal(&mut self, which: usize, send: &mut dyn FnMut(Message)) {
+        let Some(mut open) = self.open[which].take() else { return };
         let end = std::mem::take(&mut open.index).finish();
         let room = self.segment_bytes - open.base;
         assert!(open.buffer.len() + end.len() <= room, "index and footer fit");
