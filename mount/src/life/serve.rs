@@ -200,11 +200,11 @@ impl Mount {
         store.announce_draining();
         info!("{}: unmounted, making the last changes durable", plan.dir.display());
         self.service.stop();
-        let closed = store.close().map_err(|error| LifeError::Close { store: plan.store.clone(), error });
+        let closed = store.close();
         if let Some(waiting) = waiting {
-            waiting.tell(&closed.as_ref().map(|_| ()).map_err(LifeError::to_string));
+            waiting.tell(&closed.as_ref().map(|_| ()).map_err(|error| error.to_string()));
         }
-        closed
+        closed.map_err(|error| LifeError::Close { store: plan.store.clone(), error })
     }
 
     /// Until the session is over, or has to be given up.
