@@ -76,6 +76,10 @@ const RESERVATION_STEP: u64 = 1 << 14;
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Neighbouring payloads are read in one go up to this many bytes.
 const JOINED_READ_BYTES_MAX: u64 = 1 << 20;
+/// Many reads at once (at recovery, say) are shared among threads, so that they wait for the disk
+/// together.
+const RUNS_PER_THREAD: usize = 8;
+const READ_THREADS_MAX: usize = 8;
 
 /// Stored bytes are wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,35 +228,61 @@ impl Log {
             }
         }
         on_disk.sort_unstable();
-        let mut rest = &on_disk[..];
-        while let Some((&(start, first), _)) = rest.split_first() {
-            let mut end = start + u64::from(pointers[first].length);
-            let mut count = 1;
-            for &(offset, which) in &rest[1..] {
-                let this_end = offset + u64::from(pointers[which].length);
-                // A gap of less than a block is cheaper read than skipped.
-                if offset > end + 4096 || this_end - start > JOINED_READ_BYTES_MAX {
-                    break;
-                }
-                end = end.max(this_end);
-                count += 1;
+        let runs = join(&on_disk, pointers);
+        let threads = (runs.len() / RUNS_PER_THREAD).clamp(1, READ_THREADS_MAX);
+        let read_runs = |runs: &[&[(u64, usize)]]| -> Result<Vec<(usize, Bytes)>, LogError> {
+            let mut read = Vec::new();
+            for run in runs {
+                self.read_run(run, pointers, &mut read)?;
             }
-            let mut buffer = vec![0; (end - start) as usize];
-            self.shared.disk.read_at(start, &mut buffer).map_err(|error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => {
-                    LogError::damaged(format!("{}: the store ends before file offset {end:#x}", pointers[first]))
-                }
-                _ => LogError::Io(format!("reading {} at file offset {start:#x}: {error}", pointers[first]).into()),
-            })?;
-            let buffer = Bytes::from(buffer);
-            for &(offset, which) in &rest[..count] {
-                let at = (offset - start) as usize;
-                let stored = buffer.slice(at..at + pointers[which].length as usize);
-                answers[which] = self.unpack(&pointers[which], stored)?;
+            Ok(read)
+        };
+        let read: Vec<Result<Vec<(usize, Bytes)>, LogError>> = if threads == 1 {
+            vec![read_runs(&runs)]
+        } else {
+            std::thread::scope(|scope| {
+                let share = runs.len().div_ceil(threads);
+                let threads: Vec<_> = runs.chunks(share).map(|share| scope.spawn(|| read_runs(share))).collect();
+                threads.into_iter().map(|thread| thread.join().expect("reading does not panic")).collect()
+            })
+        };
+        for some in read {
+            for (which, payload) in some? {
+                answers[which] = payload;
             }
-            rest = &rest[count..];
         }
         Ok(answers)
+    }
+
+    /// Reads neighbours in one go.
+    fn read_run(
+        &self,
+        run: &[(u64, usize)],
+        pointers: &[Pointer],
+        read: &mut Vec<(usize, Bytes)>,
+    ) -> Result<(), LogError> {
+        let (start, first) = run[0];
+        let end = run.iter().map(|(offset, which)| offset + u64::from(pointers[*which].length)).max();
+        let end = end.expect("a run is not empty");
+        let mut buffer = vec![0; (end - start) as usize];
+        self.shared.disk.read_at(start, &mut buffer).map_err(|error| match error.kind() {
+            std::io::ErrorKind::UnexpectedEof => {
+                LogError::damaged(format!("{}: the store ends before file offset {end:#x}", pointers[first]))
+            }
+            _ => LogError::Io(format!("reading {} at file offset {start:#x}: {error}", pointers[first]).into()),
+        })?;
+        let buffer = Bytes::from(buffer);
+        for &(offset, which) in run {
+            let at = (offset - start) as usize;
+            let stored = at..at + pointers[which].length as usize;
+            // A payload that is kept must not keep its neighbours' bytes in memory.
+            let stored = match pointers[which].codec {
+                Codec::Raw if run.len() > 1 => Bytes::copy_from_slice(&buffer[stored]),
+                Codec::Raw | Codec::Lz4 => buffer.slice(stored),
+            };
+            read.push((which, self.unpack(&pointers[which], stored)?));
+        }
+        Ok(())
     }
 
     fn unpack(&self, pointer: &Pointer, stored: Bytes) -> Result<Bytes, LogError> {
@@ -402,4 +432,28 @@ impl Log {
         thread.join().expect("the storage thread does not panic");
         result
     }
+}
+
+/// Cuts file offsets in order (each with the number of its pointer) into runs that are read in one
+/// go.
+fn join<'a>(on_disk: &'a [(u64, usize)], pointers: &[Pointer]) -> Vec<&'a [(u64, usize)]> {
+    let end_of = |(offset, which): (u64, usize)| offset + u64::from(pointers[which].length);
+    let mut runs = Vec::new();
+    let mut rest = on_disk;
+    while let Some(&first) = rest.first() {
+        let mut end = end_of(first);
+        let mut count = 1;
+        for &next in &rest[1..] {
+            // A gap of less than a block is cheaper read than skipped.
+            if next.0 > end + 4096 || end_of(next) - first.0 > JOINED_READ_BYTES_MAX {
+                break;
+            }
+            end = end.max(end_of(next));
+            count += 1;
+        }
+        let (run, behind) = rest.split_at(count);
+        runs.push(run);
+        rest = behind;
+    }
+    runs
 }

@@ -16,6 +16,9 @@ use super::{Damage, LogError};
 use crate::backend::Disk;
 use std::io;
 
+/// How much of the ring is looked through at once.
+const SCAN_BYTES: u64 = 256 << 10;
+
 /// Where the next commit goes, and how far the ring may be overwritten.
 pub struct Ring {
     bytes: u64,
@@ -95,7 +98,16 @@ pub struct Found {
 /// that is damaged although it was acknowledged must not be taken for the end (R5): that is told
 /// by a later commit behind it. Whether the log reaches a sequence that is known to be durable is
 /// for the caller to check.
-pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start) -> Result<Vec<Found>, LogError> {
+///
+/// `closed_after`: the log was closed after that commit, so that nothing needs to be looked for
+/// behind it.
+pub fn read_log(
+    disk: &dyn Disk,
+    ring_bytes: u64,
+    store: &[u8; 16],
+    start: Start,
+    closed_after: Option<Sequence>,
+) -> Result<Vec<Found>, LogError> {
     let mut found: Vec<Found> = Vec::new();
     let mut ring = Ring::new(ring_bytes, start.position, start.position);
     let mut expected = (start.sequence, start.predecessor);
@@ -121,7 +133,9 @@ pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start
         expected = (Sequence(next.commit.sequence.0 + 1), next.checksum);
         found.push(next);
     }
-    refuse_later_commits(disk, &ring, store, expected.0)?;
+    if closed_after.map(|last| Sequence(last.0 + 1)) != Some(expected.0) {
+        refuse_later_commits(disk, &ring, store, expected.0)?;
+    }
     Ok(found)
 }
 
@@ -129,26 +143,32 @@ pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start
 /// commit that belongs here and lies elsewhere.
 fn refuse_later_commits(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], end: Sequence) -> Result<(), LogError> {
     // The next commit is at most a sixth of the ring long, and may have skipped as much.
-    let window = (ring.bytes / 2).min(ring.bytes - ring.used());
-    let mut block = vec![0; BLOCK as usize];
-    for position in (ring.head()..ring.head() + window).step_by(BLOCK as usize) {
-        if !read_block(disk, ring.offset_of(position), &mut block)? {
-            continue;
+    let window = (ring.bytes / 3).min(ring.bytes - ring.used());
+    let (mut position, end_position) = (ring.head(), ring.head() + window);
+    let mut run = vec![0; SCAN_BYTES as usize];
+    while position < end_position {
+        let length = SCAN_BYTES.min(end_position - position).min(ring.bytes - position % ring.bytes);
+        let run = &mut run[..length as usize];
+        if !read_block(disk, ring.offset_of(position), run)? {
+            return Err(damaged(format!("the ring ends before offset {:#x}", ring.offset_of(position) + length)));
         }
-        let Some(outline) = commit::outline(&block, store) else { continue };
-        if outline.sequence < end {
-            continue;
+        for (block, at) in run.chunks(BLOCK as usize).zip((position..).step_by(BLOCK as usize)) {
+            let Some(outline) = commit::outline(block, store) else { continue };
+            if outline.sequence < end {
+                continue;
+            }
+            if let Ok(later) = read_commit(disk, ring, store, at, outline)? {
+                let what = format!(
+                    "commit {} is not where it belongs, at ring offset {:#x}, but commit {} is whole behind that: \
+                     restore the file from a copy; nothing was changed",
+                    end.0,
+                    ring.offset_of(ring.head()),
+                    later.commit.sequence.0
+                );
+                return Err(damaged(what));
+            }
         }
-        if let Ok(later) = read_commit(disk, ring, store, position, outline)? {
-            let what = format!(
-                "commit {} is not where it belongs, at ring offset {:#x}, but commit {} is whole behind that: \
-                 restore the file from a copy; nothing was changed",
-                end.0,
-                ring.offset_of(ring.head()),
-                later.commit.sequence.0
-            );
-            return Err(damaged(what));
-        }
+        position += length;
     }
     Ok(())
 }

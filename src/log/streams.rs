@@ -33,8 +33,6 @@ pub struct Part {
     pub offset: u32,
     /// The run.
     pub bytes: Bytes,
-    /// Whether the segment is full with it.
-    pub last: bool,
 }
 
 struct Open {
@@ -185,7 +183,7 @@ impl Streams {
         }
         open.buffer.resize(padded, 0);
         let bytes = Bytes::from(std::mem::replace(&mut open.buffer, Vec::with_capacity(PART_BYTES.min(room))));
-        let part = Part { segment: open.number, place: open.place, offset: open.base as u32, bytes, last: false };
+        let part = Part { segment: open.number, place: open.place, offset: open.base as u32, bytes };
         open.base += padded;
         self.hand_over(part, send);
     }
@@ -198,10 +196,7 @@ impl Streams {
         open.buffer.resize(room - end.len(), 0);
         open.buffer.extend_from_slice(&end);
         let bytes = Bytes::from(open.buffer);
-        self.hand_over(
-            Part { segment: open.number, place: open.place, offset: open.base as u32, bytes, last: true },
-            send,
-        );
+        self.hand_over(Part { segment: open.number, place: open.place, offset: open.base as u32, bytes }, send);
     }
 
     fn hand_over(&mut self, part: Part, send: &mut dyn FnMut(Message)) {
@@ -287,6 +282,21 @@ impl Streams {
     pub fn written(&mut self, segment: SegmentNo, offset: u32) {
         let part = self.parts.remove(&(segment, offset));
         assert!(part.is_some(), "{segment:?}+{offset:#x} was handed over");
+    }
+
+    /// What is allocated and will not be written any more now that the store is being closed: slots
+    /// that stand ready (apart from the reserve), and the ends of segments that are not full (R3:
+    /// the next mount starts new ones). Offsets in the file, and lengths.
+    pub fn drain_unused(&mut self) -> Vec<(u64, u64)> {
+        let slot_bytes = self.segment_bytes as u64;
+        let mut unused: Vec<(u64, u64)> = Vec::new();
+        for slot in self.slots.drain_ready() {
+            unused.push((self.slots.offset_of(slot), slot_bytes));
+        }
+        for open in self.open.iter_mut().filter_map(Option::take) {
+            unused.push((self.slots.offset_of(open.place) + open.base as u64, slot_bytes - open.base as u64));
+        }
+        unused
     }
 
     /// Learns where segments are.

@@ -53,8 +53,10 @@ pub struct Geometry {
 }
 
 impl Default for Geometry {
+    /// A ring of 16 MiB; segments of 4 MiB, so that little space waits in segments being filled
+    /// and in the reserve, and comes back in small steps; pages of 4 KiB.
     fn default() -> Geometry {
-        Geometry { ring_bytes: 16 << 20, segment_bytes: 16 << 20, page_bytes: 4096 }
+        Geometry { ring_bytes: 16 << 20, segment_bytes: 4 << 20, page_bytes: 4096 }
     }
 }
 
@@ -227,7 +229,7 @@ mod tests {
     fn golden_bytes() {
         let bytes = sample().encode();
         assert_eq!(bytes.len(), 4096);
-        assert_eq!(&bytes[..16], b"kivafsSB\x01\x00\x01\x00\x00\x00\x00\x01");
+        assert_eq!(&bytes[..16], b"kivafsSB\x01\x00\x01\x00\x00\x00\x40\x00");
         assert_eq!(&bytes[32..48], b"0123456789abcdef");
         assert_eq!(&bytes[48..72], b"\0\0\0\x01\0\0\0\0\0\x10\0\0\x03\0\0\0\x22\x11\0\0\0\0\0\0");
         assert_eq!(&bytes[72..96], b"\x07\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0\x20\0\0\0\0\0\0");

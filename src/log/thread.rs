@@ -22,6 +22,9 @@ use std::sync::Arc;
 use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
+/// Data is flushed when so much was written since the last time.
+const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
+
 /// What the layer above puts into a commit.
 pub struct Prepared {
     /// Its redo.
@@ -82,8 +85,8 @@ pub struct Writer {
     pub superblock_starts: [u64; 2],
     /// A superblock was written and not flushed: which, and the position that it needs.
     pub superblock_unsynced: Option<(usize, u64)>,
-    /// Data was written since the last flush.
-    pub data_unsynced: bool,
+    /// Bytes of data written since the last flush.
+    pub data_unsynced: u64,
 }
 
 impl Writer {
@@ -140,11 +143,10 @@ impl Writer {
             if let Err(error) = self.shared.disk.write_at(offset, &part.bytes) {
                 self.fail("writing data", error);
             }
-            self.data_unsynced = true;
+            self.data_unsynced += length;
             self.shared.counters.data_bytes.add(length);
-            // A full segment is flushed at once, so that a commit never has more than about one
-            // segment a stream left to flush.
-            if part.last && self.shared.failure().is_none() {
+            // So that a commit never has much more than this left to flush.
+            if self.data_unsynced >= UNSYNCED_BYTES_MAX && self.shared.failure().is_none() {
                 self.sync_data();
             }
         }
@@ -157,7 +159,7 @@ impl Writer {
 
     fn sync_data(&mut self) {
         match self.sync() {
-            Ok(()) => self.data_unsynced = false,
+            Ok(()) => self.data_unsynced = 0,
             Err(error) => self.fail("flushing data", error),
         }
     }
@@ -182,7 +184,7 @@ impl Writer {
         }
         // R4: a write or flush of those may have failed; then nothing is flushed again.
         self.shared.check_failure()?;
-        if self.data_unsynced {
+        if self.data_unsynced > 0 {
             self.sync_data();
         }
         self.shared.check_failure()?;
@@ -325,10 +327,9 @@ impl Writer {
 
     fn close(&mut self) -> Result<(), LogError> {
         self.shared.check_failure()?;
-        let ready = self.shared.streams.lock().slots.drain_ready();
-        for slot in ready {
-            let offset = self.shared.streams.lock().slots.offset_of(slot);
-            if let Err(error) = self.shared.disk.punch(offset, u64::from(self.geometry.segment_bytes)) {
+        let unused = self.shared.streams.lock().drain_unused();
+        for (offset, length) in unused {
+            if let Err(error) = self.shared.disk.punch(offset, length) {
                 tracing::warn!("cannot give back unused space at {offset:#x}: {error}");
             }
         }

@@ -8,10 +8,10 @@ use super::table::{self, Deltas, Table};
 use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError, redo};
 use crate::backend::{Disk, FileDisk, Hold};
-use crate::log::{self, Birth, Codec, Geometry, HolderRecord, Log, Recovery, RootKind};
-use crate::tree::{Node, Tree, TreeError};
+use crate::log::{self, Birth, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind};
+use crate::tree::{Key, Node, Pages, Tree, TreeError, Value};
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
@@ -352,26 +352,45 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
     log.adopt(table.iter().map(|(number, entry)| Birth { number, place: entry.place }));
     let tree = Tree::stored(recovery.root(RootKind::Tree), log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table);
+    // All at once, the last change of each key: what is read is read once, and together.
+    let mut redo: BTreeMap<Key, Option<Value>> = BTreeMap::new();
     for body in &recovery.redo {
-        let changes = redo::decode(body.clone()).map_err(|error| damaged(error.what))?;
-        let mut deltas = Deltas::default();
-        while let Err(error) = writer.tree.apply(cache, &changes, &mut deltas) {
-            let TreeError::Miss(missing) = error else { return Err(error.into()) };
-            for at in missing {
-                let page = Node::decode(&log.read(&at)?, at)
-                    .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
-                cache.put_page(at, Arc::new(page));
-            }
-            deltas = Deltas::default();
+        redo.extend(redo::decode(body.clone()).map_err(|error| damaged(error.what))?);
+    }
+    let redo: Vec<redo::Change> = redo.into_iter().collect();
+    let mut deltas = Deltas::default();
+    let mut pages = Replayed { cache, pages: HashMap::new() };
+    while let Err(error) = writer.tree.apply(&pages, &redo, &mut deltas) {
+        let TreeError::Miss(missing) = error else { return Err(error.into()) };
+        for (at, payload) in missing.iter().zip(log.read_all(&missing)?) {
+            let page = Node::decode(&payload, *at)
+                .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
+            pages.pages.insert(*at, Arc::new(page));
         }
-        if !writer.table.apply(deltas) {
-            return Err(damaged("the redo does not fit the segment table"));
-        }
-        for (key, value) in &changes {
-            writer.note_recovered(key, value.as_ref());
-        }
+        deltas = Deltas::default();
+    }
+    if !writer.table.apply(deltas) {
+        return Err(damaged("the redo does not fit the segment table"));
+    }
+    for (key, value) in &redo {
+        writer.note_recovered(key, value.as_ref());
     }
     Ok((writer, stored))
+}
+
+/// The pages that the redo touches: all of them at once, however small the cache is.
+struct Replayed<'a> {
+    cache: &'a Cache,
+    pages: HashMap<Pointer, Arc<Node>>,
+}
+
+impl Pages for Replayed<'_> {
+    fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
+        match self.pages.get(at) {
+            Some(page) => Ok(page.clone()),
+            None => self.cache.page(at),
+        }
+    }
 }
 
 /// The segment table as of the checkpoint, and the segments opened since.
