@@ -71,7 +71,7 @@ use thiserror::Error;
 
 /// Segment numbers that each commit reserves ahead of the next free one: far more than can be
 /// opened before the next commit.
-const RESERVATION_STEP: u64 = 1 << 14;
+const RESERVATION_STEP: u64 = 1 << 10;
 /// Longest payload: what a unit or page may have before compression, with room for both.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// Neighbouring payloads are read in one go up to this many bytes.

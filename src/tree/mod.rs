@@ -4,7 +4,7 @@
 //! memory), `node` (a page in memory: a `leaf` or `inner`), `page` (a page as stored: the format),
 //! `read` (get and scan), `change` (apply a batch), `balance` (where pages are cut), `checkpoint`
 //! (freeze, write, install), `check` (walk everything). For tests: `shelf` (storage, cache and
-//! ledger in memory), `model` (the tree against a map), `figures` (how fast, how dense).
+//! ledger in memory), `model` (the tree against a map).
 //!
 //! # Contract
 //!
@@ -63,8 +63,6 @@ mod read;
 mod sorted;
 mod value;
 
-#[cfg(test)]
-mod figures;
 #[cfg(test)]
 mod model;
 #[cfg(test)]

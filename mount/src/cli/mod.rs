@@ -14,7 +14,7 @@
 //! | file | job |
 //! |---|---|
 //! | `words.rs` | the commands and their words, for clap |
-//! | `helper.rs` | the words of mount(8) and umount(8) |
+//! | `mount_words.rs` | the words of mount(8) and umount(8) |
 //! | `options.rs` | what stands after `-o` |
 //! | `size.rs` | `64M` |
 //! | `place.rs` | STORE and DIR made absolute |
@@ -24,9 +24,9 @@
 //! | `paths.rs` | get, put, ls, rm |
 
 mod failure;
-mod helper;
 mod look;
 mod mount;
+mod mount_words;
 pub mod options;
 mod paths;
 mod place;
@@ -44,8 +44,8 @@ use words::{Command, Words};
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let name = arguments.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
     let done = match name.to_str() {
-        Some("mount.kivafs" | "mount.fuse.kivafs") => helper::mount(&arguments[1..]).and_then(mount::by_helper),
-        Some("umount.kivafs" | "umount.fuse.kivafs") => helper::umount(&arguments[1..]).and_then(mount::umount_as),
+        Some("mount.kivafs" | "mount.fuse.kivafs") => mount_words::mount(&arguments[1..]).and_then(mount::by_helper),
+        Some("umount.kivafs" | "umount.fuse.kivafs") => mount_words::umount(&arguments[1..]).and_then(mount::umount_as),
         _ => match Words::try_parse_from(arguments) {
             Ok(words) => execute(words.command),
             Err(error) if !error.use_stderr() => {

@@ -1,7 +1,7 @@
 //! create, mount, umount.
 
 use crate::cli::failure::Failure;
-use crate::cli::helper::{HelperMount, HelperUmount};
+use crate::cli::mount_words::{HelperMount, HelperUmount};
 use crate::cli::options::{Unknown, parse_options};
 use crate::cli::place;
 use crate::cli::words::{CreateWords, MountWords, UmountWords};
