@@ -16,7 +16,7 @@ need fusermount3:fuse3 cc:gcc
 need_fuse
 
 echo "# The build"
-run cargo build --release --locked
+run cargo build --release --locked --workspace
 kivafs=${CARGO_TARGET_DIR:-$PWD/target}/release/kivafs
 
 echo "# A store, which is one file, and a directory to mount it at"

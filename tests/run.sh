@@ -54,7 +54,7 @@ cargo_test() {
     return $result
 }
 
-step "release build" cargo build --release --locked
+step "release build" cargo build --release --locked --workspace
 step "crate fsx" crate fsx
 step "crate pjdfstest" crate pjdfstest
 step "cargo test" cargo_test

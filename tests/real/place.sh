@@ -24,7 +24,7 @@ begin() {
     KIVAFS=$(realpath "$KIVAFS")
     [ "$(id -u)" = 0 ] || fail "$name: needs root: it mounts"
     [ -c /dev/fuse ] || fail "$name: /dev/fuse is missing: real mounts can't be tested here"
-    [ -x "$KIVAFS" ] || fail "$name: $KIVAFS is missing: run cargo build --release"
+    [ -x "$KIVAFS" ] || fail "$name: $KIVAFS is missing: run cargo build --release --workspace"
     place=$(mktemp -d "${TMPDIR:-/var/tmp}/kivafs-$name.XXXXXX")
     store=$place/store mnt=$place/mnt plain=$place/plain
     trap end EXIT
