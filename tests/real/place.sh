@@ -41,6 +41,10 @@ end() {
     if is_mounted; then
         "$KIVAFS" umount --force "$mnt" >"$place/end" 2>&1
     fi
+    # Its server has been told; one that is stuck must not outlive the test.
+    if [ -s "$place/server" ] && ! timeout 10 tail --pid="$(<"$place/server")" -f /dev/null; then
+        kill -9 "$(<"$place/server")"
+    fi
     mounts_below "$place" | tac | while IFS= read -r mount; do umount -l "$mount"; done
     if [ "$status" != 0 ] && [ -s "$place/log" ]; then
         echo "-- the end of the log of kivafs:"
@@ -69,6 +73,8 @@ is_mounted() {
 mount_it() {
     "$KIVAFS" mount -o "log=$place/log" "$store" "$mnt"
     is_mounted || fail "$name: kivafs mount returned, but nothing is mounted at $mnt"
+    "$KIVAFS" info "$store" | sed -n 's/^held by *pid \([0-9]*\),.*/\1/p' >"$place/server"
+    [ -s "$place/server" ] || fail "$name: kivafs info does not name the process that serves $mnt"
 }
 
 # What was written must be found by another process, from what is stored.
@@ -78,10 +84,19 @@ remount() {
 }
 
 # try WHAT FUNCTION [WORD...]: one case, in a shell of its own that ends with the first command
-# that fails. Its output is shown if it does.
+# that fails. Its output is shown if it does. What takes longer than KIVAFS_PATIENCE seconds gets
+# errors: the mount is taken away.
 try() {
-    local what=$1 start=$SECONDS status
+    local what=$1 start=$SECONDS status patience=${KIVAFS_PATIENCE:-300} watch
     shift
+    (
+        sleep "$patience" >/dev/null 2>&1 &
+        trap 'kill "$!"; exit' TERM
+        wait "$!"
+        echo "not done after $patience s: taking the mount away" >&2
+        kill -9 "$(<"$place/server")"
+    ) &
+    watch=$!
     set +e
     (
         set -eEuo pipefail
@@ -90,6 +105,8 @@ try() {
         "$@"
     ) >"$place/output" 2>&1
     status=$?
+    kill "$watch" 2>/dev/null
+    wait "$watch" 2>/dev/null
     set -e
     if [ "$status" = 0 ]; then
         passed=$((passed + 1))
@@ -99,6 +116,7 @@ try() {
         echo "FAILED: $name: $what (exit code $status)"
         tail -n 40 "$place/output" | sed 's/^/    /'
         # Later cases need a mount, whatever this one left.
+        [ -e "$mnt/." ] || umount -l "$mnt"
         is_mounted || mount_it
     fi
 }
