@@ -70,7 +70,7 @@ impl Place {
     /// Serves in a child of ours, with these options; returns when the mount is usable.
     pub fn serve(&self, options: &str) -> Served {
         let log = File::options().create(true).append(true).open(self.log()).expect("a log");
-        let outside = device(&self.mount_point().join(".."));
+        let outside = device(self.dir.path());
         let mut child = self
             .command(&["mount", "-f", "-o", options, "STORE", "DIR"])
             .stdout(log.try_clone().expect("the log again"))
