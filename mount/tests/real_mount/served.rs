@@ -1,8 +1,10 @@
 //! A store served by a process that can be killed, and the mount that it leaves.
 
 use assert_fs::TempDir;
+use std::ffi::CString;
 use std::fs::File;
-use std::os::unix::fs::MetadataExt;
+use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -70,7 +72,6 @@ impl Place {
     /// Serves in a child of ours, with these options; returns when the mount is usable.
     pub fn serve(&self, options: &str) -> Served {
         let log = File::options().create(true).append(true).open(self.log()).expect("a log");
-        let outside = device(self.dir.path());
         let mut child = self
             .command(&["mount", "-f", "-o", options, "STORE", "DIR"])
             .stdout(log.try_clone().expect("the log again"))
@@ -78,8 +79,7 @@ impl Place {
             .spawn()
             .expect("the kivafs binary");
         let start = Instant::now();
-        // Until there is an answer: before, it is the directory below, or the mount of a dead process.
-        while device(&self.mount_point()).is_none_or(|device| Some(device) == outside) {
+        while !is_served(&self.mount_point()) {
             let ended = child.try_wait().expect("our child");
             assert!(ended.is_none(), "kivafs mount ended: {ended:?}{}", self.last_of_log());
             assert!(start.elapsed() < Duration::from_secs(60), "not mounted after a minute{}", self.last_of_log());
@@ -182,8 +182,14 @@ impl Watchdog {
     }
 }
 
-fn device(path: &Path) -> Option<u64> {
-    path.metadata().ok().map(|metadata| metadata.dev())
+/// Is there a mount, and a process that answers? (What a dead mount's root was is remembered by the
+/// kernel; how full it is, is not.)
+fn is_served(dir: &Path) -> bool {
+    const FUSE_SUPER_MAGIC: i64 = 0x6573_5546;
+    let path = CString::new(dir.as_os_str().as_bytes()).expect("a path without NUL");
+    let mut answer = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the path ends with NUL, and the answer is read only if there is one.
+    unsafe { libc::statfs(path.as_ptr(), answer.as_mut_ptr()) == 0 && answer.assume_init().f_type == FUSE_SUPER_MAGIC }
 }
 
 fn is_root() -> bool {
