@@ -116,9 +116,7 @@ fn mismatch(worker: &Worker, found: &Shape, least: usize, nearest: usize) -> Str
     }
     text += "\noperations around it:";
     for (number, asked) in worker.asked.iter().enumerate().take(nearest + 3).skip(nearest.saturating_sub(5)) {
-        let mut shown = format!("{:?}", asked.op);
-        shown.truncate(160);
-        text += &format!("\n  {}: {shown}, answered: {}", number + 1, asked.answered.is_some());
+        text += &format!("\n  {}: {}, answered: {}", number + 1, asked.op.shown(), asked.answered.is_some());
     }
     text
 }

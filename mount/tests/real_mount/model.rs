@@ -7,15 +7,16 @@ use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
-/// The digest of a file is the sum over blocks of this size, so that an operation touches few.
+/// A page. The digest of a file is the sum over blocks of this size, so that an operation touches few.
 const BLOCK_BYTES: usize = 4096;
 /// No file grows beyond this.
 const FILE_BYTES_MAX: usize = 400_000;
-/// No write is longer: it must fit into one request, wherever it starts.
+/// No write is longer.
 const WRITE_BYTES_MAX: usize = 100_000;
 const NAMES_MAX: usize = 40;
 
-/// One operation, which is one request that changes something. Paths are relative to the directory.
+/// One operation. Paths are relative to the directory. Each is one request that changes something, but
+/// for writes: the kernel may cut one where a page ends (after one that it has not cached, say).
 #[derive(Clone, Debug)]
 pub enum Op {
     MakeDir(String),
@@ -63,6 +64,37 @@ impl Op {
     pub fn makes_durable(&self) -> bool {
         matches!(self, Op::Fsync(_) | Op::Write { durable: true, .. })
     }
+
+    /// What may happen of it by itself, in order.
+    pub fn steps(&self, before: &Model) -> Vec<Op> {
+        match self {
+            Op::Write { path, offset, bytes, durable } => {
+                let step = |offset, bytes| Op::Write { path: path.clone(), offset, bytes, durable: *durable };
+                cut_at_pages(*offset, bytes).map(|(offset, bytes)| step(offset, bytes)).collect()
+            }
+            Op::Append { path, bytes } => {
+                let pieces = cut_at_pages(before.content(path).len(), bytes);
+                pieces.map(|(_, bytes)| Op::Append { path: path.clone(), bytes }).collect()
+            }
+            whole => vec![whole.clone()],
+        }
+    }
+
+    /// Short, for messages.
+    pub fn shown(&self) -> String {
+        let mut text = format!("{self:?}");
+        text.truncate(160);
+        text
+    }
+}
+
+fn cut_at_pages(offset: usize, bytes: &[u8]) -> impl Iterator<Item = (usize, Vec<u8>)> {
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let start = at;
+        at = bytes.len().min(start + BLOCK_BYTES - (offset + start) % BLOCK_BYTES);
+        (start < at).then(|| (offset + start, bytes[start..at].to_vec()))
+    })
 }
 
 /// A regular file, under any number of names.
