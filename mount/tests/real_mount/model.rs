@@ -157,7 +157,7 @@ impl Model {
             14..34 => {
                 let bytes = some_bytes(random);
                 let offset = random.within(0..(length + length / 4 + 2).min(FILE_BYTES_MAX - bytes.len()));
-                Op::Write { path: file, offset, bytes, durable: random.one_in(fsync_rarity * 2) }
+                Op::Write { path: file, offset, bytes, durable: random.one_in(fsync_rarity.saturating_mul(2)) }
             }
             34..52 if length < FILE_BYTES_MAX - WRITE_BYTES_MAX => Op::Append { path: file, bytes: some_bytes(random) },
             34..57 => {
