@@ -4,9 +4,12 @@
 
 . "$(dirname "$0")/place.sh"
 
-# Every operation that the crate knows on Linux. `flen` and `max` reach beyond what is kept inside
-# an inode and beyond a request.
+# settings LENGTH_MAX BYTES_MAX ALIGNMENT: every operation that the crate knows on Linux, on files that
+# stay inside an inode and on files that outgrow requests. Aligned, it asks fallocate for 0 bytes now
+# and then, which is an error on any file system: then without.
 settings() {
+    local fallocate=2
+    [ "$3" = 1 ] || fallocate=0
     cat <<END
 flen = $1
 [opsize]
@@ -22,7 +25,7 @@ invalidate = 1
 truncate = 5
 fsync = 1
 fdatasync = 1
-posix_fallocate = 2
+posix_fallocate = $fallocate
 punch_hole = 3
 sendfile = 3
 posix_fadvise = 1

@@ -71,8 +71,6 @@ copy_everything() {
     touch -d '2200-02-03 04:05:06.987654321 UTC' "$from/directory"
     setfattr -n user.kivafs -v 'a value' "$from/small"
     setfattr -n user.binary -v 0x00ff00 "$from/directory"
-    setfacl -m u:1234:rwx,g:88:r "$from/large"
-    setfacl -d -m u:99:r "$from/directory"
     touch "$from/"$'new\nline' "$from/"$'not \xff\xfe UTF-8' "$from/100%" "$from/a%2Fb" "$from/%(25)%" "$from/-rf" "$from/ " \
         "$from/$(printf 'n%.0s' $(seq 255))"
     cp -a "$from" "$mnt/copy of kinds"
@@ -81,7 +79,6 @@ copy_everything() {
     as_before "$from"
     same "$from" "$mnt/copy of kinds"
     [ "$(getfattr --only-values -n user.kivafs "$from/hard link")" = 'a value' ]
-    getfacl -p "$from/large" | grep -q '^user:1234:rwx$'
 }
 
 clone_and_fsck() {
@@ -122,7 +119,7 @@ database() {
             echo "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<200)"
             echo "INSERT INTO pairs(word,value) SELECT hex(randomblob(8)), randomblob(abs(random()) % 800) FROM n;"
             echo "UPDATE pairs SET value=randomblob(50) WHERE key % 97 = $batch % 97;"
-            echo "DELETE FROM pairs WHERE key % 89 = $batch % 89;"
+            echo "DELETE FROM pairs WHERE key % 1009 = $batch;"
             echo "COMMIT;"
         done
     } >"$plain/load.sql"

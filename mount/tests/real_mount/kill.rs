@@ -58,6 +58,7 @@ fn kill_at_random_moments_leaves_a_prefix_with_all_that_was_durable() {
         }
         place.kivafs_ok(&["check", "--data", "STORE"]);
         served = place.serve(OPTIONS);
+        assert_eq!(place.mounts(), 1, "the dead mount is still there, below the new one");
         let found: Vec<_> = workers.iter().map(|worker| shape_of(&worker.dir).expect("a readable directory")).collect();
         let prefixes = match prefixes(&workers, &found, began) {
             Ok(prefixes) => prefixes,
@@ -71,7 +72,6 @@ fn kill_at_random_moments_leaves_a_prefix_with_all_that_was_durable() {
             }
         }
     }
-    assert_eq!(place.mounts(), 1);
     assert!(place.umount(), "nothing is open there any more");
     served.wait();
     place.kivafs_ok(&["check", "--data", "STORE"]);
