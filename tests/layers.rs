@@ -4,6 +4,7 @@
 //! Paths are followed through groups (`use crate::{a, b::{c}}`) and through `super`, also out of
 //! inline modules.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -48,10 +49,16 @@ fn imports_point_down_and_sources_are_tidy() {
     }
     assert!(files.len() > 10, "found only {files:?}");
     let mut found = Vec::new();
-    for file in files {
-        let text = fs::read_to_string(&file).expect("source file");
-        let name = file.strip_prefix(root).expect("below the root").to_str().expect("a name in UTF-8").to_owned();
-        found.extend(violations(&name, &text));
+    let sources: Vec<(String, String)> = files
+        .iter()
+        .map(|file| {
+            let name = file.strip_prefix(root).expect("below the root").to_str().expect("a name in UTF-8");
+            (name.to_owned(), fs::read_to_string(file).expect("source file"))
+        })
+        .collect();
+    let for_tests: HashSet<String> = sources.iter().flat_map(|(name, text)| modules_for_tests(name, text)).collect();
+    for (name, text) in &sources {
+        found.extend(violations(name, text, for_tests.contains(name)));
     }
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
@@ -70,9 +77,10 @@ fn collect_sources(folder: &Path, files: &mut Vec<PathBuf>) {
 }
 
 /// What is wrong with the source file of that name (relative to the root), one line each.
-fn violations(name: &str, text: &str) -> Vec<String> {
+/// `is_for_tests`: it is compiled for tests only.
+fn violations(name: &str, text: &str, is_for_tests: bool) -> Vec<String> {
     let code = blank_comments_and_literals(text);
-    let product = if is_test_file(name) { String::new() } else { blank_tests(&code) };
+    let product = if is_for_tests || is_test_file(name) { String::new() } else { blank_tests(&code) };
     let mut found = Vec::new();
     check_layers(name, &code, &mut found);
     check_forbidden(name, &product, &mut found);
@@ -136,8 +144,21 @@ fn check_tidiness(name: &str, code: &str, product: &str, found: &mut Vec<String>
     }
 }
 
+/// Whole programs for tests, which no declaration names.
 fn is_test_file(name: &str) -> bool {
-    name.split('/').any(|part| part == "tests" || part == "tests.rs" || part.ends_with("_tests.rs"))
+    name.split('/').any(|part| part == "tests" || part == "benches")
+}
+
+/// The files of the modules that a file declares for tests only (`#[cfg(test)] mod model;`).
+fn modules_for_tests(name: &str, text: &str) -> Vec<String> {
+    let code = blank_comments_and_literals(text);
+    let folder = name.trim_end_matches(".rs").trim_end_matches("/mod").trim_end_matches("/lib");
+    let after_mark = code.split("#[cfg(test)]").skip(1);
+    let declared = after_mark.filter_map(|rest| rest.trim_start().strip_prefix("mod ")?.split_once(';'));
+    declared
+        .filter(|(module, _)| !module.contains('{'))
+        .map(|(module, _)| format!("{folder}/{}.rs", module.trim()))
+        .collect()
 }
 
 /// Every path in the code that starts at a crate or at `super`, as text from its root (`crate::`
@@ -324,7 +345,7 @@ fn blank_tests(code: &str) -> String {
 /// Asserts that the source has exactly these violations, given by line and a piece of the message.
 #[track_caller]
 fn expect(name: &str, text: &str, expected: &[(usize, &str)]) {
-    let found = violations(name, text);
+    let found = violations(name, text, false);
     assert_eq!(found.len(), expected.len(), "{found:?}");
     for (line, piece) in expected {
         let start = format!("{name}:{line}: ");
@@ -375,7 +396,11 @@ fn what_is_untidy_is_found() {
         "#[cfg(test)]\nmod tests {\n    fn f() { g().unwrap(); }\n}\nfn h() { g().unwrap(); }",
         &[(5, "unwrap")],
     );
-    expect("src/store/tests.rs", "#[test]\n#[ignore]\nfn f() { g().unwrap() }", &[(2, "#[ignore")]);
+    expect("tests/model.rs", "#[test]\n#[ignore]\nfn f() { g().unwrap() }", &[(2, "#[ignore")]);
+    let declares = "#[cfg(test)]\nmod model;\n#[cfg(test)]\nmod tests { mod inner; }\nmod node;";
+    assert_eq!(modules_for_tests("src/tree/mod.rs", declares), ["src/tree/model.rs"]);
+    assert_eq!(modules_for_tests("src/tree/node.rs", "#[cfg(test)] mod tests;"), ["src/tree/node/tests.rs"]);
+    assert!(violations("src/tree/model.rs", "fn f() { g().unwrap() }", true).is_empty());
     expect("src/store/utils.rs", "", &[(1, "does not say")]);
     expect("mount/src/common/x.rs", "fn f<'a>(x: &'a str) { unimplemented!() }", &[(1, "common"), (1, "unimpl")]);
     expect("src/store/mod.rs", &"\n".repeat(LINES_MAX + 1), &[(LINES_MAX, "901 lines")]);

@@ -1,3 +1,15 @@
 //! The file system over a kivafs store, and what the `kivafs` binary is made of.
+//!
+//! From the top; calls go down, results come up:
+//!
+//! | module | job |
+//! |---|---|
+//! | [`cli`] | words of a command line to one call, errors to one line and an exit code |
+//! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
+//! | [`facade`] | FUSE requests: convert, call one method, reply |
+//! | [`fs`] | POSIX semantics as methods, no FUSE types |
 
+pub mod cli;
+pub mod facade;
 pub mod fs;
+pub mod life;

@@ -175,20 +175,29 @@ impl Disk for FileDisk {
     }
 
     fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        if length == 0 {
+            return Ok(());
+        }
         let length_before = self.len()?;
         let outcome = match self.fallocate(0, offset, length) {
             Err(error) if is_unsupported(&error) => self.allocate_by_writing(offset, length),
             outcome => outcome,
         };
-        if outcome.is_err() && self.len()? > length_before {
-            // ext4 keeps what it found before the disk was full, and a file grown by that; a
-            // refused batch must not cost space.
-            self.file.set_len(length_before)?;
+        if outcome.is_err() {
+            // ext4 keeps what it found before the disk was full; a refused batch must not cost
+            // space. Where there were no bytes before there is nothing to lose. (Cutting the file
+            // back to its length instead would race with those who make it longer.)
+            let start = offset.max(length_before);
+            self.punch(start, (offset + length).saturating_sub(start))?;
         }
         outcome.map_err(full_as_one)
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        if length == 0 {
+            // fallocate(2) refuses it.
+            return Ok(());
+        }
         match self.fallocate(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, offset, length) {
             Err(error) if is_unsupported(&error) => self.write_zeros(offset, length).map_err(full_as_one),
             outcome => outcome,

@@ -6,14 +6,14 @@
 //!
 //! A [`Disk`] is a growing array of bytes.
 //!
-//! * **Concurrency.** Any number of threads may read; one thread at a time writes, allocates,
-//!   punches and syncs. A read that overlaps a write in progress may see either or a mix.
-//! * **Durability.** What was written, allocated or punched before a successful [`Disk::sync`]
-//!   began survives a power cut. Everything else may be kept, lost or torn at any 512-byte
+//! * **Concurrency.** Any number of threads may call anything. Who changes a range orders that
+//!   with other changes of it; a read that overlaps a change in progress may see either or a mix.
+//! * **Durability.** What had been written, allocated or punched (the call had returned) before a
+//!   successful [`Disk::sync`] began survives a power cut. Everything else may be kept, lost or torn at any 512-byte
 //!   boundary, in any order, until then.
 //! * **Failure.** After a failed `sync` the state of everything unsynced is unknown; the caller
 //!   must not try again (R4). A failed write leaves its range unknown. `allocate` fails with
-//!   `StorageFull` without changing what can be read. A write into a range that was allocated or
+//!   `StorageFull` without changing any byte, though the disk may be longer then. A write into a range that was allocated or
 //!   written and not punched since finds its space; any other may fail with `StorageFull`.
 //!
 //! A backend knows nothing of commits, pages or keys.

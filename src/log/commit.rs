@@ -49,6 +49,7 @@ pub const HEADER_BYTES: usize = 168;
 pub const BIRTH_BYTES: usize = 12;
 const MAGIC: &[u8; 8] = b"kivafsC1";
 const VERSION: u16 = 1;
+const POSITION_AT: usize = 88;
 const CHECKSUM_AT: usize = 152;
 const FLAG_CHECKPOINT: u8 = 1;
 const ROOT_BYTES: usize = 2 + POINTER_BYTES;
@@ -166,8 +167,8 @@ pub fn outline(header: &[u8], store: &[u8; 16]) -> Option<Outline> {
 }
 
 impl Commit {
-    /// The bytes and their checksum.
-    pub fn encode(&self) -> (Vec<u8>, u128) {
+    /// Takes its position from its length; answers its bytes and their checksum.
+    pub fn encode(&mut self, position_for: impl FnOnce(u64) -> u64) -> (Vec<u8>, u128) {
         let (body_codec, body) = match self.body.len() {
             COMPRESS_FROM.. => codec::encode(&self.body, Codec::Lz4),
             _ => (Codec::Raw, std::borrow::Cow::Borrowed(&self.body[..])),
@@ -183,7 +184,8 @@ impl Commit {
         out.extend_from_slice(&self.epoch_id);
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.sequence.0.to_le_bytes());
-        out.extend_from_slice(&self.position.to_le_bytes());
+        assert_eq!(out.len(), POSITION_AT);
+        out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&self.predecessor.to_le_bytes());
         out.extend_from_slice(&self.time_ns.to_le_bytes());
         out.extend_from_slice(&self.redo_from.0.to_le_bytes());
@@ -201,6 +203,8 @@ impl Commit {
         out.extend_from_slice(&body);
         let length = u32::try_from(out.len()).expect("a commit is bounded by the ring");
         out[12..16].copy_from_slice(&length.to_le_bytes());
+        self.position = position_for(length.into());
+        out[POSITION_AT..POSITION_AT + 8].copy_from_slice(&self.position.to_le_bytes());
         let sum = checksum(&out);
         out[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
         (out, sum)
@@ -355,13 +359,7 @@ mod tests {
                 roots: vec![
                     (
                         RootKind::Tree,
-                        Some(Pointer {
-                            segment: SegmentNo(1),
-                            offset: 2,
-                            length: 3,
-                            codec: Codec::Raw,
-                            checksum: 4,
-                        }),
+                        Some(Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, checksum: 4 }),
                     ),
                     (RootKind::Table, None),
                 ],
@@ -374,7 +372,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let (bytes, sum) = sample(b"redo".to_vec()).encode();
+        let (bytes, sum) = sample(b"redo".to_vec()).encode(|_| 0x3000);
         let mut golden = b"kivafsC1\x01\0\0\x01".to_vec();
         golden.extend_from_slice(&(HEADER_BYTES as u32 + 8 + 2 + 2 * 31 + 2 + 12 + 12 + 4).to_le_bytes());
         golden.extend_from_slice(&[0; 16]);
@@ -398,7 +396,7 @@ mod tests {
     #[test]
     fn each_flipped_byte_and_each_cut_is_noticed() {
         for body in [b"redo".to_vec(), vec![b'x'; 5000]] {
-            let (bytes, _) = sample(body).encode();
+            let (bytes, _) = sample(body).encode(|_| 0x3000);
             for at in 0..bytes.len() {
                 let mut wrong = bytes.clone();
                 wrong[at] ^= 1;
@@ -410,8 +408,8 @@ mod tests {
 
     #[test]
     fn long_bodies_are_compressed() {
-        let commit = sample(vec![b'x'; 100_000]);
-        let (bytes, sum) = commit.encode();
+        let mut commit = sample(vec![b'x'; 100_000]);
+        let (bytes, sum) = commit.encode(|_| 0x3000);
         assert!(bytes.len() < 2000);
         assert_eq!(Commit::decode(bytes, &STORE), Ok((commit, sum)));
     }

@@ -55,7 +55,7 @@ pub use open::{Recovery, create, peek};
 pub use pointer::{Codec, NUMBER_MAX, POINTER_BYTES, Pointer, SEGMENT_BYTES_MAX, SegmentNo, Sequence, checksum};
 pub use segment::Stream;
 pub use slots::Need;
-pub use superblock::Geometry;
+pub use superblock::{Geometry, VERSION};
 pub use thread::{Done, Message, Prepare, Prepared};
 
 use crate::backend::Disk;
@@ -112,6 +112,16 @@ impl LogError {
     pub fn damaged(what: String) -> LogError {
         LogError::Damaged(Damage { what: what.into() })
     }
+
+    /// An allocation's error.
+    fn allocating(error: &std::io::Error) -> LogError {
+        match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded | std::io::ErrorKind::FileTooLarge => {
+                LogError::NoSpace
+            }
+            _ => LogError::Io(format!("allocating space failed: {error}").into()),
+        }
+    }
 }
 
 /// A count that many threads raise.
@@ -150,7 +160,7 @@ pub struct Shared {
     flow: Flow,
     failure: OnceLock<Arc<str>>,
     counters: Counters,
-    tail_bytes: AtomicU64,
+    ring_used: AtomicU64,
 }
 
 impl Shared {
@@ -185,7 +195,8 @@ impl Log {
     /// Stores a payload (at most the geometry's segment size, less its own overhead).
     pub fn append(&self, stream: Stream, payload: &[u8], hint: &[u8]) -> Result<Pointer, LogError> {
         let (codec, stored) = streams::pack(payload, self.codec);
-        self.shared.streams.lock().append(stream, codec, &stored, hint, &mut |message| self.send(message))
+        let disk = &*self.shared.disk;
+        self.shared.streams.lock().append(stream, codec, &stored, hint, disk, &mut |message| self.send(message))
     }
 
     /// Hands everything appended to that stream to the storage thread.
@@ -289,12 +300,15 @@ impl Log {
     pub fn ensure_capacity(&self, bytes: u64, need: Need) -> Result<(), LogError> {
         let mut streams = self.shared.streams.lock();
         while streams.capacity(need) < bytes {
-            streams.slots.allocate(&*self.shared.disk).map_err(|error| match error.kind() {
-                std::io::ErrorKind::StorageFull
-                | std::io::ErrorKind::QuotaExceeded
-                | std::io::ErrorKind::FileTooLarge => LogError::NoSpace,
-                _ => LogError::Io(format!("allocating space: {error}").into()),
-            })?;
+            if let Err(error) = streams.slots.allocate(&*self.shared.disk) {
+                let error = LogError::allocating(&error);
+                if let LogError::Io(cause) = &error {
+                    // A disk that cannot even allocate has failed (C5).
+                    self.fail(cause.to_string());
+                    self.shared.check_failure()?;
+                }
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -304,9 +318,9 @@ impl Log {
         self.shared.streams.lock().slots.remaining().saturating_mul(u64::from(self.geometry.segment_bytes))
     }
 
-    /// Whether more may be appended to that segment.
-    pub fn is_open(&self, number: SegmentNo) -> bool {
-        self.shared.streams.lock().is_open(number)
+    /// The segments to which more may be appended.
+    pub fn open_segments(&self) -> Vec<SegmentNo> {
+        self.shared.streams.lock().open_segments()
     }
 
     /// Where a segment lies.
@@ -339,9 +353,15 @@ impl Log {
         self.shared.flow.in_flight()
     }
 
-    /// Bytes of log that recovery would read now.
-    pub fn tail_bytes(&self) -> u64 {
-        self.shared.tail_bytes.load(Ordering::Relaxed)
+    /// Bytes of the ring that are in use: what recovery might read.
+    pub fn ring_used(&self) -> u64 {
+        self.shared.ring_used.load(Ordering::Relaxed)
+    }
+
+    /// Ends writing for good, as a failed write does: the layer above cannot go on.
+    pub fn fail(&self, cause: String) {
+        tracing::error!("{cause}; nothing more is written");
+        self.shared.poison(cause);
     }
 
     /// The first failure, if there was one.

@@ -16,7 +16,7 @@ use super::ring::{self, Found, Ring};
 use super::slots::{Need, Slots};
 use super::streams::Streams;
 use super::superblock::{BLOCK, Geometry, Start, Superblock, Unusable};
-use super::thread::{Message, Prepared, Writer};
+use super::thread::{Message, Writer};
 use super::{Counters, Log, LogError, Shared};
 use crate::backend::Disk;
 use parking_lot::Mutex;
@@ -78,7 +78,7 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
         at += length;
     }
     let store: [u8; 16] = random();
-    let first = Commit {
+    let mut first = Commit {
         store,
         epoch: 1,
         epoch_id: random(),
@@ -94,7 +94,7 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
         births: Vec::new(),
         body: Vec::new(),
     };
-    let (mut bytes, _) = first.encode();
+    let (mut bytes, _) = first.encode(|_| 0);
     bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
     disk.write_at(Ring::new(geometry.ring_bytes, 0, 0).offset_of(0), &bytes).map_err(failed)?;
     disk.sync().map_err(failed)?;
@@ -124,6 +124,11 @@ pub fn peek(disk: &dyn Disk) -> Result<(Recovery, Geometry), LogError> {
 fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
     let (superblock, superblock_starts, durable) = read_superblocks(disk)?;
     let geometry = superblock.geometry;
+    let length = disk.len().map_err(|error| LogError::Io(format!("asking for the store's length: {error}").into()))?;
+    if length < geometry.slots_offset() {
+        let what = format!("it has {length} bytes, its ring alone ends at {}: it was cut", geometry.slots_offset());
+        return Err(LogError::damaged(what));
+    }
     let found = ring::read_log(disk, geometry.ring_bytes, &superblock.store, superblock.start)?;
     let last = found.last().map_or(Sequence(superblock.start.sequence.0 - 1), |found| found.commit.sequence);
     if last < durable {
@@ -253,28 +258,35 @@ impl Log {
             .map(|birth| (birth.number, birth.place))
             .collect();
         let slots = Slots::new(geometry.slots_offset(), geometry.segment_bytes, recovery.size_limit, []);
-        let streams =
-            Streams::new(recovery.store, recovery.epoch, geometry.segment_bytes, slots, recovery.end.reservation, places);
+        let streams = Streams::new(
+            recovery.store,
+            recovery.epoch,
+            geometry.segment_bytes,
+            slots,
+            recovery.end.reservation,
+            places,
+        );
         let shared = Shared {
             disk,
             streams: Mutex::new(streams),
             flow: Flow::default(),
             failure: OnceLock::new(),
             counters: Counters::default(),
-            tail_bytes: AtomicU64::new(0),
+            ring_used: AtomicU64::new(recovery.end.ring.used()),
         };
         let log = Log { shared: Arc::new(shared), geometry, codec, sender: None, thread: Mutex::new(None) };
         Ok((log, recovery))
     }
 
     /// Begins a new epoch and starts the storage thread: `used` are the slots that hold segments.
-    /// The epoch's first commit is durable when this returns; nothing is appended before that.
+    /// The caller's first commit claims the store.
     pub fn start(&mut self, recovery: Recovery, used: impl IntoIterator<Item = u32>) -> Result<(), LogError> {
         let Recovery { store, size_limit, last, epoch, end, .. } = recovery;
         let geometry = self.geometry;
         {
             let mut streams = self.shared.streams.lock();
-            streams.begin_epoch(epoch + 1, Slots::new(geometry.slots_offset(), geometry.segment_bytes, size_limit, used));
+            streams
+                .begin_epoch(epoch + 1, Slots::new(geometry.slots_offset(), geometry.segment_bytes, size_limit, used));
             if let Some(slot) = end.superblock.reserve {
                 adopt_reserve(&mut streams.slots, slot, &*self.shared.disk);
             }
@@ -309,19 +321,7 @@ impl Log {
             .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
         self.sender = Some(sender);
         *self.thread.lock() = Some(thread);
-        self.commit_empty()
-    }
-
-    /// The epoch's first commit: it claims the store and reserves segment numbers.
-    fn commit_empty(&self) -> Result<(), LogError> {
-        let (answer, answered) = std::sync::mpsc::channel();
-        let prepared = Prepared { body: Vec::new(), births: Vec::new(), checkpoint: None };
-        self.commit(
-            Box::new(move |_| Some(prepared)),
-            Box::new(move |result| answer.send(result).expect("the opener waits")),
-            true,
-        );
-        answered.recv().expect("the storage thread answers").map(|_| ())
+        Ok(())
     }
 }
 

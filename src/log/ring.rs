@@ -103,7 +103,7 @@ pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start
         let wrapped = ring.head().next_multiple_of(ring_bytes);
         let mut next = None;
         for position in [ring.head(), wrapped] {
-            match read_commit(disk, &ring, store, position)? {
+            match read_commit_of(disk, &ring, store, position)? {
                 Ok(read) if (read.commit.sequence, read.commit.predecessor) == expected => {
                     next = Some(read);
                     break;
@@ -125,7 +125,8 @@ pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start
     Ok(found)
 }
 
-/// R5: an unreadable commit followed by a readable later one is damage, not the end.
+/// R5: an unreadable commit followed by a readable later one is damage, not the end; so is a
+/// commit that belongs here and lies elsewhere.
 fn refuse_later_commits(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], end: Sequence) -> Result<(), LogError> {
     // The next commit is at most a sixth of the ring long, and may have skipped as much.
     let window = (ring.bytes / 2).min(ring.bytes - ring.used());
@@ -135,12 +136,12 @@ fn refuse_later_commits(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], end: Seq
             continue;
         }
         let Some(outline) = commit::outline(&block, store) else { continue };
-        if outline.position != position || outline.sequence <= end {
+        if outline.sequence < end {
             continue;
         }
-        if let Ok(later) = read_commit(disk, ring, store, position)? {
+        if let Ok(later) = read_commit(disk, ring, store, position, outline)? {
             let what = format!(
-                "commit {} at ring offset {:#x} is unreadable, but commit {} behind it is whole: \
+                "commit {} is not where it belongs, at ring offset {:#x}, but commit {} is whole behind that: \
                  restore the file from a copy; nothing was changed",
                 end.0,
                 ring.offset_of(ring.head()),
@@ -154,20 +155,32 @@ fn refuse_later_commits(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], end: Seq
 
 type Decoded = Result<Found, NotACommit>;
 
-/// Reads what claims to be a commit at that very position.
-fn read_commit(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], position: u64) -> Result<Decoded, LogError> {
-    let offset = ring.offset_of(position);
-    let mut bytes = vec![0; BLOCK as usize];
-    if !read_block(disk, offset, &mut bytes)? {
+/// Reads what claims to be a commit of that very position.
+fn read_commit_of(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], position: u64) -> Result<Decoded, LogError> {
+    let mut block = vec![0; BLOCK as usize];
+    if !read_block(disk, ring.offset_of(position), &mut block)? {
         return Ok(Err(NotACommit::Absent));
     }
-    let Some(outline) = commit::outline(&bytes, store) else { return Ok(Err(NotACommit::Absent)) };
+    match commit::outline(&block, store) {
+        Some(outline) if outline.position == position => read_commit(disk, ring, store, position, outline),
+        _ => Ok(Err(NotACommit::Absent)),
+    }
+}
+
+/// Reads the commit of that outline.
+fn read_commit(
+    disk: &dyn Disk,
+    ring: &Ring,
+    store: &[u8; 16],
+    position: u64,
+    outline: commit::Outline,
+) -> Result<Decoded, LogError> {
     let length = u64::from(outline.length);
-    if outline.position != position || position % ring.bytes + length > ring.bytes {
+    if position % ring.bytes + length > ring.bytes {
         return Ok(Err(NotACommit::Absent));
     }
-    bytes.resize(length as usize, 0);
-    if length > BLOCK && !read_block(disk, offset + BLOCK, &mut bytes[BLOCK as usize..])? {
+    let mut bytes = vec![0; length as usize];
+    if !read_block(disk, ring.offset_of(position), &mut bytes)? {
         return Ok(Err(NotACommit::Torn("cut")));
     }
     Ok(Commit::decode(bytes, store).map(|(commit, checksum)| Found { commit, checksum, length }))

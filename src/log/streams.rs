@@ -6,8 +6,8 @@
 //!
 //! S1 A part begins and ends on block boundaries: a block with acknowledged bytes is never written
 //! again.
-//! S2 A segment's number is used once (R3), and only below the reservation of a durable commit
-//! (R11).
+//! S2 A segment's number is used once in what recovery can see (R3), and only below the
+//! reservation.
 
 use super::codec;
 use super::commit::Birth;
@@ -15,7 +15,8 @@ use super::pointer::{Codec, Pointer, SegmentNo, checksum};
 use super::segment::{self, Index, Stream};
 use super::slots::{Need, Slots};
 use super::superblock::BLOCK;
-use super::{LogError, Message};
+use super::{LogError, Message, RESERVATION_STEP};
+use crate::backend::Disk;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 
@@ -50,7 +51,10 @@ pub struct Streams {
     store: [u8; 16],
     epoch: u64,
     segment_bytes: usize,
+    /// By stream.
     open: [Option<Open>; 2],
+    /// A stream without space of its own has used the other's segment.
+    is_mixed: bool,
     /// The slots of the file.
     pub slots: Slots,
     next_number: u64,
@@ -76,6 +80,7 @@ impl Streams {
             epoch,
             segment_bytes: segment_bytes as usize,
             open: [None, None],
+            is_mixed: false,
             slots,
             next_number,
             reservation: next_number,
@@ -90,6 +95,10 @@ impl Streams {
         assert!(self.open.iter().all(Option::is_none), "R3: a mount starts in new segments");
         self.epoch = epoch;
         self.slots = slots;
+        // The file's lock keeps others away, so numbers can be used before the epoch's first
+        // commit names them: what a crash leaves there is garbage behind the old reservation, in
+        // slots that are free.
+        self.reservation = self.next_number + RESERVATION_STEP;
     }
 
     /// Longest payload, as stored, that a segment can hold.
@@ -104,19 +113,12 @@ impl Streams {
         codec: Codec,
         stored: &[u8],
         hint: &[u8],
+        disk: &dyn Disk,
         send: &mut dyn FnMut(Message),
     ) -> Result<Pointer, LogError> {
         assert!(stored.len() <= Streams::payload_bytes_max(self.segment_bytes as u32), "a payload of {}", stored.len());
-        let which = stream as usize - 1;
-        if let Some(open) = &self.open[which]
-            && open.base + open.buffer.len() + stored.len() + open.index.bytes_with(hint) > self.segment_bytes
-        {
-            self.seal(stream, send);
-        }
-        if self.open[which].is_none() {
-            self.open[which] = Some(self.open_segment(stream)?);
-        }
-        let open = self.open[which].as_mut().expect("just opened");
+        let which = self.ready_for(stream, stored.len(), hint, disk, send)?;
+        let open = self.open[which].as_mut().expect("just made ready");
         let pointer = Pointer {
             segment: open.number,
             offset: (open.base + open.buffer.len()) as u32,
@@ -127,14 +129,49 @@ impl Streams {
         open.buffer.extend_from_slice(stored);
         open.index.push(&pointer, hint);
         if open.buffer.len() >= PART_BYTES {
-            self.cut(stream, send);
+            self.cut_open(which, send);
         }
         Ok(pointer)
     }
 
-    /// Cuts off what the stream's open segment has in its buffer, so that it gets written.
+    /// Makes an open segment ready to take that payload; answers which.
+    fn ready_for(
+        &mut self,
+        stream: Stream,
+        length: usize,
+        hint: &[u8],
+        disk: &dyn Disk,
+        send: &mut dyn FnMut(Message),
+    ) -> Result<usize, LogError> {
+        let (which, other) = (stream as usize - 1, 2 - stream as usize);
+        let segment_bytes = self.segment_bytes;
+        let fits = |open: &Open| open.base + open.buffer.len() + length + open.index.bytes_with(hint) <= segment_bytes;
+        if self.open[which].as_ref().is_some_and(fits) {
+            return Ok(which);
+        }
+        self.seal(which, send);
+        match self.open_segment(stream, disk) {
+            Ok(open) => self.open[which] = Some(open),
+            // The last slot is the other stream's: better a mixed segment than none.
+            Err(LogError::NoSpace) if self.open[other].as_ref().is_some_and(fits) => {
+                self.is_mixed = true;
+                return Ok(other);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(which)
+    }
+
+    /// Cuts off what was appended to the stream, so that it gets written.
     pub fn cut(&mut self, stream: Stream, send: &mut dyn FnMut(Message)) {
-        let Some(open) = self.open[stream as usize - 1].as_mut() else { return };
+        self.cut_open(stream as usize - 1, send);
+        if self.is_mixed {
+            self.cut_open(2 - stream as usize, send);
+        }
+    }
+
+    fn cut_open(&mut self, which: usize, send: &mut dyn FnMut(Message)) {
+        let Some(open) = self.open[which].as_mut() else { return };
         // S1. Near the segment's end the padding may meet the place of index and footer: then only
         // the seal can write that block, and does.
         let padded = open.buffer.len().next_multiple_of(BLOCK as usize);
@@ -143,7 +180,7 @@ impl Streams {
             return;
         }
         if padded + open.index.bytes_with(&[0; segment::HINT_BYTES_MAX]) > room {
-            self.seal(stream, send);
+            self.seal(which, send);
             return;
         }
         open.buffer.resize(padded, 0);
@@ -153,8 +190,8 @@ impl Streams {
         self.hand_over(part, send);
     }
 
-    fn seal(&mut self, stream: Stream, send: &mut dyn FnMut(Message)) {
-        let Some(mut open) = self.open[stream as usize - 1].take() else { return };
+    fn seal(&mut self, which: usize, send: &mut dyn FnMut(Message)) {
+        let Some(mut open) = self.open[which].take() else { return };
         let end = std::mem::take(&mut open.index).finish();
         let room = self.segment_bytes - open.base;
         assert!(open.buffer.len() + end.len() <= room, "index and footer fit");
@@ -172,8 +209,17 @@ impl Streams {
         send(Message::Write(part));
     }
 
-    fn open_segment(&mut self, stream: Stream) -> Result<Open, LogError> {
-        let place = self.slots.take(Need::Reserve).ok_or(LogError::NoSpace)?;
+    fn open_segment(&mut self, stream: Stream, disk: &dyn Disk) -> Result<Open, LogError> {
+        // Usually one stands ready (R7); how much payloads waste at the ends of segments is only
+        // estimated, though.
+        while self.slots.ready(Need::Growth) == 0 {
+            match self.slots.allocate(disk) {
+                Ok(()) => {}
+                Err(_) if self.slots.has_reserve() => break,
+                Err(error) => return Err(LogError::allocating(&error)),
+            }
+        }
+        let place = self.slots.take(Need::Reserve).expect("allocated, or the reserve");
         let number = SegmentNo(self.next_number);
         assert!(number.0 < self.reservation, "S2: {number:?} is beyond the reservation {}", self.reservation);
         self.next_number += 1;
@@ -193,9 +239,9 @@ impl Streams {
         self.next_number
     }
 
-    /// Whether more may be appended to that segment.
-    pub fn is_open(&self, number: SegmentNo) -> bool {
-        self.open.iter().flatten().any(|open| open.number == number)
+    /// The segments to which more may be appended.
+    pub fn open_segments(&self) -> Vec<SegmentNo> {
+        self.open.iter().flatten().map(|open| open.number).collect()
     }
 
     /// Bytes that can be appended without another slot being allocated; slots that only
@@ -205,9 +251,7 @@ impl Streams {
             .open
             .iter()
             .flatten()
-            .map(|open| {
-                (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[]))
-            })
+            .map(|open| (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[])))
             .sum();
         // Every stream may leave a tail that the next payload does not fit into: an eighth covers
         // that, indexes and padding.
@@ -252,7 +296,7 @@ impl Streams {
 
     /// Forgets a freed segment; answers its slot.
     pub fn forget(&mut self, number: SegmentNo) -> u32 {
-        assert!(!self.is_open(number), "{number:?} is being filled");
+        assert!(!self.open_segments().contains(&number), "{number:?} is being filled");
         self.places.remove(&number).expect("a segment is freed once")
     }
 

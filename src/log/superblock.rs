@@ -44,7 +44,7 @@ const BYTES: usize = CHECKED_BYTES + 16;
 /// Sizes that are fixed when a store is created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Geometry {
-    /// Bytes of the ring that holds the commits: a multiple of 4096, at least 24 KiB.
+    /// Bytes of the ring that holds the commits: a multiple of 4096, at least 48 KiB.
     pub ring_bytes: u64,
     /// Bytes of a data segment: a multiple of 4096, 8 KiB to 16 MiB.
     pub segment_bytes: u32,
@@ -63,7 +63,7 @@ impl Geometry {
     pub fn is_valid(&self) -> bool {
         let segment = u64::from(self.segment_bytes);
         self.ring_bytes.is_multiple_of(BLOCK)
-            && (6 * BLOCK..=1 << 40).contains(&self.ring_bytes)
+            && (12 * BLOCK..=1 << 40).contains(&self.ring_bytes)
             && segment.is_multiple_of(BLOCK)
             && (2 * BLOCK..=SEGMENT_BYTES_MAX).contains(&segment)
             && (1 << 10..=32 << 10).contains(&self.page_bytes)

@@ -123,11 +123,12 @@ impl Writer {
         }
     }
 
-    /// Whether an ordinary commit would leave too little room for the one that completes the
-    /// checkpoint under way.
+    /// Whether an ordinary commit would leave too little room for what must always fit: the two
+    /// commits of a checkpoint; and, if a crash comes between those, the first commit of the next
+    /// mount and its checkpoint.
     fn ring_is_tight(&self) -> bool {
         let commit_max = self.geometry.commit_bytes_max();
-        self.ring.room(commit_max) < 2 * commit_max
+        self.ring.room(commit_max) < 3 * commit_max
     }
 
     fn write_part(&mut self, part: Part) {
@@ -169,7 +170,9 @@ impl Writer {
     ) -> Result<Sequence, LogError> {
         self.shared.check_failure()?;
         let sequence = Sequence(self.last.0 + 1);
-        let Some(prepared) = prepare(sequence) else { return Ok(self.last) };
+        let prepared = prepare(sequence);
+        self.shared.check_failure()?;
+        let Some(prepared) = prepared else { return Ok(self.last) };
         // R1: whatever the frozen changes refer to was handed over before they were frozen.
         for message in std::mem::take(waiting).into_iter().chain(receiver.try_iter()) {
             match message {
@@ -177,6 +180,8 @@ impl Writer {
                 other => waiting.push_back(other),
             }
         }
+        // R4: a write or flush of those may have failed; then nothing is flushed again.
+        self.shared.check_failure()?;
         if self.data_unsynced {
             self.sync_data();
         }
@@ -199,17 +204,14 @@ impl Writer {
             births: prepared.births,
             body: prepared.body,
         };
-        // The position is inside what is checksummed; it depends on the length alone, which does
-        // not depend on the position.
-        let length = commit.encode().0.len() as u64;
-        commit.position = self.ring.position_for(length);
-        let (mut bytes, checksum) = commit.encode();
-        assert!(
-            length <= self.geometry.commit_bytes_max() && self.ring.fits(length),
-            "a commit of {length} bytes does not fit: {} of {} used",
-            self.ring.used(),
-            self.geometry.ring_bytes
-        );
+        let (mut bytes, checksum) = commit.encode(|length| self.ring.position_for(length));
+        let length = bytes.len() as u64;
+        assert!(length <= self.geometry.commit_bytes_max(), "a commit of {length} bytes");
+        if !self.ring.fits(length) {
+            // Ordinary commits have been deferred for long: checkpoints failed again and again.
+            self.shared.poison("the log is full, and no checkpoint could be completed".into());
+            self.shared.check_failure()?;
+        }
         bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
         if let Err(error) = self.shared.disk.write_at(self.ring.offset_of(commit.position), &bytes) {
             self.fail("writing a commit", error);
@@ -225,18 +227,16 @@ impl Writer {
         self.shared.streams.lock().reservation = reservation;
         self.shared.counters.commits.add(1);
         self.shared.counters.commit_bytes.add(bytes.len() as u64);
-        self.shared.tail_bytes.store(self.tail_bytes(), std::sync::atomic::Ordering::Relaxed);
         if commit.checkpoint.is_some() {
             self.checkpoint_in = sequence;
             self.forget_tail()?;
+        } else if self.superblock_unsynced.is_none() && self.superblock_starts[0] != self.superblock_starts[1] {
+            // The newer superblock became durable with this commit: the older one follows, and
+            // what only it needed comes free with the next flush, which costs nothing extra.
+            self.write_superblock(false)?;
         }
+        self.shared.ring_used.store(self.ring.used(), std::sync::atomic::Ordering::Relaxed);
         Ok(sequence)
-    }
-
-    /// Bytes of log that recovery would read from the newest checkpoint on.
-    fn tail_bytes(&self) -> u64 {
-        let from = self.starts.iter().find(|start| start.sequence >= self.redo_from);
-        from.map_or(0, |start| self.ring.head() - start.position)
     }
 
     /// A checkpoint is durable: recovery may start behind what it holds.
@@ -244,7 +244,6 @@ impl Writer {
         while self.starts.front().is_some_and(|start| start.sequence < self.redo_from) {
             self.starts.pop_front();
         }
-        self.shared.tail_bytes.store(self.tail_bytes(), std::sync::atomic::Ordering::Relaxed);
         self.write_superblock(false)?;
         // The older superblock still holds the tail before. Where that makes the ring tight, it is
         // replaced as well.
@@ -339,11 +338,16 @@ impl Writer {
             self.fail("flushing a superblock", error);
         }
         self.shared.check_failure()?;
-        self.write_superblock(true)?;
-        if let Err(error) = self.sync() {
-            self.fail("flushing the last superblock", error);
+        // Both: that the last commit is the last is known twice then, so that one damaged block
+        // cannot take the other's place unnoticed.
+        for _ in 0..2 {
+            self.write_superblock(true)?;
+            if let Err(error) = self.sync() {
+                self.fail("flushing the last superblocks", error);
+            }
+            self.shared.check_failure()?;
         }
-        self.shared.check_failure()
+        Ok(())
     }
 
     /// The first failure is final (R4): what the disk holds is unknown from here on.

@@ -1,10 +1,16 @@
 //! The library's public API: views, transactions, sync.
 //!
+//! Files, in reading order: `error`, `open` (create, open, close, info), `view` (reading),
+//! `txn` (changing), `writer` (the state under the writer lock), `commit` (what goes into a
+//! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
+//! background threads), `cache`, `check`; the formats `redo` and `table`.
+//!
 //! # Contract
 //!
 //! * **Misses.** Reading methods never wait for storage. What is not in memory is
 //!   [`StoreError::Miss`]: nothing has changed; [`Store::fetch`] it (that may wait) and ask again
-//!   from the start. [`Store::patiently`] does so in a loop. Thus no lock is ever held across I/O.
+//!   from the start. [`Store::patiently`] does so in a loop. Thus no lock is ever held across a
+//!   read.
 //! * **Views.** [`Store::view`] is the state after the last committed transaction, whole and
 //!   immutable; taking one costs about as much as cloning an `Arc`. Hold it briefly: space that
 //!   was freed since is not reused while it lives.
@@ -12,118 +18,186 @@
 //!   it; [`Txn::commit`] applies all its changes at once (atomically, also with respect to
 //!   crashes) and makes them visible to later views. They are *acknowledged*, not yet durable.
 //! * **Durability.** [`Store::sync`] returns Ok when everything committed before the call is
-//!   durable. What a crash leaves is the state after some transaction, no older than the last
-//!   successful sync.
+//!   durable (C1). What a crash leaves is the state after some transaction, no older than the last
+//!   successful sync (C2), nor than the commit interval, nor than 64 MiB of changes.
 //! * **Failure.** After a definite failure of storage the store is poisoned: transactions and
-//!   syncs get [`StoreError::Poisoned`] with the first cause, views go on.
+//!   syncs get [`StoreError::Poisoned`] with the first cause, views go on (C5). A full disk is
+//!   not a failure: the transaction is refused, nothing has changed (R7).
+//!
+//! # How a change becomes durable
+//!
+//! A transaction changes the tree in memory and the map of *pending* changes, which keeps one
+//! entry a key. Values too long for a leaf are *raw*: at first they are bytes in memory like any
+//! other. When more than about 1 MiB of them is pending, the oldest are *placed*: packed into
+//! units, appended to a data segment, and replaced by extents, in the tree and in the pending map.
+//! A commit takes the pending map as its redo, with the raw values that are left inside it: one
+//! write. Raw values whose commit is durable stay in memory as *settled* until the next checkpoint
+//! places them; recovery finds them in the redo.
+//!
+//! # Locks
+//!
+//! In this order: `placing`, `writer`, then one of (`published`, `committed`, `in_flight`,
+//! `graveyard`, `signals`, the cache's shards, the log's own). No lock is held while storage is
+//! waited for, except `placing` (by the threads that place) and, for one slot's allocation a
+//! segment, `writer`.
 
+mod cache;
+mod check;
+mod checkpoint;
+mod commit;
+mod error;
+mod keeper;
 mod open;
+mod place;
+mod redo;
+mod table;
+mod txn;
+mod view;
+mod writer;
 
-pub use open::{Compression, CreateOptions, Holder, Info, OpenError, OpenOptions};
+pub use crate::log::Geometry;
+pub use crate::tree::{Direction, Extent, Value};
+pub use error::{AsMiss, Miss, OpenError, StoreError};
+pub use open::{Compression, CreateOptions, Holder, Info, OpenOptions};
+pub use txn::{TXN_BYTES_MAX, Txn};
+pub use view::View;
 
-use crate::tree::{Extent, Value};
-use bytes::Bytes;
-use parking_lot::{Mutex, MutexGuard};
-use std::collections::{BTreeMap, BTreeSet};
-use std::ops::{Bound, ControlFlow};
+use crate::log::{Log, SegmentNo};
+use crate::tree::{Node, Pages, Root};
+use cache::Cache;
+use commit::InFlight;
+use keeper::Signals;
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use thiserror::Error;
-
-/// Which way a scan goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Direction {
-    /// Rising keys.
-    Forward,
-    /// Falling keys.
-    Backward,
-}
-
-/// What was not in memory. Opaque: hand it to [`Store::fetch`].
-#[derive(Clone, Debug)]
-pub struct Miss(pub(crate) Vec<crate::log::Pointer>);
-
-/// What can go wrong, by what the caller does next.
-#[derive(Clone, Debug, Error)]
-pub enum StoreError {
-    /// Not in memory: fetch it and ask again.
-    #[error("not in memory")]
-    Miss(Miss),
-    /// The disk, or the size given at creation, is full. Nothing has changed.
-    #[error("no space left for the store")]
-    NoSpace,
-    /// The store was opened for reading only.
-    #[error("the store is open for reading only")]
-    ReadOnly,
-    /// Storage failed earlier; nothing more is accepted.
-    #[error("the store takes no more changes since: {0}")]
-    Poisoned(Arc<str>),
-    /// Stored bytes are wrong.
-    #[error("damaged: {0}")]
-    Damaged(Arc<str>),
-    /// Reading failed.
-    #[error("cannot read: {0}")]
-    Io(Arc<str>),
-}
+use std::thread::JoinHandle;
+use writer::Writer;
 
 /// How full a store is, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Space {
-    /// What the store may come to occupy: its own size plus what its disk has free, or the size
-    /// given at creation.
+    /// What the store may come to occupy: what it takes now plus what can still be written.
     pub total: u64,
-    /// What live data occupies.
+    /// What its log and its data segments take.
     pub used: u64,
     /// What can still be written.
     pub free: u64,
 }
 
-type Map = BTreeMap<Vec<u8>, Value>;
+/// What a store did since it was opened.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Activity {
+    /// Commits made.
+    pub commits: u64,
+    /// Flushes of the disk.
+    pub syncs: u64,
+    /// Bytes of commits written.
+    pub commit_bytes: u64,
+    /// Bytes of data segments written.
+    pub data_bytes: u64,
+}
 
 /// An open store. Usable from any number of threads.
+///
+/// Dropping it without [`Store::close`] leaves what a crash would: what was synced is there.
 pub struct Store {
-    map: Mutex<Arc<Map>>,
-    pending: Mutex<BTreeSet<Vec<u8>>>,
-    writer: Mutex<()>,
+    core: Arc<Core>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// One consistent state.
-#[derive(Clone)]
-pub struct View {
-    map: Arc<Map>,
+/// What the store's threads share.
+struct Core {
+    log: Log,
+    cache: Cache,
+    writer: Mutex<Writer>,
+    published: RwLock<Published>,
+    committed: RwLock<Root>,
+    /// Held from the append of a raw value to the change that refers to it, so that a checkpoint
+    /// never takes such a segment for empty.
+    placing: Mutex<()>,
+    /// Signalled when the pending map has been frozen; goes with `writer`.
+    room: Condvar,
+    in_flight: Mutex<InFlight>,
+    /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
+    graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
+    signals: Signals,
+    read_only: bool,
+    limits: Limits,
 }
 
-/// A transaction: reads the newest state and its own changes.
-pub struct Txn<'a> {
-    store: &'a Store,
-    _guard: MutexGuard<'a, ()>,
-    changes: BTreeMap<Vec<u8>, Option<Value>>,
+/// What readers hold, so that space they may read is not reused (R2): an era ends with each
+/// durable checkpoint.
+type Era = Arc<()>;
+
+/// The current state, as readers get it.
+struct Published {
+    root: Root,
+    era: Era,
+}
+
+/// Bounds that follow from the geometry.
+struct Limits {
+    /// Raw bytes that a commit takes inside.
+    raw_inside: usize,
+    /// Pending bytes, raw ones apart, at which transactions wait for a freeze.
+    pending: usize,
+    /// Bytes of one transaction, raw ones apart.
+    txn: usize,
+    /// Changed bytes after which a commit is made in any case (C2).
+    changed: u64,
+    /// Bytes of log behind the newest checkpoint at which the next begins in any case, and the
+    /// fewest that are worth one.
+    tail_max: u64,
+    tail_min: u64,
+    /// Bytes of changed pages at which a checkpoint begins in any case.
+    dirty_max: u64,
+}
+
+impl Limits {
+    fn new(geometry: Geometry) -> Limits {
+        // Beside the redo a commit holds its header, a checkpoint record and births; and the three
+        // parts of the redo leave a twentieth for what counting them leaves out.
+        let body = geometry.commit_bytes_max() as usize - 1000;
+        let segment_bytes = u64::from(geometry.segment_bytes);
+        let tail_max = geometry.ring_bytes / 4;
+        Limits {
+            raw_inside: (body / 5 * 2).min(1 << 20),
+            pending: body / 20 * 3,
+            txn: body / 5 * 2,
+            changed: (16 * segment_bytes).min(64 << 20),
+            tail_max,
+            tail_min: tail_max.min(1 << 20),
+            dirty_max: (64 * segment_bytes).min(24 << 20),
+        }
+    }
 }
 
 impl Store {
-    /// A store in memory.
-    pub fn in_memory() -> Store {
-        Store { map: Mutex::default(), pending: Mutex::default(), writer: Mutex::new(()) }
-    }
-
     /// The state after the last committed transaction.
     pub fn view(&self) -> View {
-        View { map: self.map.lock().clone() }
+        View::new(&self.core)
     }
 
-    /// Waits for the writer lock (held for microseconds: see Misses) and begins.
+    /// The state as of the newest durable commit: what a crash could not take back.
+    pub fn committed_view(&self) -> View {
+        View::committed(&self.core)
+    }
+
+    /// Takes the writer lock and begins. Waits only while more changes are pending than a commit
+    /// takes.
     pub fn begin(&self) -> Result<Txn<'_>, StoreError> {
-        Ok(Txn { store: self, _guard: self.writer.lock(), changes: BTreeMap::new() })
+        Txn::begin(&self.core)
     }
 
     /// Brings what was missing into memory. Waits for storage.
-    pub fn fetch(&self, _miss: &Miss) -> Result<(), StoreError> {
-        Ok(())
+    pub fn fetch(&self, miss: &Miss) -> Result<(), StoreError> {
+        self.core.fetch(miss)
     }
 
     /// Runs `operation` until it no longer misses. Waits for storage.
-    pub fn patiently<T, E: AsMiss>(&self, mut operation: impl FnMut() -> Result<T, E>) -> Result<T, E>
+    pub fn patiently<T, E>(&self, mut operation: impl FnMut() -> Result<T, E>) -> Result<T, E>
     where
-        E: From<StoreError>,
+        E: AsMiss + From<StoreError>,
     {
         loop {
             match operation() {
@@ -138,154 +212,101 @@ impl Store {
 
     /// Waits until everything committed so far is durable.
     pub fn sync(&self) -> Result<(), StoreError> {
-        self.pending.lock().clear();
-        Ok(())
+        let (answer, answered) = std::sync::mpsc::channel();
+        self.sync_then(Box::new(move |result| {
+            // The receiver is just below and waits.
+            answer.send(result).unwrap_or_else(|_| panic!("nobody waits for the sync"));
+        }));
+        answered.recv().expect("every sync is answered")
     }
 
     /// Calls `done` once everything committed so far is durable, or cannot become so. Does not
     /// wait; `done` runs on another thread (or on this one, before the call returns) and must not
-    /// wait either.
+    /// wait either, nor call the store.
     pub fn sync_then(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
-        done(self.sync());
+        self.core.sync_then(done);
     }
 
     /// Waits until what was accepted and not yet stored is below the in-flight limit: the only
     /// back-pressure. Call it before taking in bulk data, with no lock held.
-    pub fn wait_for_room(&self) {}
+    pub fn wait_for_room(&self) {
+        self.core.log.wait_for_room();
+    }
 
-    /// How full it is.
+    /// How full it is, in whole segments.
     pub fn space(&self) -> Space {
-        Space { total: 1 << 40, used: 0, free: 1 << 40 }
+        let geometry = self.core.log.geometry();
+        let segments = self.core.writer.lock().table.iter().count() as u64;
+        let used = geometry.slots_offset() + segments * u64::from(geometry.segment_bytes);
+        let disk = self.core.log.disk().free_space().unwrap_or(0);
+        let free = disk.min(self.core.log.unallocated_bytes());
+        Space { total: used + free, used, free }
     }
 
-    /// Makes everything durable and ends. The result tells whether everything is.
-    pub fn close(&self) -> Result<(), StoreError> {
-        Ok(())
-    }
-}
-
-/// Errors that may be a [`Miss`].
-pub trait AsMiss {
-    /// The miss, if it is one.
-    fn as_miss(&self) -> Option<&Miss>;
-}
-
-impl AsMiss for StoreError {
-    fn as_miss(&self) -> Option<&Miss> {
-        match self {
-            StoreError::Miss(miss) => Some(miss),
-            _ => None,
+    /// What was done so far.
+    pub fn activity(&self) -> Activity {
+        let counters = self.core.log.counters();
+        Activity {
+            commits: counters.commits.get(),
+            syncs: counters.syncs.get(),
+            commit_bytes: counters.commit_bytes.get(),
+            data_bytes: counters.data_bytes.get(),
         }
     }
-}
 
-impl View {
-    /// The value of `key`.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        Ok(self.map.get(key).cloned())
+    /// Longest value that this store takes: [`VALUE_MAX`](crate::tree::VALUE_MAX), or less where
+    /// its segments are tiny.
+    pub fn value_bytes_max(&self) -> usize {
+        crate::tree::VALUE_MAX.min(self.core.log.payload_bytes_max())
     }
 
-    /// Calls `visit` with every pair between the bounds, in order, until it breaks. After a miss
-    /// the pairs visited so far have been visited.
-    pub fn scan(
-        &self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        if let (Bound::Included(a) | Bound::Excluded(a), Bound::Included(b) | Bound::Excluded(b)) = (from, to)
-            && a >= b
-        {
-            return Ok(());
+    /// Writes a checkpoint now and waits until it is durable. It comes by itself; this is for
+    /// tests and for measuring.
+    pub fn checkpoint(&self) -> Result<(), StoreError> {
+        self.core.checkpoint()
+    }
+}
+
+impl Core {
+    fn fetch(&self, miss: &Miss) -> Result<(), StoreError> {
+        let payloads = self.log.read_all(&miss.pages)?;
+        for (at, payload) in miss.pages.iter().zip(payloads) {
+            let page = Node::decode(&payload, *at)
+                .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
+            self.cache.put_page(*at, Arc::new(page));
         }
-        let mut range = self.map.range::<[u8], _>((from, to));
-        while let Some((key, value)) = match direction {
-            Direction::Forward => range.next(),
-            Direction::Backward => range.next_back(),
-        } {
-            if visit(key, value).is_break() {
-                break;
-            }
+        for (at, payload) in miss.units.iter().zip(self.log.read_all(&miss.units)?) {
+            self.cache.put_unit(*at, payload);
         }
         Ok(())
     }
 
-    /// The bytes that these values stand for, in the same order. One miss names everything that
-    /// is not in memory, so that it is fetched in few reads.
-    pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
-        Ok(values
-            .iter()
-            .map(|value| match value {
-                Value::Bytes(bytes) => bytes.clone(),
-                Value::Extent(Extent { .. }) => unreachable!("nothing is placed in memory"),
-            })
-            .collect())
+    /// The first failure, as callers get it.
+    fn check_failure(&self) -> Result<(), StoreError> {
+        match self.log.failure() {
+            Some(cause) => Err(StoreError::Poisoned(cause)),
+            None => Ok(()),
+        }
     }
 }
 
-impl Txn<'_> {
-    /// The value of `key`, this transaction's own changes included.
-    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        match self.changes.get(key) {
-            Some(change) => Ok(change.clone()),
-            None => self.store.view().get(key),
+/// Reads pages from storage where the cache does not have them, without keeping them: for walks
+/// over the whole tree.
+struct Reading<'a>(&'a Core);
+
+impl Pages for Reading<'_> {
+    fn page(&self, at: &crate::log::Pointer) -> Result<Arc<Node>, crate::tree::TreeError> {
+        use crate::log::LogError;
+        use crate::tree::TreeError;
+        if let Ok(page) = self.0.cache.page(at) {
+            return Ok(page);
         }
-    }
-
-    /// Like [`View::scan`], over the state *before* this transaction: its own changes are not
-    /// seen.
-    pub fn scan(
-        &self,
-        from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
-        direction: Direction,
-        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
-    ) -> Result<(), StoreError> {
-        self.store.view().scan(from, to, direction, visit)
-    }
-
-    /// Like [`View::read`].
-    pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
-        self.store.view().read(values)
-    }
-
-    /// Whether the value of `key` was put since the last commit to storage began. To put it again
-    /// then adds nothing to what that commit writes but the difference in length; a value for
-    /// which this is false is written anew as a whole.
-    pub fn is_uncommitted(&self, key: &[u8]) -> bool {
-        self.store.pending.lock().contains(key)
-    }
-
-    /// Sets `key` (1 to [`KEY_MAX`](crate::tree::KEY_MAX) bytes) to `value` (at most
-    /// [`VALUE_MAX`](crate::tree::VALUE_MAX) bytes; longer is a caller's bug and panics).
-    pub fn put(&mut self, key: &[u8], value: impl Into<Value>) {
-        let value = value.into();
-        assert!((1..=crate::tree::KEY_MAX).contains(&key.len()) && value.len() <= crate::tree::VALUE_MAX);
-        self.changes.insert(key.to_vec(), Some(value));
-    }
-
-    /// Removes `key`, if it is there.
-    pub fn delete(&mut self, key: &[u8]) {
-        self.changes.insert(key.to_vec(), None);
-    }
-
-    /// Applies the changes: all, or (with an error) none. At most
-    /// [`TXN_BYTES_MAX`] bytes of keys and values; more is a caller's bug and panics.
-    pub fn commit(self) -> Result<(), StoreError> {
-        let mut pending = self.store.pending.lock();
-        let mut map = self.store.map.lock();
-        let map = Arc::make_mut(&mut map);
-        for (key, change) in self.changes {
-            pending.insert(key.clone());
-            match change {
-                Some(value) => map.insert(key, value),
-                None => map.remove(&key),
-            };
-        }
-        Ok(())
+        let payload = self.0.log.read(at).map_err(|error| match error {
+            LogError::Damaged(damage) => TreeError::Damaged { at: *at, what: damage.what },
+            other => TreeError::Io { at: *at, cause: other.to_string().into() },
+        })?;
+        let page = Node::decode(&payload, *at)
+            .map_err(|error| TreeError::Damaged { at: *at, what: error.to_string().into() })?;
+        Ok(Arc::new(page))
     }
 }
-
-/// Most bytes of keys and values in one transaction: what a commit has room for.
-pub const TXN_BYTES_MAX: usize = 2 << 20;

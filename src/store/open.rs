@@ -1,15 +1,32 @@
-//! Opening, creating and looking at a store in a local file: what they take, what they answer.
+//! Creating, opening, closing and looking at a store.
 
-use crate::store::Store;
+use super::cache::Cache;
+use super::checkpoint::StoredTable;
+use super::commit::InFlight;
+use super::keeper::Signals;
+use super::table::{self, Deltas, Table};
+use super::writer::Writer;
+use super::{Core, Limits, OpenError, Published, Store, StoreError, redo};
+use crate::backend::{Disk, FileDisk, Hold};
+use crate::log::{self, Birth, Codec, Geometry, HolderRecord, Log, Recovery, RootKind};
+use crate::tree::{Node, Tree, TreeError};
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::{BTreeMap, VecDeque};
+use std::ffi::OsString;
+use std::fmt;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use thiserror::Error;
 
 /// What is fixed for the life of a store.
 #[derive(Clone, Debug, Default)]
 pub struct CreateOptions {
-    /// Most bytes that the store may occupy; `None`: what the disk has.
+    /// Most bytes that the store's file may have; `None`: what its disk has.
     pub size: Option<u64>,
+    /// Its sizes; the usual ones by default.
+    pub geometry: Geometry,
 }
 
 /// How stored bytes are compressed from now on; what is stored already stays as it is.
@@ -27,7 +44,7 @@ pub enum Compression {
 pub struct OpenOptions {
     /// Nothing is written, not even a commit; any number of readers may share the store.
     pub read_only: bool,
-    /// Bytes of memory for cached pages and units.
+    /// Bytes of memory for cached pages and units; at least 8 MiB are used.
     pub cache_bytes: u64,
     /// Changes are committed at least this often; zero: every transaction at once.
     pub commit_interval: Duration,
@@ -52,12 +69,25 @@ impl Default for OpenOptions {
 /// Who has a store open for writing, as that process wrote it down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
-    /// Its process id.
+    /// Its process id; 0: it has not said yet.
     pub pid: u32,
     /// Where it serves the store: a mount point, say. Absolute.
     pub serving_at: Option<PathBuf>,
     /// It is making the last changes durable and will be gone soon.
     pub draining: bool,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.pid {
+            0 => f.write_str("another process")?,
+            pid => write!(f, "pid {pid}")?,
+        }
+        match &self.serving_at {
+            Some(place) => write!(f, " at {}", place.display()),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What `info` tells of a store; read without a lock, as of its newest commit.
@@ -85,57 +115,313 @@ pub struct Info {
     pub holder: Option<Holder>,
 }
 
-/// Why a store could not be created, opened or looked at. Nothing was changed.
-#[derive(Debug, Error)]
-pub enum OpenError {
-    /// No such file.
-    #[error("{0}: no such store: make one with 'kivafs create {0}'")]
-    NotFound(PathBuf),
-    /// `create`: there is something already.
-    #[error("{0}: already exists: remove it first, or choose another name")]
-    Exists(PathBuf),
-    /// It is something else.
-    #[error("{0}: not a kivafs store")]
-    NotAStore(PathBuf),
-    /// Written by a later version.
-    #[error("{path}: written by a newer kivafs ({what}): update kivafs to open it")]
-    Newer { path: PathBuf, what: String },
-    /// Another process has it.
-    #[error("{path}: in use by pid {}", .holder.pid)]
-    InUse { path: PathBuf, holder: Holder },
-    /// Its bytes are wrong.
-    #[error("{path}: damaged: {what}")]
-    Damaged { path: PathBuf, what: String },
-    /// No room for a new store or for the first commit.
-    #[error("{path}: no space left on its disk: {what}")]
-    NoSpace { path: PathBuf, what: String },
-    /// The system refused.
-    #[error("{path}: {error}")]
-    Io { path: PathBuf, error: std::io::Error },
-}
-
 impl Store {
-    /// Makes a new, empty store in a new file. Durable (the file and its name) when it returns.
-    pub fn create_at(path: &Path, _options: &CreateOptions) -> Result<(), OpenError> {
-        std::fs::write(path, b"in memory").map_err(|error| OpenError::Io { path: path.into(), error })
+    /// Makes a new, empty store in a new file. Durable (the file and its name) when it returns;
+    /// after an error there is no file.
+    pub fn create_at(path: &Path, options: &CreateOptions) -> Result<(), OpenError> {
+        let disk = FileDisk::create(path).map_err(|error| open_error(path, error))?;
+        let result = create(path, &disk, options)
+            .and_then(|()| FileDisk::sync_name(path).map_err(|error| open_error(path, error)));
+        result.inspect_err(|_| {
+            if let Err(error) = std::fs::remove_file(path) {
+                tracing::warn!("{}: cannot remove the unfinished store: {error}", path.display());
+            }
+        })
     }
 
-    /// Opens the store in that file: locks it (readers share, a writer excludes), recovers.
-    pub fn open_at(_path: &Path, _options: &OpenOptions) -> Result<Store, OpenError> {
-        Ok(Store::in_memory())
+    /// Makes a new, empty store on that disk.
+    pub fn create_on(disk: Arc<dyn Disk>, options: &CreateOptions) -> Result<(), OpenError> {
+        create(&nowhere(), &*disk, options)
+    }
+
+    /// Opens the store in that file: locks it (readers share, a writer excludes), recovers. Opened
+    /// for writing, it has begun a new epoch durably when this returns.
+    pub fn open_at(path: &Path, options: &OpenOptions) -> Result<Store, OpenError> {
+        let hold = if options.read_only { Hold::Shared } else { Hold::Exclusive };
+        let disk = lock(path, hold)?;
+        open(path, Arc::new(disk), options)
+    }
+
+    /// Opens the store on that disk.
+    pub fn open_on(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store, OpenError> {
+        open(&nowhere(), disk, options)
     }
 
     /// Looks at the store in that file, without a lock, also while another process holds it.
     pub fn info_at(path: &Path) -> Result<Info, OpenError> {
-        Err(OpenError::NotAStore(path.into()))
+        let file = Arc::new(FileDisk::open(path, Hold::None).map_err(|error| open_error(path, error))?);
+        let held = file.is_held_by_other().map_err(|error| open_error(path, error))?;
+        let holder = held.then(|| holder_of(&*file));
+        // What a writer does meanwhile can look like damage for a moment.
+        let mut tries = 5;
+        let (recovery, table) = loop {
+            match Log::open(file.clone(), Codec::Raw).map_err(StoreOrLog::Log).and_then(|(log, recovery)| {
+                let (table, _) = load_table(&log, &recovery).map_err(StoreOrLog::Store)?;
+                Ok((recovery, table))
+            }) {
+                Ok(read) => break read,
+                Err(StoreOrLog::Log(log::LogError::Damaged(_)) | StoreOrLog::Store(StoreError::Damaged(_)))
+                    if held && tries > 0 =>
+                {
+                    tries -= 1;
+                }
+                Err(StoreOrLog::Log(error)) => return Err(OpenError::from_log(path.into(), error)),
+                Err(StoreOrLog::Store(error)) => return Err(OpenError::from_store(path.into(), error)),
+            }
+        };
+        Ok(Info {
+            id: recovery.store.iter().map(|byte| format!("{byte:02x}")).collect(),
+            version: log::VERSION,
+            epoch: recovery.epoch,
+            sequence: recovery.last.0,
+            committed_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(recovery.time_ns),
+            occupied_bytes: file.occupied_bytes().map_err(|error| open_error(path, error))?,
+            live_bytes: table.iter().map(|(_, entry)| entry.live).sum(),
+            segments: table.iter().count() as u64,
+            size: (recovery.size_limit > 0).then_some(recovery.size_limit),
+            holder,
+        })
     }
 
     /// Verifies the structure (and with `data` every stored byte). The answer lists what is wrong,
     /// one line each; empty: whole. A reader's lock is held meanwhile.
-    pub fn check_at(_path: &Path, _data: bool) -> Result<Vec<String>, OpenError> {
-        Ok(Vec::new())
+    pub fn check_at(path: &Path, data: bool) -> Result<Vec<String>, OpenError> {
+        let disk = lock(path, Hold::Shared)?;
+        check(path, Arc::new(disk), data)
+    }
+
+    /// Verifies the store on that disk, as [`Store::check_at`].
+    pub fn check_on(disk: Arc<dyn Disk>, data: bool) -> Result<Vec<String>, OpenError> {
+        check(&nowhere(), disk, data)
+    }
+
+    /// Verifies this open store, as of now. Slow; reads everything.
+    pub fn check(&self, data: bool) -> Vec<String> {
+        self.core.check(data)
     }
 
     /// Tells others (the holder record) that this process is draining: no new work comes.
-    pub fn announce_draining(&self) {}
+    pub fn announce_draining(&self) {
+        if self.core.read_only {
+            return;
+        }
+        if let Some(record) = HolderRecord::read(self.core.log.disk())
+            && let Err(error) = (HolderRecord { draining: true, ..record }).write(self.core.log.disk())
+        {
+            tracing::warn!("cannot tell others that this store is being closed: {error}");
+        }
+    }
+
+    /// Makes everything durable and ends: no more transactions. The result tells whether
+    /// everything is durable. The file's lock is dropped with the store itself.
+    pub fn close(&self) -> Result<(), StoreError> {
+        self.refuse_transactions();
+        // While the checkpoint thread still runs: a commit may have to wait for it to make room.
+        let synced = self.sync();
+        self.stop_threads();
+        synced?;
+        if self.core.read_only {
+            return Ok(());
+        }
+        self.core.log.close()?;
+        if let Err(error) = HolderRecord::clear(self.core.log.disk()) {
+            tracing::debug!("cannot clear the holder record: {error}");
+        }
+        Ok(())
+    }
+
+    fn refuse_transactions(&self) {
+        self.core.writer.lock().closing = true;
+        self.core.room.notify_all();
+    }
+
+    fn stop_threads(&self) {
+        self.refuse_transactions();
+        self.core.signals.stop();
+        for thread in self.threads.lock().drain(..) {
+            thread.join().expect("the background threads do not panic");
+        }
+    }
+}
+
+impl Drop for Store {
+    fn drop(&mut self) {
+        self.stop_threads();
+    }
+}
+
+enum StoreOrLog {
+    Store(StoreError),
+    Log(log::LogError),
+}
+
+fn nowhere() -> PathBuf {
+    PathBuf::from("(store)")
+}
+
+fn create(path: &Path, disk: &dyn Disk, options: &CreateOptions) -> Result<(), OpenError> {
+    let size = options.size.unwrap_or(0);
+    let least = options.geometry.slots_offset() + 4 * u64::from(options.geometry.segment_bytes);
+    if !options.geometry.is_valid() || (size > 0 && size < least) {
+        let what = format!("a store cannot have these sizes: {options:?}; its size must be at least {least} bytes");
+        return Err(OpenError::Io { path: path.into(), error: io::Error::new(io::ErrorKind::InvalidInput, what) });
+    }
+    log::create(disk, options.geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
+}
+
+fn lock(path: &Path, hold: Hold) -> Result<FileDisk, OpenError> {
+    FileDisk::open(path, hold).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => {
+            let holder = FileDisk::open(path, Hold::None).map(|disk| holder_of(&disk));
+            let nobody = Holder { pid: 0, serving_at: None, draining: false };
+            OpenError::InUse { path: path.into(), holder: holder.unwrap_or(nobody) }
+        }
+        _ => open_error(path, error),
+    })
+}
+
+fn holder_of(disk: &dyn Disk) -> Holder {
+    match HolderRecord::read(disk) {
+        Some(record) => Holder {
+            pid: record.pid,
+            serving_at: record.place.map(|place| PathBuf::from(OsString::from_vec(place))),
+            draining: record.draining,
+        },
+        None => Holder { pid: 0, serving_at: None, draining: false },
+    }
+}
+
+fn open_error(path: &Path, error: io::Error) -> OpenError {
+    match error.kind() {
+        io::ErrorKind::NotFound => OpenError::NotFound(path.into()),
+        io::ErrorKind::AlreadyExists => OpenError::Exists(path.into()),
+        io::ErrorKind::StorageFull => OpenError::NoSpace { path: path.into(), what: error.to_string() },
+        _ => OpenError::Io { path: path.into(), error },
+    }
+}
+
+fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store, OpenError> {
+    let from_log = |error| OpenError::from_log(path.into(), error);
+    let from_store = |error| OpenError::from_store(path.into(), error);
+    let codec = match options.compression {
+        Compression::None => Codec::Raw,
+        Compression::Lz4 => Codec::Lz4,
+    };
+    let (mut log, recovery) = Log::open(disk, codec).map_err(from_log)?;
+    let cache = Cache::new(options.cache_bytes);
+    let (writer, mut stored) = recover(&log, &cache, &recovery).map_err(from_store)?;
+    let last = recovery.last;
+    if !options.read_only {
+        let record = HolderRecord {
+            pid: std::process::id(),
+            draining: false,
+            place: options.serving_at.as_ref().map(|place| place.as_os_str().as_bytes().to_vec()),
+        };
+        record.write(log.disk()).map_err(|error| open_error(path, error))?;
+        log.start(recovery, writer.table.iter().map(|(_, entry)| entry.place)).map_err(from_log)?;
+    }
+    let published = Published { root: writer.tree.root(), era: Arc::default() };
+    let core = Arc::new(Core {
+        committed: RwLock::new(writer.tree.root()),
+        published: RwLock::new(published),
+        limits: Limits::new(log.geometry()),
+        log,
+        cache,
+        writer: Mutex::new(writer),
+        placing: Mutex::new(()),
+        room: Condvar::new(),
+        in_flight: Mutex::new(InFlight::default()),
+        graveyard: Mutex::new(VecDeque::new()),
+        signals: Signals::new(options.commit_interval),
+        read_only: options.read_only,
+    });
+    let threads = match options.read_only {
+        true => Vec::new(),
+        false => {
+            core.claim(last, &mut stored).map_err(from_store)?;
+            core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?
+        }
+    };
+    Ok(Store { core, threads: Mutex::new(threads) })
+}
+
+/// The state that recovery found: the checkpoint, and the redo after it applied.
+fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, StoredTable), StoreError> {
+    let (mut table, stored) = load_table(log, recovery)?;
+    drop_reused_places(&mut table, recovery)?;
+    log.adopt(table.iter().map(|(number, entry)| Birth { number, place: entry.place }));
+    let tree = Tree::stored(recovery.root(RootKind::Tree), log.geometry().page_bytes as usize);
+    let mut writer = Writer::new(tree, table);
+    for body in &recovery.redo {
+        let changes = redo::decode(body.clone()).map_err(|error| damaged(error.what))?;
+        let mut deltas = Deltas::default();
+        while let Err(error) = writer.tree.apply(cache, &changes, &mut deltas) {
+            let TreeError::Miss(missing) = error else { return Err(error.into()) };
+            for at in missing {
+                let page = Node::decode(&log.read(&at)?, at)
+                    .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
+                cache.put_page(at, Arc::new(page));
+            }
+            deltas = Deltas::default();
+        }
+        if !writer.table.apply(deltas) {
+            return Err(damaged("the redo does not fit the segment table"));
+        }
+        for (key, value) in &changes {
+            writer.note_recovered(key, value.as_ref());
+        }
+    }
+    Ok((writer, stored))
+}
+
+/// The segment table as of the checkpoint, and the segments opened since.
+fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable), StoreError> {
+    let mut table = Table::default();
+    let list = recovery.root(RootKind::Table);
+    let mut chunks = BTreeMap::new();
+    if let Some(pointer) = &list {
+        chunks = table::decode_list(&log.read(pointer)?).map_err(|error| damaged(error.what))?;
+        log.adopt(chunks.values().map(|chunk| Birth { number: chunk.pointer.segment, place: chunk.place }));
+        for (number, chunk) in &chunks {
+            let bytes = log.read(&chunk.pointer)?;
+            table.decode_chunk(*number, &bytes).map_err(|error| damaged(error.what))?;
+        }
+    }
+    for birth in &recovery.births {
+        if table.get(birth.number).is_none() {
+            table.born(*birth);
+        }
+    }
+    Ok((table, StoredTable { chunks, list }))
+}
+
+/// A segment that was dead in the checkpoint may have been freed since, and its slot reused by a
+/// later one: then it is gone.
+fn drop_reused_places(table: &mut Table, recovery: &Recovery) -> Result<(), StoreError> {
+    let mut by_place = BTreeMap::new();
+    for (number, entry) in table.iter() {
+        by_place.entry(entry.place).or_insert_with(Vec::new).push((number, entry));
+    }
+    for (place, segments) in by_place {
+        for (number, entry) in &segments[..segments.len() - 1] {
+            if entry.live > 0 || recovery.births.iter().all(|birth| birth.place != place) {
+                return Err(StoreError::Damaged(format!("{number:?} shares slot {place} with another segment").into()));
+            }
+            table.remove(*number);
+        }
+    }
+    Ok(())
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(what.into())
+}
+
+fn check(path: &Path, disk: Arc<dyn Disk>, data: bool) -> Result<Vec<String>, OpenError> {
+    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
+    match open(path, disk, &options) {
+        Ok(store) => Ok(store.check(data)),
+        Err(OpenError::Damaged { what, .. }) => Ok(vec![what]),
+        Err(error) => Err(error),
+    }
 }

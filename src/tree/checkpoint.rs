@@ -1,18 +1,37 @@
 //! Storing the tree: freeze, write, install.
+//!
+//! While a checkpoint is written, batches go on. Nothing but `install` sets a page's place, on the
+//! writer's thread, so to both threads each page looks the same all the while. What can happen to
+//! a page that is being written:
+//!
+//! | meanwhile | then `install` |
+//! |---|---|
+//! | nothing | counts it for the current tree and hands it to the cache |
+//! | it is changed: the snapshot shares it, so a copy is, and it is marked as left | counts nothing; the copy stays dirty |
+//! | it is merged, cut, or emptied away: marked as left too | counts nothing |
+//! | a page above it is copied | as with nothing: the copy leads to the same page |
+//! | a reader's snapshot holds it | as with nothing; the reader goes on with what it has |
+//!
+//! Pages that hold loaded children can't go to the cache, which would then keep alive what it does
+//! not count. So `install` hands it copies with stored edges, and the current tree lets go of both.
 
 use crate::log::Pointer;
-use crate::tree::{Ledger, Node, PageSink, Root, Tree};
+use crate::tree::inner::Inner;
+use crate::tree::node::{Body, Edge, Node};
+use crate::tree::{Ledger, PageSink, Root, Tree};
 use std::sync::Arc;
 
 /// A snapshot to be stored. Goes to another thread.
 pub struct Frozen {
     root: Root,
+    in_flight: Arc<()>,
 }
 
 /// The pages that a checkpoint stored, still to be installed.
 pub struct Written {
     root: Option<Pointer>,
     pages: Vec<(Arc<Node>, Pointer)>,
+    in_flight: Arc<()>,
 }
 
 impl Tree {
@@ -20,7 +39,10 @@ impl Tree {
     ///
     /// Panics while an earlier [`Frozen`] or [`Written`] exists.
     pub fn freeze(&mut self) -> Frozen {
-        Frozen { root: self.root() }
+        assert!(self.in_flight.strong_count() == 0, "one checkpoint at a time");
+        let in_flight = Arc::new(());
+        self.in_flight = Arc::downgrade(&in_flight);
+        Frozen { root: self.root(), in_flight }
     }
 
     /// Takes note of where pages are stored now, on the writer's thread: those that are still in
@@ -28,14 +50,70 @@ impl Tree {
     /// `cache`.
     ///
     /// Call it once the pages can be read through [`Pages`](super::Pages) (durability does not
-    /// matter here).
+    /// matter here). Panics if `written` comes from another tree.
     pub fn install(&mut self, written: Written, ledger: &mut dyn Ledger, cache: &mut dyn FnMut(Pointer, Arc<Node>)) {
-        unimplemented!("{:?} {:p} {:p}", written.root, ledger, cache)
+        assert!(self.in_flight.as_ptr() == Arc::as_ptr(&written.in_flight), "another tree's checkpoint");
+        for (node, at) in &written.pages {
+            node.set_place(*at);
+            if !node.has_left() {
+                ledger.add(at.segment, at.length.into());
+            }
+        }
+        drop(written);
+        self.dirty = 0;
+        if let Some(Edge::Loaded(root)) = &self.root.edge
+            && let Some(edge) = settle(root, &mut self.dirty, cache)
+        {
+            self.root.edge = Some(edge);
+        }
+    }
+}
+
+/// Hands the stored pages at and below `node` to `cache` and sums up the others. Returns the edge
+/// that is to replace the one to `node`, if any.
+fn settle(node: &Arc<Node>, dirty: &mut u64, cache: &mut dyn FnMut(Pointer, Arc<Node>)) -> Option<Edge> {
+    let place = node.place();
+    let mut settled = Arc::clone(node);
+    if let Body::Inner(inner) = &node.body {
+        let edges: Vec<_> = inner
+            .edges
+            .iter()
+            .map(|edge| match edge {
+                Edge::Loaded(child) => settle(child, dirty, cache),
+                Edge::Stored(_) => None,
+            })
+            .collect();
+        if edges.iter().any(Option::is_some) {
+            let edges = inner.edges.iter().zip(edges).map(|(old, new)| new.unwrap_or_else(|| old.clone())).collect();
+            let body = Body::Inner(inner.with_edges(edges));
+            settled = Arc::new(match place {
+                Some(at) => Node::placed(body, at),
+                None => Node::new(body),
+            });
+        }
+        assert!(place.is_none() || is_all_stored(&settled), "T4: a stored page has only stored children");
+    }
+    match place {
+        Some(at) => {
+            cache(at, settled);
+            Some(Edge::Stored(at))
+        }
+        None => {
+            *dirty += node.bytes() as u64;
+            (!Arc::ptr_eq(node, &settled)).then_some(Edge::Loaded(settled))
+        }
+    }
+}
+
+fn is_all_stored(node: &Node) -> bool {
+    match &node.body {
+        Body::Leaf(_) => true,
+        Body::Inner(inner) => inner.edges.iter().all(|edge| matches!(edge, Edge::Stored(_))),
     }
 }
 
 impl Frozen {
-    /// The state that is being stored.
+    /// The state that is to be stored.
     pub fn root(&self) -> Root {
         self.root.clone()
     }
@@ -43,12 +121,51 @@ impl Frozen {
     /// Stores every page of the snapshot that is not stored yet, children before parents. Runs on
     /// any thread while the tree goes on changing.
     ///
-    /// After an error what `sink` took is garbage; drop this and freeze again, or write again.
-    /// Panics if the snapshot holds a value that must be placed (T6).
-    pub fn write<S: PageSink + ?Sized>(&self, sink: &mut S) -> Result<Written, S::Error> {
-        let _ = sink;
-        unimplemented!()
+    /// After an error what `sink` took is garbage: freeze again, and all is written anew. Panics
+    /// if the snapshot holds a value that must be placed (T6).
+    pub fn write<S: PageSink + ?Sized>(self, sink: &mut S) -> Result<Written, S::Error> {
+        let mut pages = Vec::new();
+        let root = match &self.root.edge {
+            Some(edge) => Some(write(edge, &[], sink, &mut pages)?),
+            None => None,
+        };
+        Ok(Written { root, pages, in_flight: self.in_flight })
     }
+}
+
+/// Stores what is not stored at and below `edge`. `from`: no key below it is less.
+fn write<S: PageSink + ?Sized>(
+    edge: &Edge,
+    from: &[u8],
+    sink: &mut S,
+    pages: &mut Vec<(Arc<Node>, Pointer)>,
+) -> Result<Pointer, S::Error> {
+    let node = match edge {
+        Edge::Stored(at) => return Ok(*at),
+        Edge::Loaded(node) => node,
+    };
+    if let Some(at) = node.place() {
+        return Ok(at);
+    }
+    let at = match &node.body {
+        Body::Leaf(leaf) => sink.write(0, leaf.key(0), &leaf.encode())?,
+        Body::Inner(inner) => {
+            let places = write_children(inner, from, sink, pages)?;
+            sink.write(inner.level, from, &inner.encode(&places))?
+        }
+    };
+    pages.push((Arc::clone(node), at));
+    Ok(at)
+}
+
+fn write_children<S: PageSink + ?Sized>(
+    inner: &Inner,
+    from: &[u8],
+    sink: &mut S,
+    pages: &mut Vec<(Arc<Node>, Pointer)>,
+) -> Result<Vec<Pointer>, S::Error> {
+    let separators = (0..inner.edges.len()).map(|i| if i == 0 { from } else { inner.keys.key(i) });
+    inner.edges.iter().zip(separators).map(|(edge, from)| write(edge, from, sink, pages)).collect()
 }
 
 impl Written {

@@ -1,9 +1,10 @@
 //! The copy-on-write B+Tree.
 //!
 //! Files, in reading order: `value` (what a key maps to), `sorted` (entries in one piece of
-//! memory), `node` (a page in memory), `page` (a page as stored: the format), `read` (get and
-//! scan), `change` (apply a batch), `balance` (where pages are cut), `checkpoint` (freeze, write,
-//! install), `check` (walk everything).
+//! memory), `node` (a page in memory: a `leaf` or `inner`), `page` (a page as stored: the format),
+//! `read` (get and scan), `change` (apply a batch), `balance` (where pages are cut), `checkpoint`
+//! (freeze, write, install), `check` (walk everything). For tests: `shelf` (storage, cache and
+//! ledger in memory), `model` (the tree against a map), `figures` (how fast, how dense).
 //!
 //! # Contract
 //!
@@ -50,13 +51,24 @@
 //! * T8 Between calls, no page of the current tree that is stored is held by it in memory: clean
 //!   pages live in the cache behind [`Pages`], which bounds them.
 
+mod balance;
 mod change;
 mod check;
 mod checkpoint;
+mod inner;
+mod leaf;
 mod node;
 mod page;
 mod read;
+mod sorted;
 mod value;
+
+#[cfg(test)]
+mod figures;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod shelf;
 
 pub use change::Tree;
 pub use check::Reference;

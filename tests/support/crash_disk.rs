@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Disks promise to write this much at once, or nothing of it.
 pub const SECTOR_BYTES: usize = 512;
@@ -18,19 +17,32 @@ pub const SECTOR_BYTES: usize = 512;
 /// One call that changes the disk.
 #[derive(Clone, Debug)]
 pub enum Call {
-    Write { offset: usize, bytes: Vec<u8> },
-    Allocate { offset: usize, length: usize },
-    Punch { offset: usize, length: usize },
-    Sync,
+    Write {
+        offset: usize,
+        bytes: Vec<u8>,
+    },
+    Allocate {
+        offset: usize,
+        length: usize,
+    },
+    Punch {
+        offset: usize,
+        length: usize,
+    },
+    /// Completed; it began when so many calls had returned, and covers these.
+    Sync {
+        covers: usize,
+    },
 }
 
-/// Keeps a journal of the calls to the disk below. Panics when two threads change the disk at
-/// once: the contract forbids it, and a journal of it would not mean anything.
+/// Keeps a journal of the calls to the disk below. A call is in the journal once it has returned,
+/// but writes from their beginning: one that fails, or is cut off, may have reached the disk.
 pub struct CrashDisk {
     below: Arc<dyn Disk>,
     start: Vec<u8>,
     calls: Mutex<Vec<Call>>,
-    changing: AtomicBool,
+    /// Writes that have begun and not returned, by their place in the journal.
+    writing: Mutex<Vec<usize>>,
 }
 
 impl CrashDisk {
@@ -38,7 +50,7 @@ impl CrashDisk {
     pub fn new(below: Arc<dyn Disk>) -> CrashDisk {
         let mut start = vec![0; below.len().expect("length of the disk below") as usize];
         below.read_at(0, &mut start).expect("content of the disk below");
-        CrashDisk { below, start, calls: Mutex::default(), changing: AtomicBool::new(false) }
+        CrashDisk { below, start, calls: Mutex::default(), writing: Mutex::default() }
     }
 
     /// A disk in memory whose durable content is this.
@@ -61,13 +73,6 @@ impl CrashDisk {
         self.below.read_at(0, &mut bytes).expect("content of the disk below");
         bytes
     }
-
-    fn change(&self, act: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        assert!(!self.changing.swap(true, Ordering::SeqCst), "two threads change the disk at once");
-        let outcome = act();
-        self.changing.store(false, Ordering::SeqCst);
-        outcome
-    }
 }
 
 impl Disk for CrashDisk {
@@ -80,35 +85,37 @@ impl Disk for CrashDisk {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.change(|| {
-            // Recorded whatever comes of it: a write that fails may have reached the disk.
-            self.calls.lock().push(Call::Write { offset: offset as usize, bytes: bytes.to_vec() });
-            self.below.write_at(offset, bytes)
-        })
+        let index = {
+            let mut calls = self.calls.lock();
+            calls.push(Call::Write { offset: offset as usize, bytes: bytes.to_vec() });
+            self.writing.lock().push(calls.len() - 1);
+            calls.len() - 1
+        };
+        let outcome = self.below.write_at(offset, bytes);
+        self.writing.lock().retain(|other| *other != index);
+        outcome
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.change(|| {
-            self.below.sync()?;
-            self.calls.lock().push(Call::Sync);
-            Ok(())
-        })
+        let covers = {
+            let calls = self.calls.lock();
+            self.writing.lock().iter().copied().min().unwrap_or(calls.len())
+        };
+        self.below.sync()?;
+        self.calls.lock().push(Call::Sync { covers });
+        Ok(())
     }
 
     fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.change(|| {
-            self.below.allocate(offset, length)?;
-            self.calls.lock().push(Call::Allocate { offset: offset as usize, length: length as usize });
-            Ok(())
-        })
+        self.below.allocate(offset, length)?;
+        self.calls.lock().push(Call::Allocate { offset: offset as usize, length: length as usize });
+        Ok(())
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.change(|| {
-            self.below.punch(offset, length)?;
-            self.calls.lock().push(Call::Punch { offset: offset as usize, length: length as usize });
-            Ok(())
-        })
+        self.below.punch(offset, length)?;
+        self.calls.lock().push(Call::Punch { offset: offset as usize, length: length as usize });
+        Ok(())
     }
 
     fn free_space(&self) -> io::Result<u64> {
@@ -202,15 +209,20 @@ impl Journal {
         let mut durable = self.start.clone();
         let mut durable_calls = 0;
         for cut in self.choose_cuts(effort, &mut random) {
-            let synced = self.calls[..cut].iter().rposition(|call| matches!(call, Call::Sync)).map_or(0, |at| at + 1);
+            let synced = self.calls[..cut].iter().rev().find_map(|call| match call {
+                Call::Sync { covers } => Some(*covers),
+                _ => None,
+            });
+            let synced = synced.unwrap_or(0);
             for call in &self.calls[durable_calls..synced] {
                 apply(call, &mut durable);
             }
             durable_calls = synced;
             tried.cuts += 1;
-            let unsynced = &self.calls[synced..cut];
-            for fate in choose_fates(unsynced, effort, &mut random) {
-                let bytes = image(&durable, unsynced, &fate);
+            let unsynced: Vec<&Call> =
+                self.calls[synced..cut].iter().filter(|call| !matches!(call, Call::Sync { .. })).collect();
+            for fate in choose_fates(&unsynced, effort, &mut random) {
+                let bytes = image(&durable, &unsynced, &fate);
                 if seen.insert((xxhash_rust::xxh3::xxh3_128(&bytes), bytes.len(), demand(cut))) {
                     tried.images += 1;
                     visit(Image { cut, fate, bytes });
@@ -235,7 +247,7 @@ impl Journal {
     }
 }
 
-fn choose_fates(unsynced: &[Call], effort: Effort, random: &mut Random) -> Vec<Fate> {
+fn choose_fates(unsynced: &[&Call], effort: Effort, random: &mut Random) -> Vec<Fate> {
     let Some(last) = unsynced.last() else { return vec![Fate::AllKept] };
     let mut fates = vec![Fate::AllLost, Fate::AllKept];
     let mut more = Vec::new();
@@ -268,13 +280,13 @@ fn choose_fates(unsynced: &[Call], effort: Effort, random: &mut Random) -> Vec<F
     fates
 }
 
-fn image(durable: &[u8], unsynced: &[Call], fate: &Fate) -> Vec<u8> {
+fn image(durable: &[u8], unsynced: &[&Call], fate: &Fate) -> Vec<u8> {
     let mut disk = durable.to_vec();
     let before_last = unsynced.len().saturating_sub(1);
     match fate {
         Fate::AllLost => {}
         Fate::AllKept => unsynced.iter().for_each(|call| apply(call, &mut disk)),
-        Fate::OnlyKept(index) => apply(&unsynced[*index], &mut disk),
+        Fate::OnlyKept(index) => apply(unsynced[*index], &mut disk),
         Fate::OnlyLost(lost) => {
             for (_, call) in unsynced.iter().enumerate().filter(|(index, _)| index != lost) {
                 apply(call, &mut disk);
@@ -282,23 +294,23 @@ fn image(durable: &[u8], unsynced: &[Call], fate: &Fate) -> Vec<u8> {
         }
         Fate::LastTorn(sectors) => {
             unsynced[..before_last].iter().for_each(|call| apply(call, &mut disk));
-            grow_for(&unsynced[before_last], &mut disk);
-            apply_sectors(&unsynced[before_last], &mut disk, |sector| sectors.contain(sector));
+            grow_for(unsynced[before_last], &mut disk);
+            apply_sectors(unsynced[before_last], &mut disk, |sector| sectors.contain(sector));
         }
         Fate::LastTornAlone(sectors) => {
-            apply_sectors(&unsynced[before_last], &mut disk, |sector| sectors.contain(sector));
+            apply_sectors(unsynced[before_last], &mut disk, |sector| sectors.contain(sector));
         }
         Fate::LastGrewOnly => {
             unsynced[..before_last].iter().for_each(|call| apply(call, &mut disk));
-            grow_for(&unsynced[before_last], &mut disk);
+            grow_for(unsynced[before_last], &mut disk);
         }
         Fate::Shuffled(seed) => {
             let mut random = Random::new(*seed);
             for index in random.permutation(unsynced.len()) {
                 match random.within(0..4) {
                     0 => {}
-                    1 => apply_sectors(&unsynced[index], &mut disk, |_| random.one_in(2)),
-                    _ => apply(&unsynced[index], &mut disk),
+                    1 => apply_sectors(unsynced[index], &mut disk, |_| random.one_in(2)),
+                    _ => apply(unsynced[index], &mut disk),
                 }
             }
         }
@@ -320,7 +332,7 @@ fn range(call: &Call) -> (usize, usize) {
     match call {
         Call::Write { offset, bytes } => (*offset, bytes.len()),
         Call::Allocate { offset, length } | Call::Punch { offset, length } => (*offset, *length),
-        Call::Sync => (0, 0),
+        Call::Sync { .. } => (0, 0),
     }
 }
 
@@ -356,7 +368,7 @@ fn apply_sectors(call: &Call, disk: &mut Vec<u8>, mut kept: impl FnMut(usize) ->
                 let end = end.min(disk.len());
                 disk[start.min(end)..end].fill(0);
             }
-            Call::Allocate { .. } | Call::Sync => unreachable!("has no sectors"),
+            Call::Allocate { .. } | Call::Sync { .. } => unreachable!("has no sectors"),
         }
     }
 }

@@ -1,0 +1,79 @@
+//! The command line: words to one call, errors to one line and an exit code.
+//!
+//! # Contract
+//!
+//! * **Exit codes.** 0 done; 1 failed, or something is broken; 2 the command line is wrong;
+//!   3 another process has the store.
+//! * **One line.** Every error is one line on stderr that says what happened, to what, and what to
+//!   do next; then nothing has changed. What programs read goes to stdout.
+//! * **Names.** Called as `mount.kivafs`, `mount.fuse.kivafs`, `umount.kivafs` or
+//!   `umount.fuse.kivafs`, it takes the words that mount(8) and umount(8) give to their helpers.
+//!
+//! In reading order:
+//!
+//! | file | job |
+//! |---|---|
+//! | `words.rs` | the commands and their words, for clap |
+//! | `helper.rs` | the words of mount(8) and umount(8) |
+//! | `options.rs` | what stands after `-o` |
+//! | `size.rs` | `64M` |
+//! | `place.rs` | STORE and DIR made absolute |
+//! | `failure.rs` | what went wrong: its line and its exit code |
+//! | `mount.rs` | create, mount, umount |
+//! | `look.rs` | info, check |
+//! | `paths.rs` | get, put, ls, rm |
+
+mod failure;
+mod helper;
+mod look;
+mod mount;
+pub mod options;
+mod paths;
+mod place;
+pub mod size;
+mod words;
+
+use clap::Parser;
+use failure::Failure;
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+use words::{Command, Words};
+
+/// Does what the command line says; the first argument is the name of the program.
+pub fn run(arguments: Vec<OsString>) -> ExitCode {
+    let name = arguments.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
+    let done = match name.to_str() {
+        Some("mount.kivafs" | "mount.fuse.kivafs") => helper::mount(&arguments[1..]).and_then(mount::by_helper),
+        Some("umount.kivafs" | "umount.fuse.kivafs") => helper::umount(&arguments[1..]).and_then(mount::umount_as),
+        _ => match Words::try_parse_from(arguments) {
+            Ok(words) => execute(words.command),
+            Err(error) if !error.use_stderr() => {
+                print!("{error}");
+                Ok(())
+            }
+            Err(error) => Err(Failure::usage(&error)),
+        },
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn execute(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create(words) => mount::create(&words),
+        Command::Mount(words) => mount::mount(&words),
+        Command::Umount(words) => mount::umount(&words),
+        Command::Info(words) => look::info(&words),
+        Command::Check(words) => look::check(&words),
+        Command::Get(words) => paths::get(&words),
+        Command::Put(words) => paths::put(&words),
+        Command::Ls(words) => paths::ls(&words),
+        Command::Rm(words) => paths::rm(&words),
+    }
+}

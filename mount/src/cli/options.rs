@@ -1,0 +1,162 @@
+//! What stands after `-o`.
+
+use crate::cli::size::parse_size;
+use crate::life::plan::{KernelFlags, LogPlace, MountOptions, SyncMode};
+use kivafs::store::Compression;
+use std::path::Path;
+use std::time::Duration;
+use tracing::Level;
+
+/// For `kivafs mount --help`.
+pub const HELP: &str = "\
+Options after -o, separated by commas:
+  ro, rw             nothing is changed; or, as usual, may be
+  allow_other        others may use the mount as its files' modes say (usual for root)
+  root_only          only who mounts may use it
+  cache=SIZE         memory for cached pages [64M]
+  inodes=NUMBER      most inodes that the kernel may hold [400000] (taken, not yet kept to)
+  commit=SECONDS     longest time from a change to its commit [5]
+  sync, dirsync      every change, or every change of names, is durable before it is answered
+  compress=lz4|none  for new data [lz4]
+  timeout=SECONDS    how long a request may wait for storage [300]
+  threads=NUMBER     threads that read requests [2]
+  log=LEVEL          error, warn, info, debug or trace [info]; to stderr with -f, else to syslog
+  log=/FILE[:LEVEL]  the log goes to the end of that file
+  dev, suid, noexec, noatime (and their opposites); nodev and nosuid are usual
+  remount            change ro, rw, dev, suid, exec of a mount that is there
+From fstab these are taken and change nothing: defaults, auto, noauto, user, users, nouser, owner,
+group, nofail, _netdev, async, relatime, strictatime, lazytime, norelatime, nodiratime, x-*, comment=*.
+A file that other machines or another mount can't change: the kernel keeps names, attributes and
+contents until it needs the memory.";
+
+const VALID: &str = "ro, rw, allow_other, root_only, cache=SIZE, inodes=NUMBER, commit=SECONDS, sync, dirsync, \
+                     compress=lz4|none, timeout=SECONDS, threads=NUMBER, log=LEVEL, log=/FILE[:LEVEL], and \
+                     mount(8)'s generic ones";
+
+/// What to do about an option that is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unknown {
+    /// An error.
+    Refuse,
+    /// mount(8)'s `-s`: ignored.
+    Ignore,
+}
+
+/// Takes options apart; of two that contradict each other the later one counts. An error names
+/// the bad word and the valid ones.
+pub fn parse_options<'a>(lists: impl IntoIterator<Item = &'a str>, unknown: Unknown) -> Result<MountOptions, String> {
+    let mut options = MountOptions::default();
+    for word in lists.into_iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty()) {
+        let known = match word.split_once('=') {
+            Some((name, value)) => take_value(&mut options, name, value)?,
+            None => take_word(&mut options, word),
+        };
+        if !known && unknown == Unknown::Refuse {
+            return Err(format!("unknown option '{word}': the valid ones are {VALID}"));
+        }
+    }
+    Ok(options)
+}
+
+fn take_word(options: &mut MountOptions, word: &str) -> bool {
+    match word {
+        "ro" => options.read_only = true,
+        "rw" => options.read_only = false,
+        "allow_other" => options.allow_other = Some(true),
+        "root_only" => options.allow_other = Some(false),
+        "sync" => options.sync = SyncMode::Everything,
+        "dirsync" if options.sync != SyncMode::Everything => options.sync = SyncMode::Names,
+        "async" => options.sync = SyncMode::OnRequest,
+        "remount" => options.remount = true,
+        "nodev" => options.kernel.nodev = true,
+        "dev" => options.kernel.nodev = false,
+        "nosuid" => options.kernel.nosuid = true,
+        "suid" => options.kernel.nosuid = false,
+        "noexec" => options.kernel.noexec = true,
+        "exec" => options.kernel.noexec = false,
+        "noatime" => options.kernel.noatime = true,
+        "atime" => options.kernel.noatime = false,
+        // mount(8): these imply the three flags.
+        "user" | "users" => options.kernel = KernelFlags { nodev: true, nosuid: true, noexec: true, ..options.kernel },
+        "owner" | "group" => options.kernel = KernelFlags { nodev: true, nosuid: true, ..options.kernel },
+        "defaults"
+        | "auto"
+        | "noauto"
+        | "nouser"
+        | "nofail"
+        | "_netdev"
+        | "dirsync"
+        | "relatime"
+        | "norelatime"
+        | "strictatime"
+        | "nostrictatime"
+        | "lazytime"
+        | "nolazytime"
+        | "diratime"
+        | "nodiratime"
+        | "mand"
+        | "nomand"
+        | "iversion"
+        | "noiversion"
+        | "silent"
+        | "loud"
+        | "default_permissions" => {}
+        word => return word.starts_with("x-") || word.starts_with("X-"),
+    }
+    true
+}
+
+fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<bool, String> {
+    let number = || value.parse::<u64>().map_err(|_| format!("option '{name}={value}': '{value}' is not a number"));
+    match name {
+        "cache" => {
+            options.cache_bytes = parse_size(value).map_err(|why| format!("option '{name}={value}': {why}"))?;
+        }
+        "inodes" => options.inodes_max = usize::try_from(number()?).unwrap_or(usize::MAX).max(1),
+        "commit" => options.commit_interval = Duration::from_secs(number()?),
+        "timeout" => options.timeout = Duration::from_secs(number()?.max(1)),
+        "threads" => match number()? {
+            threads @ 1..=64 => options.threads = threads as usize,
+            _ => return Err(format!("option 'threads={value}': 1 to 64 make sense")),
+        },
+        "compress" => {
+            options.compression = match value {
+                "lz4" => Compression::Lz4,
+                "none" => Compression::None,
+                _ => return Err(format!("option 'compress={value}': it is lz4 or none")),
+            };
+        }
+        "log" => take_log(options, value)?,
+        // Words of mount.fuse(8), and those that the list of mounts shows and mount(8) gives back to
+        // us for `remount`. They say again what is so.
+        "fsname" | "subtype" | "comment" | "helper" | "uhelper" | "user_id" | "group_id" | "max_read" => {}
+        name => return Ok(name.starts_with("x-") || name.starts_with("X-")),
+    }
+    Ok(true)
+}
+
+fn take_log(options: &mut MountOptions, value: &str) -> Result<(), String> {
+    let (file, level) = match value.rsplit_once(':') {
+        Some((file, level)) if file.contains('/') => (Some(file), level),
+        _ if value.contains('/') => (Some(value), ""),
+        _ => (None, value),
+    };
+    match level {
+        "" if file.is_some() => {}
+        "error" => options.log_level = Level::ERROR,
+        "warn" => options.log_level = Level::WARN,
+        "info" => options.log_level = Level::INFO,
+        "debug" => options.log_level = Level::DEBUG,
+        "trace" => options.log_level = Level::TRACE,
+        _ => {
+            return Err(format!(
+                "option 'log={value}': write a level (error, warn, info, debug, trace), or /FILE, or /FILE:LEVEL"
+            ));
+        }
+    }
+    if let Some(file) = file {
+        let file = std::path::absolute(Path::new(file)).map_err(|error| format!("option 'log={value}': {error}"))?;
+        options.log = LogPlace::File(file);
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! What is agreed with the kernel at the start.
+
+use fuser::{InitFlags, KernelConfig};
+
+/// What we ask for, where the kernel has it. Left out on purpose:
+///
+/// * `WRITEBACK_CACHE`: the kernel would own sizes, times and the order of changes.
+/// * `ATOMIC_O_TRUNC`: opening with O_TRUNC comes as setattr, which knows about set-user-id bits.
+/// * `DONT_MASK`: the kernel takes the umask off modes, since there are no default ACLs yet.
+/// * `POSIX_LOCKS`, `FLOCK_LOCKS`: one kernel, so its own locks do.
+/// * `AUTO_INVAL_DATA`: contents change only through this kernel.
+const WANTED: [InitFlags; 10] = [
+    InitFlags::FUSE_ASYNC_READ,
+    InitFlags::FUSE_BIG_WRITES,
+    InitFlags::FUSE_MAX_PAGES,
+    // Without it the kernel asks for security.capability before each write(2).
+    InitFlags::FUSE_HANDLE_KILLPRIV_V2,
+    InitFlags::FUSE_DO_READDIRPLUS,
+    InitFlags::FUSE_READDIRPLUS_AUTO,
+    InitFlags::FUSE_PARALLEL_DIROPS,
+    InitFlags::FUSE_ASYNC_DIO,
+    InitFlags::FUSE_CACHE_SYMLINKS,
+    // A node number without its name can't be resolved once the kernel has let go of it.
+    InitFlags::FUSE_NO_EXPORT_SUPPORT,
+];
+
+/// The largest read or write.
+pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
+
+/// Most requests that the kernel has under way on its own account (read-ahead, asynchronous I/O).
+const BACKGROUND_MAX: u16 = 64;
+
+/// Sets up `config`.
+pub fn agree(config: &mut KernelConfig) {
+    for flag in WANTED {
+        if config.add_capabilities(flag).is_err() {
+            tracing::debug!("this kernel has no {flag:?}");
+        }
+    }
+    config.set_max_write(REQUEST_BYTES_MAX).expect("below the library's limit");
+    config.set_max_background(BACKGROUND_MAX).expect("not zero");
+}

@@ -1,0 +1,94 @@
+//! FUSE requests: convert, call one method, reply once.
+//!
+//! # Contract
+//!
+//! * **No opinions.** What a request means is decided in [`crate::fs`]; here are only the kernel's
+//!   types and when an answer is sent. Nothing below knows FUSE.
+//! * **A reader thread never waits** for storage, a commit or another request (R14). It calls the
+//!   method once; if something is not in memory, the whole request goes to a worker, which fetches
+//!   and asks again. An fsync is parked with the store. The one exception is the back-pressure: a
+//!   write is taken in only when the store and the workers have room.
+//! * **The kernel is the only changer.** So names, absent names and attributes are valid for a day
+//!   and contents until the memory is needed. Whoever adds a second way to change a mounted store
+//!   (a key server, say) must invalidate what the kernel holds.
+//! * **Order.** Program order is request order is commit order: there is no writeback cache.
+//!
+//! In reading order:
+//!
+//! | file | job |
+//! |---|---|
+//! | `requests.rs` | each request: its method and its reply |
+//! | `listing.rs` | readdir and readdirplus |
+//! | `convert.rs` | the kernel's types to ours and back |
+//! | `errno.rs` | one match from errors to errno |
+//! | `kernel.rs` | what is agreed with the kernel at the start |
+//! | `core.rs` | call once, or park; durable before the answer, if that is asked for |
+//! | `workers.rs` | the threads that wait for storage |
+//! | `deferred.rs` | the thread that does what removals left to do |
+
+mod convert;
+mod core;
+mod deferred;
+mod errno;
+mod kernel;
+mod listing;
+mod requests;
+mod workers;
+
+pub use kernel::REQUEST_BYTES_MAX;
+pub use requests::Facade;
+
+use crate::facade::core::Core;
+use crate::facade::deferred::Deferred;
+use crate::fs::FileSystem;
+use fuser::Notifier;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Which changes are durable before they are answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SyncMode {
+    /// Only what asks for it (fsync, O_SYNC).
+    #[default]
+    OnRequest,
+    /// Those of names, too (`dirsync`).
+    Names,
+    /// All (`sync`).
+    Everything,
+}
+
+/// How the façade behaves.
+#[derive(Clone, Copy, Debug)]
+pub struct Manners {
+    /// Which changes are durable before they are answered.
+    pub sync: SyncMode,
+    /// How long a request may wait for storage.
+    pub timeout: Duration,
+}
+
+/// The threads behind a façade.
+pub struct Service {
+    core: Arc<Core>,
+    deferred: Deferred,
+}
+
+/// A façade for a session, and the threads behind it.
+pub fn start(fs: FileSystem, manners: Manners) -> std::io::Result<(Facade, Service)> {
+    let fs = Arc::new(fs);
+    let deferred = Deferred::start(fs.clone())?;
+    let core = Arc::new(Core::start(fs, manners, deferred.bell())?);
+    Ok((Facade::new(core.clone()), Service { core, deferred }))
+}
+
+impl Service {
+    /// Where notifications to the kernel go. To be called before the session runs.
+    pub fn notify_by(&self, notifier: Notifier) {
+        self.core.notify_by(notifier);
+    }
+
+    /// Answers what is parked, then ends the threads. To be called when the session has ended.
+    pub fn stop(self) {
+        self.deferred.stop();
+        self.core.stop();
+    }
+}

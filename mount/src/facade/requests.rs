@@ -1,0 +1,609 @@
+//! Each request: its method and its reply.
+
+use crate::facade::convert::{self, VALID, attr, caller, ino};
+use crate::facade::core::{Core, Effect};
+use crate::facade::kernel;
+use crate::facade::listing::{Buffer, Listing};
+use crate::fs::{self, Attr, FileSystem, Handle, SetAttr, WriteAt};
+use bytes::Bytes;
+use fuser::{
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
+};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+/// Most bytes that one copy_file_range is asked for: its answer is 32 bits wide.
+const COPY_BYTES_MAX: u64 = 1 << 30;
+
+/// Inode numbers are never used twice.
+const GENERATION: Generation = Generation(0);
+
+/// Files have no handles: every method takes the node's number.
+const NO_HANDLE: FileHandle = FileHandle(0);
+
+/// The façade of one session.
+pub struct Facade {
+    core: Arc<Core>,
+}
+
+fn owned(name: &OsStr) -> Box<[u8]> {
+    name.as_bytes().into()
+}
+
+fn send_empty(reply: ReplyEmpty, done: Result<(), Errno>) {
+    match done {
+        Ok(()) => reply.ok(),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn send_entry(reply: ReplyEntry, done: Result<Attr, Errno>) {
+    match done {
+        Ok(found) => reply.entry(&VALID, &attr(&found), GENERATION),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+fn send_attr(reply: ReplyAttr, done: Result<Attr, Errno>) {
+    match done {
+        Ok(found) => reply.attr(&VALID, &attr(&found)),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// `room`: what the caller has room for; 0 asks for the length.
+fn send_xattr(reply: ReplyXattr, room: u32, done: Result<impl AsRef<[u8]>, Errno>) {
+    match done {
+        Ok(value) if room == 0 => reply.size(value.as_ref().len() as u32),
+        Ok(value) if value.as_ref().len() > room as usize => reply.error(Errno::ERANGE),
+        Ok(value) => reply.data(value.as_ref()),
+        Err(errno) => reply.error(errno),
+    }
+}
+
+/// Will a change of contents take set-user-id or set-group-id bits away? The kernel believes that
+/// it changes size and times only, and would go on running the file with the bits for as long as
+/// it keeps the mode: then it must be told to forget that, before the change is answered.
+fn bits_fall(fs: &FileSystem, node: INodeNo, may_keep: bool) -> fs::Result<bool> {
+    Ok(!may_keep && u32::from(fs.getattr(ino(node))?.perm) & (libc::S_ISUID | libc::S_ISGID) != 0)
+}
+
+impl Facade {
+    pub(super) fn new(core: Arc<Core>) -> Facade {
+        Facade { core }
+    }
+
+    fn list<B: Buffer + Send + 'static>(&self, handle: FileHandle, offset: u64, buffer: B) {
+        let listing = Listing { buffer, handle: Handle(handle.0), offset, taken: false };
+        self.core.answer(
+            Effect::None,
+            0,
+            listing,
+            |fs, listing| listing.fill(fs),
+            |listing, done| listing.buffer.send(done),
+        );
+    }
+}
+
+impl Filesystem for Facade {
+    fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        kernel::agree(config);
+        Ok(())
+    }
+
+    fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.core.answer(
+            Effect::None,
+            0,
+            owned(name),
+            move |fs, name| fs.lookup(ino(parent), name),
+            |_, done| match done {
+                Err(Errno::ENOENT) => reply.entry(&VALID, &convert::absent(), GENERATION),
+                done => send_entry(reply, done),
+            },
+        );
+    }
+
+    fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
+        self.core.fs.forget(ino(node), count);
+        self.core.ring();
+    }
+
+    fn getattr(&self, _request: &Request, node: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        self.core.answer(
+            Effect::None,
+            0,
+            (),
+            move |fs, ()| fs.getattr(ino(node)),
+            move |(), done| send_attr(reply, done),
+        );
+    }
+
+    fn setattr(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _handle: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let caller = caller(request);
+        let change =
+            SetAttr { mode, uid, gid, size, atime: atime.map(convert::set_time), mtime: mtime.map(convert::set_time) };
+        self.core.answer(
+            Effect::Node,
+            0,
+            change,
+            move |fs, change| fs.setattr(caller, ino(node), change),
+            move |_, done| send_attr(reply, done),
+        );
+    }
+
+    fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
+        self.core.answer(
+            Effect::None,
+            0,
+            (),
+            move |fs, ()| fs.readlink(ino(node)),
+            move |(), done| match done {
+                Ok(target) => reply.data(&target),
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+
+    fn mknod(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        let caller = caller(request);
+        self.core.answer(
+            Effect::Names,
+            0,
+            owned(name),
+            move |fs, name| fs.mknod(caller, ino(parent), name, mode, rdev),
+            move |_, done| send_entry(reply, done),
+        );
+    }
+
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        let caller = caller(request);
+        self.core.answer(
+            Effect::Names,
+            0,
+            owned(name),
+            move |fs, name| fs.mkdir(caller, ino(parent), name, mode),
+            move |_, done| send_entry(reply, done),
+        );
+    }
+
+    fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.core.answer(
+            Effect::Names,
+            0,
+            owned(name),
+            move |fs, name| fs.unlink(ino(parent), name),
+            move |_, done| send_empty(reply, done),
+        );
+    }
+
+    fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.core.answer(
+            Effect::Names,
+            0,
+            owned(name),
+            move |fs, name| fs.rmdir(ino(parent), name),
+            move |_, done| send_empty(reply, done),
+        );
+    }
+
+    fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        let caller = caller(request);
+        self.core.answer(
+            Effect::Names,
+            0,
+            (owned(name), owned(target.as_os_str())),
+            move |fs, (name, target)| fs.symlink(caller, ino(parent), name, target),
+            move |_, done| send_entry(reply, done),
+        );
+    }
+
+    fn rename(
+        &self,
+        _request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        new_parent: INodeNo,
+        new_name: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        let mode = match convert::rename_mode(flags) {
+            Ok(mode) => mode,
+            Err(errno) => return reply.error(errno),
+        };
+        self.core.answer(
+            Effect::Names,
+            0,
+            (owned(name), owned(new_name)),
+            move |fs, (name, new_name)| fs.rename((ino(parent), name), (ino(new_parent), new_name), mode),
+            move |_, done| send_empty(reply, done),
+        );
+    }
+
+    fn link(&self, _request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.core.answer(
+            Effect::Names,
+            0,
+            owned(name),
+            move |fs, name| fs.link(ino(node), ino(parent), name),
+            move |_, done| send_entry(reply, done),
+        );
+    }
+
+    fn open(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.core.answer(
+            Effect::None,
+            0,
+            (),
+            move |fs, ()| fs.open_file(ino(node)),
+            move |(), done| match done {
+                Ok(()) => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+
+    fn create(
+        &self,
+        request: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        let caller = caller(request);
+        let if_exists = convert::if_exists(flags);
+        self.core.answer(
+            Effect::Names,
+            0,
+            owned(name),
+            move |fs, name| fs.create(caller, ino(parent), name, mode, if_exists),
+            move |_, done| match done {
+                Ok(made) => {
+                    reply.created(&VALID, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
+                }
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+
+    fn read(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.core.answer(
+            Effect::None,
+            0,
+            (),
+            move |fs, ()| fs.read(ino(node), offset, size as usize),
+            move |(), done| match done.as_deref() {
+                Ok([piece]) => reply.data(piece),
+                Ok(pieces) => reply.data(&pieces.concat()),
+                Err(errno) => reply.error(*errno),
+            },
+        );
+    }
+
+    fn write(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.core.wait_for_room();
+        let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let core = self.core.clone();
+        self.core.answer(
+            Effect::Node,
+            data.len(),
+            Bytes::copy_from_slice(data),
+            move |fs, data| {
+                let falls = bits_fall(fs, node, !kill)?;
+                Ok((fs.write(ino(node), WriteAt::Offset(offset), data, kill)?, falls))
+            },
+            move |_, done| match done {
+                Ok((length, true)) => core.forget_attributes(ino(node), move || reply.written(length as u32)),
+                Ok((length, false)) => reply.written(length as u32),
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+
+    /// ENOSYS is an answer that the kernel remembers: close(2) then succeeds without asking (what
+    /// a mapping has changed is still written first), which is what "OK" would mean each time.
+    fn flush(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _lock_owner: LockOwner,
+        reply: ReplyEmpty,
+    ) {
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn release(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.core.fs.release(ino(node));
+        reply.ok();
+        self.core.ring();
+    }
+
+    fn fsync(&self, _request: &Request, _node: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        self.core.sync_then(move |done| send_empty(reply, done));
+    }
+
+    fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        self.core.answer(
+            Effect::None,
+            0,
+            (),
+            move |fs, ()| fs.opendir(ino(node)),
+            move |(), done| match done {
+                Ok(handle) => reply.opened(FileHandle(handle.0), FopenFlags::empty()),
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+
+    fn readdir(&self, _request: &Request, _node: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.list(handle, offset, reply);
+    }
+
+    fn readdirplus(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        reply: ReplyDirectoryPlus,
+    ) {
+        self.list(handle, offset, reply);
+    }
+
+    fn releasedir(&self, _request: &Request, _node: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        self.core.fs.releasedir(Handle(handle.0));
+        reply.ok();
+    }
+
+    fn fsyncdir(&self, _request: &Request, _node: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        self.core.sync_then(move |done| send_empty(reply, done));
+    }
+
+    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
+        self.core.answer(
+            Effect::None,
+            0,
+            (),
+            |fs, ()| fs.statfs(),
+            |(), done| match done {
+                Ok(full) => reply.statfs(
+                    full.blocks,
+                    full.blocks_free,
+                    full.blocks_free,
+                    full.files,
+                    full.files_free,
+                    full.block_bytes,
+                    full.name_max,
+                    full.block_bytes,
+                ),
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+
+    fn setxattr(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        let how = match convert::set_xattr(flags) {
+            Ok(how) => how,
+            Err(errno) => return reply.error(errno),
+        };
+        self.core.answer(
+            Effect::Node,
+            value.len(),
+            (owned(name), Box::<[u8]>::from(value)),
+            move |fs, (name, value)| fs.setxattr(ino(node), name, value, how),
+            move |_, done| send_empty(reply, done),
+        );
+    }
+
+    fn getxattr(&self, _request: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.core.answer(
+            Effect::None,
+            0,
+            owned(name),
+            move |fs, name| fs.getxattr(ino(node), name),
+            move |_, done| send_xattr(reply, size, done),
+        );
+    }
+
+    fn listxattr(&self, _request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        self.core.answer(
+            Effect::None,
+            0,
+            (),
+            move |fs, ()| fs.listxattr(ino(node)),
+            move |(), done| send_xattr(reply, size, done),
+        );
+    }
+
+    fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.core.answer(
+            Effect::Node,
+            0,
+            owned(name),
+            move |fs, name| fs.removexattr(ino(node), name),
+            move |_, done| send_empty(reply, done),
+        );
+    }
+
+    fn ioctl(
+        &self,
+        _request: &Request,
+        _node: INodeNo,
+        _handle: FileHandle,
+        _flags: IoctlFlags,
+        _command: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        reply.error(Errno::ENOTTY);
+    }
+
+    fn fallocate(
+        &self,
+        request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        let caller = caller(request);
+        let core = self.core.clone();
+        let what = match convert::allocate(mode) {
+            Ok(what) => what,
+            Err(errno) => return reply.error(errno),
+        };
+        self.core.answer(
+            Effect::Node,
+            0,
+            (),
+            move |fs, ()| {
+                let falls = bits_fall(fs, node, caller.uid == 0)?;
+                fs.fallocate(caller, ino(node), offset, length, what).map(|()| falls)
+            },
+            move |(), done| match done {
+                Ok(true) => core.forget_attributes(ino(node), move || reply.ok()),
+                Ok(false) => reply.ok(),
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+
+    fn lseek(
+        &self,
+        _request: &Request,
+        node: INodeNo,
+        _handle: FileHandle,
+        offset: i64,
+        whence: i32,
+        reply: ReplyLseek,
+    ) {
+        let (what, offset) = match (convert::seek(whence), u64::try_from(offset)) {
+            (Ok(what), Ok(offset)) => (what, offset),
+            (Ok(_), Err(_)) => return reply.error(Errno::ENXIO),
+            (Err(errno), _) => return reply.error(errno),
+        };
+        self.core.answer(
+            Effect::None,
+            0,
+            (),
+            move |fs, ()| fs.lseek(ino(node), offset, what),
+            move |(), done| match done {
+                Ok(found) => reply.offset(found as i64),
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+
+    fn copy_file_range(
+        &self,
+        request: &Request,
+        from: INodeNo,
+        _from_handle: FileHandle,
+        from_offset: u64,
+        to: INodeNo,
+        _to_handle: FileHandle,
+        to_offset: u64,
+        length: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let caller = caller(request);
+        let core = self.core.clone();
+        let length = length.min(COPY_BYTES_MAX);
+        self.core.wait_for_room();
+        self.core.answer(
+            Effect::Node,
+            0,
+            (),
+            move |fs, ()| {
+                let falls = bits_fall(fs, to, caller.uid == 0)?;
+                let (from, to) = ((ino(from), from_offset), (ino(to), to_offset));
+                Ok((fs.copy_file_range(caller, from, to, length)?, falls))
+            },
+            move |(), done| match done {
+                Ok((copied, true)) => core.forget_attributes(ino(to), move || reply.written(copied as u32)),
+                Ok((copied, false)) => reply.written(copied as u32),
+                Err(errno) => reply.error(errno),
+            },
+        );
+    }
+}

@@ -1,0 +1,204 @@
+//! One change: a transaction, and what it means for the table of what the kernel holds.
+
+use crate::fs::attr::{INO_MAX, Ino};
+use crate::fs::entry::{Entry, INLINE_MAX, Ref};
+use crate::fs::error::{FsError, Result};
+use crate::fs::filesystem::FileSystem;
+use crate::fs::fs_record::FsRecord;
+use crate::fs::inode::Body;
+use crate::fs::key;
+use crate::fs::name::Name;
+use crate::fs::node::Node;
+use crate::fs::records::Records;
+use crate::fs::table::{Effect, Known, Place};
+use crate::fs::time::Time;
+use kivafs::store::Txn;
+use parking_lot::MutexGuard;
+use std::sync::atomic::Ordering;
+
+/// A change under way. Dropping it abandons it. While it lives no other change is made, so what it
+/// reads stays true until [`Change::commit`] has applied it, to the store and then to the table
+/// (F7).
+pub(crate) struct Change<'a> {
+    /// The transaction; `None` once committed.
+    txn: Option<Txn<'a>>,
+    fs: &'a FileSystem,
+    /// The time of this change.
+    pub(crate) now: Time,
+    effects: Vec<Effect>,
+    doomed: Vec<Ino>,
+    record: Option<FsRecord>,
+    due: bool,
+    _turn: MutexGuard<'a, ()>,
+}
+
+impl<'a> Change<'a> {
+    /// Waits for its turn (microseconds: nobody waits for storage meanwhile) and begins.
+    pub(crate) fn begin(fs: &'a FileSystem) -> Result<Change<'a>> {
+        let turn = fs.turn.lock();
+        let txn = Some(fs.store().begin()?);
+        let now = (fs.clock)();
+        Ok(Change { txn, fs, now, effects: Vec::new(), doomed: Vec::new(), record: None, due: false, _turn: turn })
+    }
+
+    /// The transaction, to read.
+    pub(crate) fn txn(&self) -> &Txn<'a> {
+        self.txn.as_ref().expect("only commit takes it, and consumes the change")
+    }
+
+    /// The transaction, to write.
+    pub(crate) fn txn_mut(&mut self) -> &mut Txn<'a> {
+        self.txn.as_mut().expect("only commit takes it, and consumes the change")
+    }
+
+    /// A node that the caller holds. `Stale`: it is gone.
+    pub(crate) fn node(&self, ino: Ino) -> Result<Node> {
+        let known = self.fs.table.lock().known(ino);
+        let place = match known {
+            Known::Gone(_) => return Err(FsError::Stale),
+            Known::At(place) => Some(place),
+            Known::Elsewhere => None,
+        };
+        Node::find(self.txn(), ino, place)?.ok_or(FsError::Stale)
+    }
+
+    /// A directory that the caller holds. `NotFound`: it was removed.
+    pub(crate) fn directory(&self, ino: Ino) -> Result<Node> {
+        let node = self.node(ino).map_err(|error| match error {
+            FsError::Stale => FsError::NotFound,
+            error => error,
+        })?;
+        node.must_be_directory().map(|()| node)
+    }
+
+    /// What a directory has under a name.
+    pub(crate) fn child(&self, dir: Ino, name: &Name) -> Result<Option<Node>> {
+        let place = Place::of(dir, name);
+        match self.txn().entry(place.key())? {
+            Some(entry) => Node::of_entry(self.txn(), place, entry).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Records a node where it belongs.
+    pub(crate) fn put_node(&mut self, node: &Node) {
+        match &node.place {
+            Some(place) => {
+                let entry = Entry::Pair(node.pair()).encode();
+                self.txn_mut().put(place.key(), entry);
+            }
+            None => self.txn_mut().put(&key::inode(node.ino), node.inode.encode()),
+        }
+    }
+
+    /// Gives a node a name: its pair moves there, or an entry refers to its record. The node itself
+    /// is put, too.
+    pub(crate) fn put_named(&mut self, node: &mut Node, place: Place) {
+        if node.place.is_some() {
+            node.place = Some(place);
+        } else {
+            let entry = Entry::Ref(Ref { ino: node.ino, kind: node.inode.kind });
+            self.txn_mut().put(place.key(), entry.encode());
+        }
+        self.put_node(node);
+    }
+
+    /// Removes a name.
+    pub(crate) fn delete_name(&mut self, place: &Place) {
+        self.txn_mut().delete(place.key());
+    }
+
+    /// Makes a pair a node with its own record, which is still to be put. With `named` its entry
+    /// stays, as a reference.
+    pub(crate) fn promote(&mut self, node: &mut Node, named: bool) {
+        let Some(place) = node.place.take() else { return };
+        if named {
+            let entry = Entry::Ref(Ref { ino: node.ino, kind: node.inode.kind });
+            self.txn_mut().put(place.key(), entry.encode());
+        }
+        self.effects.push(Effect::Promoted(node.ino));
+    }
+
+    /// Whether a new node of this form can be a pair.
+    pub(crate) fn fits_pair(body: &Body) -> bool {
+        matches!(body, Body::Inline(content) if content.len() <= INLINE_MAX)
+    }
+
+    /// Notes what the table is to take in once this is committed.
+    pub(crate) fn then(&mut self, effect: Effect) {
+        self.effects.push(effect);
+    }
+
+    /// This change removes something: it may use the space that is kept back for that.
+    pub(crate) fn shrinks(&mut self) {
+        self.txn_mut().may_use_reserve();
+    }
+
+    /// Once this is committed there is work for `deferred_step`.
+    pub(crate) fn due(&mut self) {
+        self.due = true;
+    }
+
+    /// The caller is told of the node.
+    pub(crate) fn look(&mut self, node: &Node) {
+        self.effects.push(Effect::Looked(node.ino, node.place.clone()));
+    }
+
+    /// Whether the node is open. If not, it is not opened before this change is over.
+    pub(crate) fn is_open(&mut self, ino: Ino) -> bool {
+        let open = self.fs.table.lock().doom_unless_open(ino);
+        if !open {
+            self.doomed.push(ino);
+        }
+        open
+    }
+
+    /// A number that no node ever had (F1); the node is counted (F4).
+    pub(crate) fn new_ino(&mut self) -> Result<Ino> {
+        let record = self.fs_record()?;
+        let ino = record.next_ino;
+        if ino.0 == INO_MAX {
+            return Err(FsError::NoSpace);
+        }
+        record.next_ino = Ino(ino.0 + 1);
+        record.nodes = record.nodes.checked_add(1).ok_or_else(|| FsError::damaged("number of nodes: too great"))?;
+        Ok(ino)
+    }
+
+    /// A node is gone for good.
+    pub(crate) fn uncount(&mut self) -> Result<()> {
+        let record = self.fs_record()?;
+        record.nodes = record.nodes.checked_sub(1).ok_or_else(|| FsError::damaged("number of nodes: too small"))?;
+        Ok(())
+    }
+
+    fn fs_record(&mut self) -> Result<&mut FsRecord> {
+        if self.record.is_none() {
+            self.record = self.txn().fs_record()?;
+        }
+        self.record.as_mut().ok_or_else(|| FsError::damaged("record of the file system: missing"))
+    }
+
+    /// Applies everything, first to the store, then to the table, before anyone else has a turn.
+    pub(crate) fn commit(mut self) -> Result<()> {
+        let mut txn = self.txn.take().expect("only commit takes it, and consumes the change");
+        if let Some(record) = self.record {
+            txn.put(key::FS, record.encode());
+        }
+        txn.commit()?;
+        self.fs.table.lock().apply(std::mem::take(&mut self.effects));
+        if self.due {
+            self.fs.deferred_due.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Change<'_> {
+    fn drop(&mut self) {
+        if !self.doomed.is_empty() {
+            let mut table = self.fs.table.lock();
+            self.doomed.iter().for_each(|ino| table.spare(*ino));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! The record of the file system as a whole. Pure.
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 1 | version (1) |
+//! | 1 | 6 | the next inode number to give out |
+//! | 7 | 8 | number of nodes, the root and what is removed but open included |
+//! | 15 | 2 | permission bits of files made by clients of the key interface |
+//! | 17 | 4 | their owner |
+//! | 21 | 4 | their group |
+//!
+//! It is put with every creation and removal: 26 bytes that a batch has once, whatever it creates.
+
+use crate::fs::attr::{INO_MAX, Ino};
+use crate::fs::fields::{Fields, push};
+
+const VERSION: u8 = 1;
+const RECORD_BYTES: usize = 1 + 6 + 8 + 2 + 4 + 4;
+
+/// Counts and defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FsRecord {
+    pub(crate) next_ino: Ino,
+    pub(crate) nodes: u64,
+    pub(crate) key_perm: u16,
+    pub(crate) key_uid: u32,
+    pub(crate) key_gid: u32,
+}
+
+impl FsRecord {
+    /// The record's bytes.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(RECORD_BYTES);
+        out.push(VERSION);
+        push::<6>(&mut out, self.next_ino.0);
+        push::<8>(&mut out, self.nodes);
+        push::<2>(&mut out, self.key_perm.into());
+        push::<4>(&mut out, self.key_uid.into());
+        push::<4>(&mut out, self.key_gid.into());
+        assert_eq!(out.len(), RECORD_BYTES);
+        out
+    }
+
+    /// Reads a record. `None`: these bytes are none.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<FsRecord> {
+        let mut fields = Fields(bytes);
+        fields.u8().filter(|version| *version == VERSION)?;
+        let record = FsRecord {
+            next_ino: Ino(fields.number::<6>().filter(|number| (2..=INO_MAX).contains(number))?),
+            nodes: fields.number::<8>()?,
+            key_perm: fields.u16().filter(|perm| *perm <= 0o7777)?,
+            key_uid: fields.u32()?,
+            key_gid: fields.u32()?,
+        };
+        fields.end().map(|()| record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn golden_bytes() {
+        let record = FsRecord { next_ino: Ino(0x0102), nodes: 3, key_perm: 0o644, key_uid: 4, key_gid: 5 };
+        let golden = [1, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0x01, 0xa4, 0, 0, 0, 4, 0, 0, 0, 5];
+        assert_eq!(record.encode(), golden);
+        assert_eq!(FsRecord::decode(&golden), Some(record));
+        assert_eq!(FsRecord::decode(&golden[..24]), None);
+        assert_eq!(FsRecord::decode(&[&golden[..], &[0]].concat()), None);
+        assert_eq!(FsRecord::decode(&[2; 25]), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! Is DIR a place to mount at?
+
+use crate::life::plan::Plan;
+use crate::life::{LifeError, detach, mountinfo};
+use std::path::Path;
+
+/// Looks at the plan's DIR. Changes nothing but this: a dead mount of ours there is detached, which
+/// `tell` is told.
+pub fn prepare(plan: &Plan, tell: &mut dyn FnMut(String)) -> Result<(), LifeError> {
+    let dir = plan.dir.as_path();
+    let meta = match std::fs::metadata(dir) {
+        Err(error) if mountinfo::is_dead(&error) => {
+            detach_dead(dir, tell)?;
+            std::fs::metadata(dir)
+        }
+        looked => looked,
+    };
+    let meta = meta.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => LifeError::NoMountPoint(dir.into()),
+        std::io::ErrorKind::NotADirectory => LifeError::MountPointNotDirectory(dir.into()),
+        _ => LifeError::system(dir.display().to_string(), error),
+    })?;
+    if !meta.is_dir() {
+        return Err(LifeError::MountPointNotDirectory(dir.into()));
+    }
+    if plan.store.starts_with(dir) {
+        return Err(LifeError::StoreInside { store: plan.store.clone(), dir: dir.into() });
+    }
+    Ok(())
+}
+
+/// What lies in DIR and will be hidden is worth a word.
+pub fn warn_if_not_empty(dir: &Path, tell: &mut dyn FnMut(String)) {
+    if std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_some()) {
+        tell(format!("{}: not empty: what is there is hidden while the store is mounted", dir.display()));
+    }
+}
+
+fn detach_dead(dir: &Path, tell: &mut dyn FnMut(String)) -> Result<(), LifeError> {
+    // Dead mounts may lie on each other: each mount over a dead one that was forced adds one.
+    while let Some(mount) = mountinfo::top_at(dir)?
+        && std::fs::metadata(dir).is_err_and(|error| mountinfo::is_dead(&error))
+    {
+        if !mount.is_ours() {
+            return Err(LifeError::ForeignDeadMount { dir: dir.into(), fs_type: mount.fs_type });
+        }
+        detach::lazily(dir)?;
+        tell(format!(
+            "{}: detached a dead mount of {} (its server was gone)",
+            dir.display(),
+            mount.source.to_string_lossy()
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,180 @@
+//! The command line: its words, each error's one line, and exit codes.
+
+mod place;
+
+use kivafs::store::Compression;
+use kivafs_mount::cli::options::{Unknown, parse_options};
+use kivafs_mount::life::plan::{LogPlace, SyncMode};
+use place::{Place, Said, kivafs, kivafs_as};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+fn options(text: &str) -> kivafs_mount::life::plan::MountOptions {
+    parse_options([text], Unknown::Refuse).unwrap()
+}
+
+#[test]
+fn options_are_taken() {
+    let taken = options("ro,allow_other,cache=1G,inodes=1000,commit=30,dirsync,compress=none,timeout=7,threads=4");
+    assert!(taken.read_only);
+    assert_eq!(taken.allow_other, Some(true));
+    assert_eq!(taken.cache_bytes, 1 << 30);
+    assert_eq!(taken.inodes_max, 1000);
+    assert_eq!(taken.commit_interval, Duration::from_secs(30));
+    assert_eq!(taken.sync, SyncMode::Names);
+    assert_eq!(taken.compression, Compression::None);
+    assert_eq!((taken.timeout, taken.threads), (Duration::from_secs(7), 4));
+}
+
+#[test]
+fn of_two_that_contradict_the_later_counts() {
+    assert!(!options("ro,rw").read_only);
+    assert!(options("rw,ro").read_only);
+    assert_eq!(options("sync,dirsync").sync, SyncMode::Everything, "sync includes dirsync");
+    assert_eq!(options("sync,async").sync, SyncMode::OnRequest);
+    assert!(!options("user,dev").kernel.nodev);
+    assert!(options("user,dev").kernel.noexec);
+}
+
+#[test]
+fn what_fstab_may_say_changes_nothing() {
+    let usual = options("");
+    assert_eq!(options("rw,defaults,noauto,nofail,_netdev,nouser,x-systemd.automount,x-a=b,comment=c,,"), usual);
+}
+
+#[test]
+fn log_is_a_level_or_a_file() {
+    assert_eq!((options("log=debug").log, options("log=debug").log_level), (LogPlace::Usual, tracing::Level::DEBUG));
+    let taken = options("log=/var/log/kivafs:warn");
+    assert_eq!((taken.log, taken.log_level), (LogPlace::File("/var/log/kivafs".into()), tracing::Level::WARN));
+    assert_eq!(options("log=/a/b").log, LogPlace::File("/a/b".into()));
+    let LogPlace::File(relative) = options("log=./b").log else { panic!() };
+    assert!(relative.is_absolute());
+}
+
+#[test]
+fn a_bad_option_is_named_with_the_valid_ones() {
+    for bad in
+        ["bogus", "bogus=1", "cache=lots", "threads=0", "threads=65", "compress=zip", "log=loud", "commit=", "ro=1"]
+    {
+        let said = parse_options(["rw", bad], Unknown::Refuse).unwrap_err();
+        assert!(said.contains(bad) && !said.contains('\n'), "{said}");
+    }
+    let said = parse_options(["bogus"], Unknown::Refuse).unwrap_err();
+    assert!(["ro", "cache=SIZE", "log=LEVEL"].iter().all(|valid| said.contains(valid)), "{said}");
+    assert!(parse_options(["bogus"], Unknown::Ignore).is_ok());
+    assert!(parse_options(["cache=lots"], Unknown::Ignore).is_err(), "known, and wrong");
+}
+
+#[test]
+fn a_wrong_command_line_is_exit_code_2_and_one_line() {
+    kivafs(["mont"]).fails(2, &["mont", "kivafs help"]);
+    kivafs(["mount", "/store"]).fails(2, &["<DIR>"]);
+    kivafs(["create", "/store", "--size", "much"]).fails(2, &["much", "K, M, G"]);
+    kivafs(["mount", "/store", "/dir", "-o", "rw,bogus"]).fails(2, &["'bogus'", "cache=SIZE"]);
+    kivafs(["mount", "/store", "/dir", "--takeover"]).fails(2, &["--takeover", "local"]);
+    kivafs_as("mount.kivafs", ["/store"]).fails(2, &["usage", "STORE DIR"]);
+    kivafs_as("mount.kivafs", ["/store", "/dir", "-o", "bogus"]).fails(2, &["'bogus'"]);
+    kivafs_as("/sbin/umount.fuse.kivafs", ["-q", "/dir"]).fails(2, &["-q"]);
+}
+
+#[test]
+fn help_and_version_are_for_stdout() {
+    for words in [vec!["--help"], vec!["help", "mount"], vec!["--version"], vec!["mount", "--help"]] {
+        assert!(kivafs(&words).silently().text().contains("kivafs"));
+    }
+    assert!(kivafs(["mount", "--help"]).text().contains("log=/FILE[:LEVEL]"));
+}
+
+#[test]
+fn stores_in_s3_are_not_in_this_version() {
+    for words in [
+        &["create", "s3://bucket/prefix"][..],
+        &["info", "s3://bucket/prefix"],
+        &["mount", "s3://bucket/prefix", "/"],
+        &["get", "s3://bucket/prefix", "path"],
+    ] {
+        kivafs(words).fails(1, &["s3://bucket/prefix", "this version", "local file"]);
+    }
+}
+
+#[test]
+fn a_missing_mount_point_is_told_with_its_cure() {
+    let place = Place::new();
+    std::fs::remove_dir(&place.dir).unwrap();
+    place.mount(&[]).fails(1, &["no such directory", "mkdir -p", place.dir.to_str().unwrap()]);
+}
+
+#[test]
+fn a_mount_point_is_a_directory() {
+    let place = Place::new();
+    std::fs::remove_dir(&place.dir).unwrap();
+    std::fs::write(&place.dir, "").unwrap();
+    place.mount(&[]).fails(1, &["not a directory", place.dir.to_str().unwrap()]);
+    let below = place.dir.join("below");
+    kivafs(["mount".as_ref(), place.store.as_os_str(), below.as_os_str()]).fails(1, &["not a directory"]);
+}
+
+#[test]
+fn a_mount_never_hides_its_own_store() {
+    let place = Place::new();
+    let root = place.root();
+    kivafs(["mount".as_ref(), place.store.as_os_str(), root.as_os_str()]).fails(1, &["lies inside", "hide"]);
+    // By way of a link, too.
+    let link = root.join("link");
+    std::os::unix::fs::symlink(root, &link).unwrap();
+    kivafs(["mount".as_ref(), link.join("store").as_os_str(), link.as_os_str()]).fails(1, &["lies inside"]);
+    assert!(place.mounted().is_none());
+}
+
+#[test]
+fn umount_of_what_is_not_mounted() {
+    let place = Place::new();
+    place.umount(&[]).fails(1, &["no kivafs mount", place.dir.to_str().unwrap()]);
+    place.umount(&["--force"]).fails(1, &["no kivafs mount"]);
+    kivafs(["umount", "/proc"]).fails(1, &["no kivafs mount", "/proc"]);
+    kivafs(["umount", "/no/such/place"]).fails(1, &["no kivafs mount"]);
+}
+
+#[test]
+fn fake_mounts_nothing() {
+    let place = Place::new();
+    let words = [place.store.to_str().unwrap(), place.dir.to_str().unwrap(), "-f", "-n", "-o", "defaults"];
+    kivafs_as("mount.kivafs", words).silently();
+    assert!(place.mounted().is_none());
+    assert!(Path::new(&place.store).exists());
+}
+
+#[test]
+fn a_kernel_without_fuse_is_told_with_its_cure() {
+    let place = Place::new();
+    // In a mount namespace of its own, /dev has only null.
+    let script = "mkdir $3 && mount -t tmpfs none $3 && touch $3/null && mount --bind /dev/null $3/null && \\
+                  mount --move $3 /dev && exec \"$0\" mount \"$1\" \"$2\"";
+    let said = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "sh", "-c", script, env!("CARGO_BIN_EXE_kivafs")])
+        .args([&place.store, &place.dir, &place.root().join("dev")])
+        .output()
+        .unwrap();
+    Said(said).fails(1, &["/dev/fuse", "modprobe fuse"]);
+    assert!(place.store.exists());
+}
+
+#[test]
+fn an_ordinary_user_without_the_helper_is_told_with_its_cure() {
+    let place = Place::new();
+    let program = place.root().join("kivafs");
+    // By another process: one that a test of this program is just starting would keep a file that
+    // was open for writing here, and what is open for writing can't be executed.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_kivafs")).arg(&program).status().unwrap().success());
+    for path in [place.root(), &place.store, &place.dir, &program] {
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o777)).unwrap();
+    }
+    let mut command = Command::new(&program);
+    command.arg("mount").args([&place.store, &place.dir]).uid(65534).gid(65534);
+    Said(command.env("PATH", "/nowhere").output().unwrap()).fails(1, &["fusermount3", "fuse3", "root"]);
+    assert_eq!(place.mounted(), None);
+}

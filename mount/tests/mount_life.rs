@@ -1,0 +1,317 @@
+//! Real mounts, from their beginning to their end. Needs root and /dev/fuse; fails without.
+
+mod place;
+
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use place::{Place, kivafs_as, until};
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::os::fd::AsRawFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+#[test]
+fn mount_is_usable_when_the_command_returns_and_gone_when_umount_does() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    assert_eq!(place.mounted().unwrap().fs_type, "fuse.kivafs");
+    std::fs::write(place.dir.join("file"), "content").unwrap();
+    assert_eq!(std::fs::read(place.dir.join("file")).unwrap(), b"content");
+    place.umounts();
+    assert_eq!(place.mounted(), None);
+    until("the server is gone", || place.servers().is_empty());
+}
+
+#[test]
+fn a_server_keeps_nothing_of_its_caller() {
+    let place = Place::new();
+    let (mut reader, writer) = std::io::pipe().unwrap();
+    nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
+    // stderr is inherited by the server until it is ready.
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kivafs"));
+    let command = command.arg("mount").args([&place.store, &place.dir]).stderr(writer.try_clone().unwrap());
+    assert!(command.status().unwrap().success());
+    // The builder holds its copy for as long as it lives.
+    *command = std::process::Command::new("true");
+    drop(writer);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(text, "", "and the pipe is closed, though the mount lasts");
+    let server = place.server().unwrap();
+    assert_eq!(std::fs::read_link(format!("/proc/{server}/cwd")).unwrap(), std::path::Path::new("/"));
+    assert_eq!(std::fs::read_to_string(format!("/proc/{server}/comm")).unwrap(), "kivafs\n");
+}
+
+#[test]
+fn flags_are_those_asked_for() {
+    let place = Place::new();
+    place.mount(&["-o", "ro,noexec,dev"]).silently();
+    let line = place.mounted().unwrap().line;
+    assert!(line.contains(" ro,nosuid,noexec") && !line.contains("nodev"), "{line}");
+    assert!(line.contains("default_permissions,allow_other"), "{line}");
+    assert!(line.contains(place.store.to_str().unwrap()), "{line}");
+    let refused = std::fs::write(place.dir.join("file"), "x").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(nix::libc::EROFS));
+    place.umounts();
+    place.mount(&["-o", "root_only"]).silently();
+    assert!(!place.mounted().unwrap().line.contains("allow_other"));
+}
+
+#[test]
+fn the_helper_names_mount_remount_and_umount() {
+    let place = Place::new();
+    let (store, dir) = (place.store.to_str().unwrap(), place.dir.to_str().unwrap());
+    kivafs_as("mount.kivafs", [store, dir, "-s", "-o", "rw,bogus,nofail,x-a"]).silently();
+    assert!(place.mounted().unwrap().line.contains(" rw,"));
+    // As mount(8) does: with all that the list of mounts shows.
+    let shown =
+        "remount,ro,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576";
+    kivafs_as("mount.fuse.kivafs", [store, dir, "-o", shown]).silently();
+    assert!(place.mounted().unwrap().line.contains(" ro,"));
+    kivafs_as("umount.kivafs", [dir]).silently();
+    assert_eq!(place.mounted(), None);
+}
+
+#[test]
+fn umount_takes_the_store_for_its_mount() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    place::kivafs(["umount".as_ref(), place.store.as_os_str()]).silently();
+    assert_eq!(place.mounted(), None);
+}
+
+#[test]
+fn a_mount_point_that_is_not_empty_is_a_warning() {
+    let place = Place::new();
+    std::fs::write(place.dir.join("below"), "").unwrap();
+    let said = place.mount(&[]);
+    assert_eq!(said.code(), 0);
+    assert!(said.errors().contains("not empty") && said.errors().lines().count() == 1, "{}", said.errors());
+    assert!(place.mounted().is_some());
+}
+
+#[test]
+fn umount_of_a_busy_mount_is_refused_and_changes_nothing() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let mut file = File::create(place.dir.join("open")).unwrap();
+    place.umount(&[]).fails(1, &["busy", "--force"]);
+    file.write_all(b"still here").unwrap();
+    drop(file);
+    place.umounts();
+}
+
+#[test]
+fn a_forced_umount_ends_what_is_open() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let mut file = File::create(place.dir.join("open")).unwrap();
+    place.umount(&["--force"]).silently();
+    assert_eq!(place.mounted(), None);
+    assert!(file.write_all(b"too late").is_err());
+    until("the server is gone", || place.servers().is_empty());
+}
+
+#[test]
+fn foreground_stays_until_unmounted() {
+    let place = Place::new();
+    let server = place.mount_in_foreground(&[]);
+    std::fs::write(place.dir.join("file"), "content").unwrap();
+    place.umounts();
+    let said = server.end();
+    assert_eq!(said.code(), 0);
+    assert!(said.errors().contains("mounted at") && said.errors().contains("durable"), "{}", said.errors());
+}
+
+#[test]
+fn signals_end_a_mount_in_order() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let place = Place::new();
+        let server = place.mount_in_foreground(&[]);
+        server.signal(signal);
+        assert_eq!(server.end().code(), 0);
+        assert_eq!(place.mounted(), None);
+    }
+}
+
+#[test]
+fn after_a_signal_open_files_are_served_for_a_while() {
+    let place = Place::new();
+    let server = place.mount_in_foreground(&[]);
+    let mut file =
+        File::options().create(true).truncate(true).read(true).write(true).open(place.dir.join("f")).unwrap();
+    server.signal(Signal::SIGTERM);
+    until("the mount is detached", || place.mounted().is_none());
+    file.write_all(b"late, but in time").unwrap();
+    file.sync_all().unwrap();
+    file.rewind().unwrap();
+    let mut read = String::new();
+    file.read_to_string(&mut read).unwrap();
+    assert_eq!(read, "late, but in time");
+    drop(file);
+    assert_eq!(server.end().code(), 0);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_open_files() {
+    let place = Place::new();
+    let server = place.mount_in_foreground(&[]);
+    let mut file = File::create(place.dir.join("f")).unwrap();
+    server.signal(Signal::SIGTERM);
+    until("the mount is detached", || place.mounted().is_none());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.end().code(), 0);
+    assert!(file.write_all(b"too late").is_err());
+}
+
+#[test]
+fn a_dead_mount_is_detached_and_that_is_said() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    kill(place.server().unwrap(), Signal::SIGKILL).unwrap();
+    until("the mount is dead", || std::fs::metadata(&place.dir).is_err());
+    place.umount(&[]).fails(1, &["was dead", "detached", "lost"]);
+    assert_eq!(place.mounted(), None);
+}
+
+#[test]
+fn mounting_over_a_dead_mount_detaches_it_and_says_so() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let dead = place.mounted().unwrap();
+    kill(place.server().unwrap(), Signal::SIGKILL).unwrap();
+    until("the mount is dead", || std::fs::metadata(&place.dir).is_err());
+    let said = place.mount(&[]);
+    assert_eq!(said.code(), 0, "{}", said.errors());
+    assert!(said.errors().contains("detached a dead mount"), "{}", said.errors());
+    assert!(std::fs::metadata(&place.dir).is_ok());
+    place.umounts();
+    assert_eq!(place.mounted(), None, "{dead:?} does not come to light again");
+}
+
+#[test]
+fn a_server_that_dies_while_it_drains_is_no_success() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let pid = place.server().unwrap();
+    // Stopped, it can't end its drain.
+    kill(pid, Signal::SIGSTOP).unwrap();
+    let mut umount = std::process::Command::new(env!("CARGO_BIN_EXE_kivafs"))
+        .args(["umount".as_ref(), place.dir.as_os_str()])
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    until("it is unmounted", || place.mounted().is_none());
+    assert!(umount.try_wait().unwrap().is_none(), "it waits for the verdict");
+    kill(pid, Signal::SIGKILL).unwrap();
+    let said = place::Said(umount.wait_with_output().unwrap());
+    said.fails(1, &["not known", "died"]);
+}
+
+/// The moment that loses mounts: the old server ends while the new mount already stands.
+#[test]
+fn umount_then_mount_never_loses_the_new_mount_under_load() {
+    const ROUNDS: usize = 20;
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let (ending, done) = (AtomicBool::new(false), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for number in 0..2 {
+            let (place, ending, done) = (&place, &ending, &done);
+            scope.spawn(move || {
+                let path = place.dir.join(format!("load-{number}"));
+                while !ending.load(Ordering::Relaxed) {
+                    // A moment with nothing open, so that umount gets its chance.
+                    std::thread::sleep(std::time::Duration::from_micros(500));
+                    // Between two mounts this fills the directory below: it is removed at once.
+                    if std::fs::write(&path, [7; 10_000]).and_then(|()| std::fs::remove_file(&path)).is_ok() {
+                        done.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        let result = std::panic::catch_unwind(|| {
+            for round in 0..ROUNDS {
+                let before = place.mounted().unwrap();
+                let old = place.server().unwrap();
+                let worked = done.load(Ordering::Relaxed);
+                until("the load works", || done.load(Ordering::Relaxed) > worked + 10);
+                until("nothing is open for a moment", || umount2(&place.dir, MntFlags::empty()).is_ok());
+                let said = place.mount(&[]);
+                assert_eq!(said.code(), 0, "round {round}: {}", said.errors());
+                until("the old server is gone", || !place.servers().contains(&old));
+                let now = place.mounted().unwrap_or_else(|| panic!("round {round}: the new mount is lost"));
+                assert_eq!(now.fs_type, before.fs_type, "round {round}");
+                assert!(std::fs::metadata(&place.dir).is_ok(), "round {round}: the new mount is dead");
+            }
+        });
+        ending.store(true, Ordering::Relaxed);
+        if let Err(panic) = result {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    place.umounts();
+}
+
+#[test]
+fn what_a_program_opens_directly_works() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let path = place.dir.join("direct");
+    std::fs::write(&path, vec![9u8; 8192]).unwrap();
+    let flags = nix::libc::O_DIRECT;
+    let file = std::os::unix::fs::OpenOptionsExt::custom_flags(File::options().read(true), flags).open(&path).unwrap();
+    let layout = std::alloc::Layout::from_size_align(4096, 4096).unwrap();
+    // SAFETY: the layout is not empty; the block is freed with the same layout below.
+    let block = unsafe { std::alloc::alloc_zeroed(layout) };
+    // SAFETY: the block has 4096 bytes, which nobody else uses.
+    let read = unsafe { nix::libc::pread(file.as_raw_fd(), block.cast(), 4096, 4096) };
+    // SAFETY: the kernel has written to all 4096 bytes, or the assertion fails first.
+    assert!(read == 4096 && unsafe { std::slice::from_raw_parts(block, 4096) } == [9; 4096]);
+    // SAFETY: made above with this layout, not used any more.
+    unsafe { std::alloc::dealloc(block, layout) };
+}
+
+/// stat(1) that wants the mode alone is answered from what the kernel keeps.
+#[test]
+fn a_write_takes_set_user_id_away_also_in_the_kernel() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let path = place.dir.join("program");
+    for round in 0..20 {
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o6777)).unwrap();
+        let mode = |user: u32, script: &str| {
+            let mut command = std::process::Command::new("sh");
+            command.args(["-c", script]).arg(&path);
+            let said = place::Said(std::os::unix::process::CommandExt::uid(&mut command, user).output().unwrap());
+            said.silently().text().trim().to_string()
+        };
+        assert_eq!(mode(0, "echo >> $0; stat -c %a $0"), "6777", "root may keep it, round {round}");
+        std::fs::set_permissions(place.root(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        assert_eq!(mode(65534, "echo >> $0; stat -c %a $0"), "777", "round {round}");
+    }
+}
+
+#[test]
+fn sync_mounts_work() {
+    for word in ["sync", "dirsync"] {
+        let place = Place::new();
+        place.mount(&["-o", word]).silently();
+        let (a, b) = (place.dir.join("a"), place.dir.join("b"));
+        std::fs::write(&a, "content").unwrap();
+        std::fs::rename(&a, &b).unwrap();
+        assert_eq!(std::fs::read(&b).unwrap(), b"content");
+        std::fs::remove_file(&b).unwrap();
+        place.umounts();
+    }
+}
+
+#[test]
+fn the_log_goes_where_it_is_told_to() {
+    let place = Place::new();
+    let log = place.root().join("log");
+    place.mount(&["-o", &format!("log={}:info", log.display())]).silently();
+    place.umounts();
+    until("the end is in the log", || std::fs::read_to_string(&log).unwrap().contains("everything is durable"));
+}

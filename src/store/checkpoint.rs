@@ -1,0 +1,249 @@
+//! Checkpoints: the tree as of a commit, stored in the background, so that recovery reads a short
+//! tail only and dead segments come free.
+//!
+//! On the checkpoint thread, one at a time:
+//!
+//! 1. place what is settled (bytes that so far only commits hold);
+//! 2. a commit N that freezes the tree and the segment table (`Errand::Freeze`);
+//! 3. write the frozen tree's changed pages, then tell the tree where they are now;
+//! 4. write the table's changed chunks and their list;
+//! 5. a commit C that names the roots (`Errand::Complete`). From then on recovery starts behind N.
+//! 6. free the segments that the checkpoint does not refer to, once no reader has an older state.
+//!
+//! A crash before C leaves garbage in data segments and recovery as before. A failure on the way
+//! leaves everything changed as it was: the next checkpoint writes it.
+//!
+//! K1 A segment is freed only if it was full (or of an earlier mount) when the tree was frozen,
+//! and neither the frozen tree nor the stored table lies in it (R2): nothing can come to refer to
+//! it later, since new data goes to open segments and copies of extents refer to live ones.
+
+use super::commit::Errand;
+use super::table::{self, Deltas, StoredChunk, Table};
+use super::writer::{Phase, Writer};
+use super::{Core, StoreError};
+use crate::log::{Birth, Checkpoint, Need, Pointer, RootKind, SegmentNo, Sequence, Stream};
+use crate::tree::{Frozen, Ledger, PageSink};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::mpsc::{Sender, channel};
+
+/// Asks a commit to freeze the tree.
+pub struct FreezeRequest {
+    answer: Sender<FrozenState>,
+}
+
+/// Everything up to a commit.
+struct FrozenState {
+    as_of: Sequence,
+    tree: Frozen,
+    table: Table,
+    changed_chunks: BTreeSet<u64>,
+    /// Segments that were still being filled.
+    open: Vec<SegmentNo>,
+}
+
+/// What the newest durable checkpoint stored of the segment table.
+#[derive(Default)]
+pub struct StoredTable {
+    pub chunks: BTreeMap<u64, StoredChunk>,
+    pub list: Option<Pointer>,
+}
+
+impl StoredTable {
+    fn lies_in(&self, number: SegmentNo) -> bool {
+        self.list.is_some_and(|list| list.segment == number)
+            || self.chunks.values().any(|chunk| chunk.pointer.segment == number)
+    }
+}
+
+impl FreezeRequest {
+    /// Under the writer lock, with nothing raw.
+    pub fn freeze(self, as_of: Sequence, writer: &mut Writer, open: Vec<SegmentNo>) {
+        let changed_chunks = writer.table.take_changed();
+        let (tree, table) = (writer.tree.freeze(), writer.table.clone());
+        let state = FrozenState { as_of, tree, table, changed_chunks, open };
+        // The checkpoint thread waits for it; if the store ends meanwhile, nobody needs it.
+        if let Err(unwanted) = self.answer.send(state) {
+            writer.table.put_back_changed(unwanted.0.changed_chunks);
+        }
+    }
+}
+
+/// Appends a checkpoint's pages.
+struct Sink<'a>(&'a Core);
+
+impl PageSink for Sink<'_> {
+    type Error = StoreError;
+
+    fn write(&mut self, _level: u8, first_key: &[u8], payload: &[u8]) -> Result<Pointer, StoreError> {
+        Ok(self.0.log.append(Stream::Pages, payload, first_key)?)
+    }
+}
+
+impl Core {
+    /// Whether it is time for a checkpoint.
+    pub(super) fn checkpoint_is_due(&self, writer: &Writer) -> bool {
+        let (tail, dirty) = (self.log.ring_used(), writer.tree.dirty_bytes());
+        // A longer tail saves writing the same pages again and again; half of what a checkpoint
+        // writes is worth keeping as redo.
+        tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max) || dirty >= self.limits.dirty_max
+    }
+
+    /// Tells the checkpoint thread, unless it knows.
+    pub(super) fn want_checkpoint(&self, writer: &mut Writer) {
+        if writer.phase == Phase::Idle {
+            writer.phase = Phase::Wanted;
+            self.signals.want_checkpoint();
+        }
+    }
+
+    /// Makes a checkpoint. On the checkpoint thread.
+    pub(super) fn run_checkpoint(self: &Arc<Self>, stored: &mut StoredTable) -> Result<(), StoreError> {
+        {
+            let mut writer = self.writer.lock();
+            writer.phase = Phase::Running;
+            writer.starved = false;
+        }
+        let result = self.write_checkpoint(stored);
+        self.writer.lock().phase = Phase::Idle;
+        result
+    }
+
+    fn write_checkpoint(self: &Arc<Self>, stored: &mut StoredTable) -> Result<(), StoreError> {
+        // Before any of the log's room is used up: without space the checkpoint would be given up
+        // half way, and the next, too.
+        let owed = self.writer.lock().owed_bytes();
+        self.log.ensure_capacity(owed, Need::Reserve)?;
+        self.place_settled()?;
+        let (answer, answered) = channel();
+        self.commit_and_wait(Errand::Freeze(FreezeRequest { answer }))?;
+        let frozen = answered.recv().map_err(|_| StoreError::NoSpace)?;
+        let changed = frozen.changed_chunks.clone();
+        self.store_frozen(frozen, stored).inspect_err(|_| self.writer.lock().table.put_back_changed(changed))
+    }
+
+    /// The first commit of an epoch, together with a checkpoint of what recovery found, if it
+    /// found a long log: opening must not use up the room that a checkpoint needs, however often
+    /// the store is opened and dies again.
+    pub(super) fn claim(self: &Arc<Self>, as_of: Sequence, stored: &mut StoredTable) -> Result<(), StoreError> {
+        let owed = self.writer.lock().owed_bytes();
+        let is_due = self.log.ring_used() >= self.limits.tail_max;
+        if !is_due || self.log.ensure_capacity(owed, Need::Reserve).is_err() || self.place_settled().is_err() {
+            return self.commit_and_wait(Errand::Claim);
+        }
+        let (answer, answered) = channel();
+        {
+            let _placing = self.placing.lock();
+            let mut writer = self.lock_with_nothing_raw();
+            assert!(!writer.has_raw(), "nothing comes in before the store is open");
+            // What was placed just now comes again as redo of the first commit: putting the same
+            // extent twice is the same as once.
+            FreezeRequest { answer }.freeze(as_of, &mut writer, self.log.open_segments());
+        }
+        let frozen = answered.recv().expect("sent just now");
+        self.store_frozen(frozen, stored)
+    }
+
+    fn store_frozen(self: &Arc<Self>, frozen: FrozenState, stored: &mut StoredTable) -> Result<(), StoreError> {
+        let FrozenState { as_of, tree, mut table, mut changed_chunks, open } = frozen;
+        // K1: those that are born from here on are not in it.
+        let sealed: BTreeSet<SegmentNo> =
+            table.iter().map(|(number, _)| number).filter(|number| !open.contains(number)).collect();
+        let written = tree.write(&mut Sink(self))?;
+        let root = written.root();
+        let mut deltas = Deltas::default();
+        for page in written.pages() {
+            deltas.add(page.segment, page.length.into());
+        }
+        {
+            let mut writer = self.writer.lock();
+            let mut current = Deltas::default();
+            writer.tree.install(written, &mut current, &mut |at, page| self.cache.put_page(at, page));
+            self.count(&mut writer, current);
+            // Readers got at the tree's pages through memory; from here on through the cache.
+            self.published.write().root = writer.tree.root();
+        }
+        for number in deltas.segments() {
+            if table.get(number).is_none() {
+                table.born(self.birth_of(number));
+            }
+        }
+        assert!(table.apply(deltas), "the frozen tree's counts do not fit its table");
+        changed_chunks.extend(table.take_changed());
+        let new = self.store_table(&table, changed_chunks, stored)?;
+        let list = new.list.expect("just stored");
+        let checkpoint = Checkpoint {
+            as_of,
+            roots: vec![(RootKind::Tree, root), (RootKind::Table, Some(list))],
+            places: vec![self.birth_of(list.segment)],
+        };
+        self.commit_and_wait(Errand::Complete(checkpoint))?;
+        *stored = new;
+        // K1.
+        let dead = table
+            .iter()
+            .filter(|(number, entry)| entry.live == 0 && sealed.contains(number) && !stored.lies_in(*number))
+            .map(|(number, _)| number)
+            .collect();
+        self.retire(dead);
+        Ok(())
+    }
+
+    fn birth_of(&self, number: SegmentNo) -> Birth {
+        Birth { number, place: self.log.place_of(number).expect("what is referred to has not been freed") }
+    }
+
+    fn store_table(
+        &self,
+        table: &Table,
+        changed: BTreeSet<u64>,
+        stored: &StoredTable,
+    ) -> Result<StoredTable, StoreError> {
+        let mut chunks = stored.chunks.clone();
+        for number in changed {
+            match table.encode_chunk(number) {
+                Some(bytes) => {
+                    let pointer = self.log.append(Stream::Pages, &bytes, b"")?;
+                    let place = self.birth_of(pointer.segment).place;
+                    chunks.insert(number, StoredChunk { pointer, place });
+                }
+                None => {
+                    chunks.remove(&number);
+                }
+            }
+        }
+        let list = self.log.append(Stream::Pages, &table::encode_list(&chunks), b"")?;
+        Ok(StoredTable { chunks, list: Some(list) })
+    }
+
+    fn commit_and_wait(self: &Arc<Self>, errand: Errand) -> Result<(), StoreError> {
+        let (answer, answered) = channel();
+        // Whoever asked is waiting just below.
+        self.queue_commit(errand, Box::new(move |result| drop(answer.send(result))));
+        answered.recv().expect("every commit is answered")
+    }
+
+    /// Ends the era of readers that may know these segments, and frees them when it is over.
+    fn retire(self: &Arc<Self>, dead: Vec<SegmentNo>) {
+        {
+            let mut writer = self.writer.lock();
+            for number in &dead {
+                writer.table.remove(*number);
+            }
+        }
+        let era = std::mem::take(&mut self.published.write().era);
+        self.graveyard.lock().push_back((era, dead));
+        self.bury();
+    }
+
+    /// Frees what no reader can know any more.
+    pub(super) fn bury(&self) {
+        let mut graveyard = self.graveyard.lock();
+        while graveyard.front().is_some_and(|(era, _)| Arc::strong_count(era) == 1) {
+            let (_, dead) = graveyard.pop_front().expect("just seen");
+            if !dead.is_empty() {
+                self.log.free(dead);
+            }
+        }
+    }
+}

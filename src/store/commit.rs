@@ -1,0 +1,166 @@
+//! Commits: what goes into one, and who is told.
+//!
+//! At most one commit message is queued at a time; it is prepared when its turn comes and takes
+//! everything that is pending then: callers who ask for durability meanwhile share it (group
+//! commit).
+
+use super::checkpoint::FreezeRequest;
+use super::writer::Writer;
+use super::{Core, StoreError, redo};
+use crate::log::{Checkpoint, LogError, Prepared, Sequence, Stream};
+use crate::tree::Root;
+use parking_lot::MutexGuard;
+use std::sync::Arc;
+
+/// Told when what it waits for is durable, or cannot become so.
+pub type Waiter = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+
+/// The commit that the storage thread is writing.
+#[derive(Default)]
+pub struct InFlight {
+    waiters: Vec<Waiter>,
+    /// The state that it makes durable.
+    root: Option<Root>,
+}
+
+/// What a commit does beside carrying redo.
+pub enum Errand {
+    /// Nothing.
+    None,
+    /// It is the first of its epoch: made even if nothing is pending.
+    Claim,
+    /// It is the one up to which a checkpoint holds everything: freezes the tree.
+    Freeze(FreezeRequest),
+    /// It makes a checkpoint the one to recover from.
+    Complete(Checkpoint),
+}
+
+impl Core {
+    pub(super) fn sync_then(self: &Arc<Self>, done: Waiter) {
+        if self.read_only {
+            return done(Ok(()));
+        }
+        let failure = {
+            let mut writer = self.writer.lock();
+            match self.check_failure() {
+                Ok(()) => {
+                    writer.waiters.push(done);
+                    self.request_commit(&mut writer);
+                    return;
+                }
+                Err(failure) => failure,
+            }
+        };
+        done(Err(failure));
+    }
+
+    /// Queues a commit, unless one is queued already.
+    pub(super) fn request_commit(self: &Arc<Self>, writer: &mut Writer) {
+        if !writer.commit_queued {
+            writer.commit_queued = true;
+            self.queue_commit(Errand::None, Box::new(|_| ()));
+        }
+    }
+
+    /// Queues a commit with an errand; `done` gets the result.
+    pub(super) fn queue_commit(self: &Arc<Self>, errand: Errand, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
+        let urgent = !matches!(errand, Errand::None);
+        let (preparer, finisher) = (self.clone(), self.clone());
+        self.log.commit(
+            Box::new(move |sequence| preparer.prepare(sequence, errand)),
+            Box::new(move |result| {
+                let result = finisher.finish(result);
+                done(result);
+            }),
+            urgent,
+        );
+    }
+
+    /// Freezes what is pending. On the storage thread.
+    fn prepare(self: &Arc<Self>, sequence: Sequence, errand: Errand) -> Option<Prepared> {
+        // A freeze of the tree must not come between an append and the change that refers to it:
+        // the segment would look dead.
+        let placing = matches!(errand, Errand::Freeze(_)).then(|| self.placing.lock());
+        let mut writer = match placing {
+            Some(_) => self.lock_with_nothing_raw(),
+            None => self.lock_with_little_raw(),
+        };
+        let is_optional = matches!(errand, Errand::None);
+        if is_optional {
+            writer.commit_queued = false;
+        }
+        let births = self.log.take_births();
+        for birth in &births {
+            if writer.table.get(birth.number).is_none() {
+                writer.table.born(*birth);
+            }
+        }
+        let (frozen, raw) = writer.freeze();
+        self.account_raw(-(raw as i64));
+        self.log.cut(Stream::Data);
+        let checkpoint = match errand {
+            Errand::None | Errand::Claim => None,
+            // Without space for what is raw, the freeze is given up, and who asked for it is told
+            // by the request's end.
+            Errand::Freeze(_) if writer.has_raw() => None,
+            Errand::Freeze(request) => {
+                request.freeze(sequence, &mut writer, self.log.open_segments());
+                None
+            }
+            Errand::Complete(checkpoint) => {
+                self.log.cut(Stream::Pages);
+                Some(checkpoint)
+            }
+        };
+        {
+            let mut in_flight = self.in_flight.lock();
+            in_flight.waiters.append(&mut writer.waiters);
+            in_flight.root = Some(writer.tree.root());
+        }
+        drop(writer);
+        drop(placing);
+        self.room.notify_all();
+        // Other errands need a commit of their own.
+        if is_optional && frozen.is_empty() && births.is_empty() {
+            return None;
+        }
+        Some(Prepared { body: redo::encode(frozen.iter()), births, checkpoint })
+    }
+
+    /// The writer lock, at a moment when no more raw bytes are pending than a commit takes.
+    fn lock_with_little_raw(&self) -> MutexGuard<'_, Writer> {
+        loop {
+            self.place_excess();
+            let writer = self.writer.lock();
+            if writer.raw_bytes <= self.limits.raw_inside || self.log.failure().is_some() {
+                return writer;
+            }
+        }
+    }
+
+    /// A commit is durable, or has failed. On the storage thread.
+    fn finish(self: &Arc<Self>, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
+        let result = result.map(|_| ()).map_err(StoreError::from);
+        let InFlight { mut waiters, root } = std::mem::take(&mut *self.in_flight.lock());
+        if let (Ok(()), Some(root)) = (&result, root) {
+            *self.committed.write() = root;
+        }
+        {
+            let mut writer = self.writer.lock();
+            if result.is_err() {
+                // Nothing will be prepared any more: whoever waits, or comes to wait for room, is
+                // told.
+                waiters.append(&mut writer.waiters);
+                writer.commit_queued = false;
+                self.room.notify_all();
+            } else if self.checkpoint_is_due(&writer) {
+                self.want_checkpoint(&mut writer);
+            }
+        }
+        self.bury();
+        for waiter in waiters {
+            waiter(result.clone());
+        }
+        result
+    }
+}

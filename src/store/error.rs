@@ -1,0 +1,153 @@
+//! What can go wrong, by what the caller does next.
+
+use crate::log::{LogError, Pointer};
+use crate::store::Holder;
+use crate::tree::TreeError;
+use std::path::PathBuf;
+use std::sync::Arc;
+use thiserror::Error;
+
+/// What was not in memory. Opaque: hand it to [`Store::fetch`](crate::store::Store::fetch).
+#[derive(Clone, Debug, Default)]
+pub struct Miss {
+    pub(super) pages: Vec<Pointer>,
+    pub(super) units: Vec<Pointer>,
+}
+
+/// What an operation on an open store may answer instead.
+#[derive(Clone, Debug, Error)]
+pub enum StoreError {
+    /// Not in memory: fetch it and ask again.
+    #[error("not in memory")]
+    Miss(Miss),
+    /// The disk, or the size given at creation, is full. Nothing has changed.
+    #[error("no space left for the store")]
+    NoSpace,
+    /// The store was opened for reading only.
+    #[error("the store is open for reading only")]
+    ReadOnly,
+    /// Storage failed earlier; nothing more is accepted.
+    #[error("the store takes no more changes since {0}")]
+    Poisoned(Arc<str>),
+    /// Stored bytes are wrong.
+    #[error("damaged: {0}")]
+    Damaged(Arc<str>),
+    /// Reading failed.
+    #[error("cannot read: {0}")]
+    Io(Arc<str>),
+}
+
+/// Errors that may be a [`Miss`].
+pub trait AsMiss {
+    /// The miss, if it is one.
+    fn as_miss(&self) -> Option<&Miss>;
+}
+
+impl AsMiss for StoreError {
+    fn as_miss(&self) -> Option<&Miss> {
+        match self {
+            StoreError::Miss(miss) => Some(miss),
+            _ => None,
+        }
+    }
+}
+
+impl From<LogError> for StoreError {
+    fn from(error: LogError) -> StoreError {
+        match error {
+            LogError::NoSpace => StoreError::NoSpace,
+            LogError::Damaged(damage) => StoreError::Damaged(damage.what),
+            LogError::Io(cause) => StoreError::Io(cause),
+            LogError::Poisoned(cause) => StoreError::Poisoned(cause),
+            LogError::Foreign | LogError::Newer(_) => StoreError::Damaged(error.to_string().into()),
+        }
+    }
+}
+
+impl From<TreeError> for StoreError {
+    fn from(error: TreeError) -> StoreError {
+        match error {
+            TreeError::Miss(pages) => StoreError::Miss(Miss { pages, units: Vec::new() }),
+            TreeError::Damaged { .. } => StoreError::Damaged(error.to_string().into()),
+            TreeError::Io { .. } => StoreError::Io(error.to_string().into()),
+        }
+    }
+}
+
+/// Why a store could not be created, opened or looked at. Nothing was changed.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// No such file.
+    #[error("{0}: no such store: make one with 'kivafs create {0}'")]
+    NotFound(PathBuf),
+    /// `create`: there is something already.
+    #[error("{0}: already exists: remove it first, or choose another name")]
+    Exists(PathBuf),
+    /// It is something else.
+    #[error("{0}: not a kivafs store")]
+    NotAStore(PathBuf),
+    /// Written by a later version.
+    #[error("{path}: written by a newer kivafs ({what}): update kivafs to open it")]
+    Newer {
+        /// The store.
+        path: PathBuf,
+        /// What is newer in it.
+        what: String,
+    },
+    /// Another process has it.
+    #[error("{path}: in use by {holder}")]
+    InUse {
+        /// The store.
+        path: PathBuf,
+        /// Who has it.
+        holder: Holder,
+    },
+    /// Its bytes are wrong.
+    #[error("{path}: damaged: {what}")]
+    Damaged {
+        /// The store.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// No room for a new store or for the first commit.
+    #[error("{path}: no space left on its disk: {what}")]
+    NoSpace {
+        /// The store.
+        path: PathBuf,
+        /// What there was no room for.
+        what: String,
+    },
+    /// The system refused.
+    #[error("{path}: {error}")]
+    Io {
+        /// The store.
+        path: PathBuf,
+        /// What it said.
+        error: std::io::Error,
+    },
+}
+
+impl OpenError {
+    /// The log's error, about that path.
+    pub(super) fn from_log(path: PathBuf, error: LogError) -> OpenError {
+        match error {
+            LogError::NoSpace => OpenError::NoSpace { path, what: error.to_string() },
+            LogError::Foreign => OpenError::NotAStore(path),
+            LogError::Newer(what) => OpenError::Newer { path, what },
+            LogError::Damaged(damage) => OpenError::Damaged { path, what: damage.what.to_string() },
+            LogError::Io(cause) | LogError::Poisoned(cause) => {
+                OpenError::Io { path, error: std::io::Error::other(cause.to_string()) }
+            }
+        }
+    }
+
+    /// The store's error, about that path.
+    pub(super) fn from_store(path: PathBuf, error: StoreError) -> OpenError {
+        match error {
+            StoreError::Damaged(what) => OpenError::Damaged { path, what: what.to_string() },
+            StoreError::NoSpace => OpenError::NoSpace { path, what: error.to_string() },
+            other => OpenError::Io { path, error: std::io::Error::other(other.to_string()) },
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! The background threads: the keeper places raw values and commits in time; the checkpoint thread
+//! makes checkpoints.
+
+use super::checkpoint::StoredTable;
+use super::{Core, StoreError};
+use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+const TICK_MIN: Duration = Duration::from_millis(20);
+const TICK_MAX: Duration = Duration::from_secs(1);
+
+/// How the threads are told what there is to do.
+pub struct Signals {
+    state: Mutex<State>,
+    changed: Condvar,
+    commit_interval: Duration,
+}
+
+#[derive(Default)]
+struct State {
+    keeper: bool,
+    checkpoint: bool,
+    /// Who waits for a checkpoint that begins from now on.
+    askers: Vec<Sender<Result<(), StoreError>>>,
+    stop: bool,
+}
+
+impl Signals {
+    /// Nothing to do yet.
+    pub fn new(commit_interval: Duration) -> Signals {
+        Signals { state: Mutex::default(), changed: Condvar::new(), commit_interval }
+    }
+
+    /// Whether each transaction is committed at once.
+    pub fn commits_at_once(&self) -> bool {
+        self.commit_interval.is_zero()
+    }
+
+    /// There are more raw values than a commit takes.
+    pub fn wake_keeper(&self) {
+        let mut state = self.state.lock();
+        if !state.keeper {
+            state.keeper = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// A checkpoint is due.
+    pub fn want_checkpoint(&self) {
+        self.state.lock().checkpoint = true;
+        self.changed.notify_all();
+    }
+
+    /// The threads shall end.
+    pub fn stop(&self) {
+        self.state.lock().stop = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Core {
+    /// Makes a checkpoint and waits for it.
+    pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
+        if self.read_only {
+            return Err(StoreError::ReadOnly);
+        }
+        let (answer, answered) = std::sync::mpsc::channel();
+        {
+            let mut state = self.signals.state.lock();
+            state.checkpoint = true;
+            state.askers.push(answer);
+        }
+        self.signals.changed.notify_all();
+        answered.recv().map_err(|_| StoreError::Poisoned("the store was closed".into()))?
+    }
+
+    /// Starts both threads. `stored`: what is stored of the segment table.
+    pub(super) fn start_threads(self: &Arc<Self>, stored: StoredTable) -> std::io::Result<Vec<JoinHandle<()>>> {
+        let (keeper, checkpointer) = (self.clone(), self.clone());
+        Ok(vec![
+            std::thread::Builder::new().name("kivafs-keeper".into()).spawn(move || keeper.keep())?,
+            std::thread::Builder::new()
+                .name("kivafs-checkpoint".into())
+                .spawn(move || checkpointer.checkpoint_when_wanted(stored))?,
+        ])
+    }
+
+    fn keep(self: Arc<Self>) {
+        loop {
+            {
+                let mut state = self.signals.state.lock();
+                if !state.keeper && !state.stop {
+                    // Often enough that a change is committed close to its time; an idle store wakes up
+                    // for nothing but this, and writes nothing.
+                    let tick = (self.signals.commit_interval / 5).clamp(TICK_MIN, TICK_MAX);
+                    self.signals.changed.wait_for(&mut state, tick);
+                }
+                state.keeper = false;
+                if state.stop {
+                    return;
+                }
+            }
+            self.place_excess();
+            {
+                let mut writer = self.writer.lock();
+                if writer
+                    .pending_since
+                    .is_some_and(|since| since.elapsed() + TICK_MAX / 2 >= self.signals.commit_interval)
+                {
+                    self.request_commit(&mut writer);
+                }
+                if self.checkpoint_is_due(&writer) {
+                    self.want_checkpoint(&mut writer);
+                }
+            }
+            self.bury();
+        }
+    }
+
+    fn checkpoint_when_wanted(self: Arc<Self>, mut stored: StoredTable) {
+        loop {
+            let askers = {
+                let mut state = self.signals.state.lock();
+                while !state.checkpoint && !state.stop {
+                    self.signals.changed.wait(&mut state);
+                }
+                if state.stop {
+                    return;
+                }
+                state.checkpoint = false;
+                std::mem::take(&mut state.askers)
+            };
+            let result = self.run_checkpoint(&mut stored);
+            if let Err(error) = &result {
+                tracing::warn!("a checkpoint was given up: {error}");
+            }
+            for asker in askers {
+                // An asker that has gone away does not need the answer.
+                drop(asker.send(result.clone()));
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! The segment table: how many live bytes each data segment holds, and where it lies.
+//!
+//! One exact counter a segment (R13): the sum over everything that refers into it, a page counting
+//! its stored length, an extent the length of its piece. Nothing but a counter at zero frees a
+//! segment. The table belongs to a checkpoint as the tree does: it is cloned when the tree is
+//! frozen, gets the pages that the checkpoint writes, and is stored with it.
+//!
+//! It is stored as chunks of 256 consecutive numbers, of which only the changed ones are written,
+//! and a list of chunks. (The starting design had a second B+Tree; this needs no page of its own
+//! to be counted by itself, and is read whole at every mount anyway.)
+//!
+//! Chunk, little-endian:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 4 | magic `kvTC` |
+//! | 8 | chunk number: the segments' numbers divided by 256 |
+//! | 2 | number of entries |
+//! | 13 each | number modulo 256 (1), live bytes (8), place (4); rising |
+//!
+//! List:
+//!
+//! | bytes | field |
+//! |---|---|
+//! | 4 | magic `kvTL` |
+//! | 4 | number of chunks |
+//! | 41 each | chunk number (8), pointer (29), place of the segment that the chunk lies in (4) |
+
+use crate::log::{Birth, Fields, Malformed, POINTER_BYTES, Pointer, SegmentNo};
+use crate::tree::Ledger;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+const CHUNK_MAGIC: &[u8; 4] = b"kvTC";
+const LIST_MAGIC: &[u8; 4] = b"kvTL";
+const CHUNK_SEGMENTS: u64 = 256;
+const ENTRY_BYTES: usize = 13;
+const ITEM_BYTES: usize = 8 + POINTER_BYTES + 4;
+
+/// What is known of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Bytes of it that are referred to.
+    pub live: u64,
+    /// Its slot.
+    pub place: u32,
+}
+
+type Chunk = BTreeMap<u8, Entry>;
+
+/// The table. Cloning it costs one step a chunk.
+#[derive(Clone, Default, Debug)]
+pub struct Table {
+    chunks: BTreeMap<u64, Arc<Chunk>>,
+    /// Chunks that differ from what is stored.
+    changed: BTreeSet<u64>,
+}
+
+/// Changes to the counters, gathered during one call of the tree: a subtraction may come before
+/// the addition that it undoes, and none of them count if the call fails.
+#[derive(Default)]
+pub struct Deltas(HashMap<SegmentNo, i64>);
+
+impl Ledger for Deltas {
+    fn add(&mut self, segment: SegmentNo, bytes: u64) {
+        *self.0.entry(segment).or_default() += bytes as i64;
+    }
+
+    fn sub(&mut self, segment: SegmentNo, bytes: u64) {
+        *self.0.entry(segment).or_default() -= bytes as i64;
+    }
+}
+
+impl Deltas {
+    /// The segments that they concern.
+    pub fn segments(&self) -> impl Iterator<Item = SegmentNo> + '_ {
+        self.0.iter().filter(|(_, delta)| **delta != 0).map(|(number, _)| *number)
+    }
+}
+
+impl Table {
+    /// A segment was opened.
+    pub fn born(&mut self, birth: Birth) {
+        let before = self.chunk_mut(birth.number).insert(low(birth.number), Entry { live: 0, place: birth.place });
+        assert!(before.is_none(), "R3: {:?} is born twice", birth.number);
+    }
+
+    /// A freed segment is forgotten.
+    pub fn remove(&mut self, number: SegmentNo) {
+        let entry = self.chunk_mut(number).remove(&low(number));
+        assert!(entry.is_some_and(|entry| entry.live == 0), "{number:?} is freed as {entry:?}");
+        let chunk = number.0 / CHUNK_SEGMENTS;
+        if self.chunks.get(&chunk).is_some_and(|chunk| chunk.is_empty()) {
+            self.chunks.remove(&chunk);
+        }
+    }
+
+    /// Counts; false: a counter would fall below zero, or a segment does not exist. That is our
+    /// bug, unless the changes come from stored bytes.
+    #[must_use]
+    pub fn apply(&mut self, deltas: Deltas) -> bool {
+        for (number, delta) in deltas.0 {
+            if delta == 0 {
+                continue;
+            }
+            if self.get(number).is_none() {
+                return false;
+            }
+            let entry = self.chunk_mut(number).get_mut(&low(number)).expect("just seen");
+            match entry.live.checked_add_signed(delta) {
+                Some(live) => entry.live = live,
+                None => return false,
+            }
+        }
+        true
+    }
+
+    /// What is known of a segment.
+    pub fn get(&self, number: SegmentNo) -> Option<Entry> {
+        self.chunks.get(&(number.0 / CHUNK_SEGMENTS))?.get(&low(number)).copied()
+    }
+
+    /// All segments, by number.
+    pub fn iter(&self) -> impl Iterator<Item = (SegmentNo, Entry)> + '_ {
+        self.chunks.iter().flat_map(|(chunk, entries)| {
+            entries.iter().map(move |(low, entry)| (SegmentNo(chunk * CHUNK_SEGMENTS + u64::from(*low)), *entry))
+        })
+    }
+
+    /// The changed chunks, which count as stored from now on: their numbers, and their bytes unless
+    /// they are empty by now.
+    pub fn take_changed(&mut self) -> BTreeSet<u64> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Takes back [`Table::take_changed`]: they were not stored after all.
+    pub fn put_back_changed(&mut self, changed: BTreeSet<u64>) {
+        self.changed.extend(changed);
+    }
+
+    /// The bytes of a chunk; none: it is empty.
+    pub fn encode_chunk(&self, number: u64) -> Option<Vec<u8>> {
+        let chunk = self.chunks.get(&number)?;
+        let mut out = CHUNK_MAGIC.to_vec();
+        out.extend_from_slice(&number.to_le_bytes());
+        out.extend_from_slice(&(chunk.len() as u16).to_le_bytes());
+        for (low, entry) in chunk.iter() {
+            out.push(*low);
+            out.extend_from_slice(&entry.live.to_le_bytes());
+            out.extend_from_slice(&entry.place.to_le_bytes());
+        }
+        Some(out)
+    }
+
+    /// Adds a stored chunk.
+    pub fn decode_chunk(&mut self, number: u64, bytes: &[u8]) -> Result<(), Malformed> {
+        let what = "segment table chunk";
+        let mut fields = Fields(bytes);
+        if fields.array::<4>(what)? != *CHUNK_MAGIC || fields.u64(what)? != number {
+            return Err(Malformed { what });
+        }
+        let count = usize::from(fields.u16(what)?);
+        if fields.0.len() != count * ENTRY_BYTES {
+            return Err(Malformed { what });
+        }
+        let mut chunk = Chunk::new();
+        for _ in 0..count {
+            let low = fields.u8(what)?;
+            let entry = Entry { live: fields.u64(what)?, place: fields.u32(what)? };
+            if chunk.last_key_value().is_some_and(|(before, _)| *before >= low) {
+                return Err(Malformed { what });
+            }
+            chunk.insert(low, entry);
+        }
+        self.chunks.insert(number, Arc::new(chunk));
+        Ok(())
+    }
+
+    fn chunk_mut(&mut self, number: SegmentNo) -> &mut Chunk {
+        let chunk = number.0 / CHUNK_SEGMENTS;
+        self.changed.insert(chunk);
+        Arc::make_mut(self.chunks.entry(chunk).or_default())
+    }
+}
+
+/// A chunk as the list names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoredChunk {
+    /// Where its bytes are.
+    pub pointer: Pointer,
+    /// The slot of that segment.
+    pub place: u32,
+}
+
+/// The list's bytes.
+pub fn encode_list(chunks: &BTreeMap<u64, StoredChunk>) -> Vec<u8> {
+    let mut out = LIST_MAGIC.to_vec();
+    out.extend_from_slice(&(chunks.len() as u32).to_le_bytes());
+    for (number, chunk) in chunks {
+        out.extend_from_slice(&number.to_le_bytes());
+        chunk.pointer.encode(&mut out);
+        out.extend_from_slice(&chunk.place.to_le_bytes());
+    }
+    out
+}
+
+/// Reads the list.
+pub fn decode_list(bytes: &[u8]) -> Result<BTreeMap<u64, StoredChunk>, Malformed> {
+    let what = "segment table list";
+    let mut fields = Fields(bytes);
+    if fields.array::<4>(what)? != *LIST_MAGIC {
+        return Err(Malformed { what });
+    }
+    let count = fields.u32(what)? as usize;
+    if count.checked_mul(ITEM_BYTES) != Some(fields.0.len()) {
+        return Err(Malformed { what });
+    }
+    let mut chunks = BTreeMap::new();
+    for _ in 0..count {
+        let number = fields.u64(what)?;
+        let pointer = Pointer::decode(&fields.array(what)?).ok_or(Malformed { what })?;
+        chunks.insert(number, StoredChunk { pointer, place: fields.u32(what)? });
+    }
+    Ok(chunks)
+}
+
+fn low(number: SegmentNo) -> u8 {
+    (number.0 % CHUNK_SEGMENTS) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::Codec;
+
+    #[test]
+    fn golden_bytes() {
+        let mut table = Table::default();
+        table.born(Birth { number: SegmentNo(257), place: 3 });
+        let mut deltas = Deltas::default();
+        deltas.sub(SegmentNo(257), 5);
+        deltas.add(SegmentNo(257), 12);
+        assert!(table.apply(deltas));
+        let golden = b"kvTC\x01\0\0\0\0\0\0\0\x01\0\x01\x07\0\0\0\0\0\0\0\x03\0\0\0";
+        assert_eq!(table.encode_chunk(1).as_deref(), Some(&golden[..]));
+        assert_eq!(table.take_changed(), BTreeSet::from([1]));
+        let mut read = Table::default();
+        read.decode_chunk(1, golden).expect("golden");
+        assert_eq!(read.get(SegmentNo(257)), Some(Entry { live: 7, place: 3 }));
+        for cut in 0..golden.len() {
+            assert!(read.decode_chunk(1, &golden[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn golden_list() {
+        let pointer = Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, checksum: 4 };
+        let chunks = BTreeMap::from([(9, StoredChunk { pointer, place: 5 })]);
+        let bytes = encode_list(&chunks);
+        let mut golden = b"kvTL\x01\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\x02\0\0\x03\0".to_vec();
+        golden.extend_from_slice(&4u128.to_be_bytes());
+        golden.extend_from_slice(b"\x05\0\0\0");
+        assert_eq!(bytes, golden);
+        assert_eq!(decode_list(&bytes), Ok(chunks));
+        for cut in 0..bytes.len() {
+            assert!(decode_list(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn counters_do_not_fall_below_zero() {
+        let mut table = Table::default();
+        table.born(Birth { number: SegmentNo(1), place: 0 });
+        let mut deltas = Deltas::default();
+        deltas.sub(SegmentNo(1), 1);
+        assert!(!table.apply(deltas));
+        let mut deltas = Deltas::default();
+        deltas.add(SegmentNo(2), 1);
+        assert!(!table.apply(deltas), "no such segment");
+    }
+}

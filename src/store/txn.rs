@@ -1,0 +1,214 @@
+//! Changing the store: one transaction at a time.
+
+use super::redo;
+use super::table::Deltas;
+use super::writer::{Writer, pending_cost};
+use super::{Core, StoreError};
+use crate::log::{Birth, LogError, Need};
+use crate::tree::{Direction, KEY_MAX, Key, Root, VALUE_MAX, Value};
+use bytes::Bytes;
+use parking_lot::MutexGuard;
+use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+/// Most bytes of keys and values in one transaction.
+pub const TXN_BYTES_MAX: usize = 5 << 18;
+
+/// A transaction: reads the newest state and its own changes.
+pub struct Txn<'a> {
+    core: &'a Arc<Core>,
+    writer: MutexGuard<'a, Writer>,
+    changes: BTreeMap<Key, Option<Value>>,
+    need: Need,
+}
+
+impl<'a> Txn<'a> {
+    pub(super) fn begin(core: &'a Arc<Core>) -> Result<Txn<'a>, StoreError> {
+        if core.read_only {
+            return Err(StoreError::ReadOnly);
+        }
+        core.check_failure()?;
+        let mut writer = core.writer.lock();
+        while (writer.pending_bytes > core.limits.pending || writer.bytes_since_freeze > 2 * core.limits.changed)
+            && !writer.closing
+        {
+            core.check_failure()?;
+            core.request_commit(&mut writer);
+            core.room.wait(&mut writer);
+        }
+        if writer.closing {
+            return Err(StoreError::Poisoned("the store was closed".into()));
+        }
+        Ok(Txn { core, writer, changes: BTreeMap::new(), need: Need::Growth })
+    }
+
+    /// The value of `key`, this transaction's own changes included.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        match self.changes.get(key) {
+            Some(change) => Ok(change.clone()),
+            None => Ok(self.writer.tree.root().get(&self.core.cache, key)?),
+        }
+    }
+
+    /// Like [`View::scan`](super::View::scan), over the state *before* this transaction: its own
+    /// changes are not seen.
+    pub fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        Ok(self.writer.tree.root().scan(&self.core.cache, from, to, direction, visit)?)
+    }
+
+    /// Like [`View::read`](super::View::read).
+    pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
+        self.core.read_values(values)
+    }
+
+    /// Whether the value of `key` was put since the last commit to storage began. To put it again
+    /// then adds nothing to what that commit writes but the difference in length; a value for
+    /// which this is false is written anew as a whole.
+    pub fn is_uncommitted(&self, key: &[u8]) -> bool {
+        self.writer.pending.contains_key(key)
+    }
+
+    /// This transaction helps to delete: it may use the space that is set aside for that, so that a
+    /// full store can be emptied (R7). One that only deletes may in any case.
+    pub fn may_use_reserve(&mut self) {
+        self.need = Need::Reserve;
+    }
+
+    /// Sets `key` (1 to [`KEY_MAX`] bytes) to `value` (at most [`VALUE_MAX`] bytes; see also
+    /// [`Store::value_bytes_max`](super::Store::value_bytes_max)). Out of bounds is a caller's bug
+    /// and panics.
+    pub fn put(&mut self, key: &[u8], value: impl Into<Value>) {
+        let value = value.into();
+        assert!((1..=KEY_MAX).contains(&key.len()), "a key of {} bytes", key.len());
+        assert!(value.len() <= VALUE_MAX, "a value of {} bytes", value.len());
+        self.changes.insert(key.into(), Some(value));
+    }
+
+    /// Removes `key`, if it is there.
+    pub fn delete(&mut self, key: &[u8]) {
+        assert!((1..=KEY_MAX).contains(&key.len()), "a key of {} bytes", key.len());
+        self.changes.insert(key.into(), None);
+    }
+
+    /// Applies the changes: all, or (with an error) none. At most [`TXN_BYTES_MAX`] bytes of keys
+    /// and values; more is a caller's bug and panics.
+    pub fn commit(self) -> Result<(), StoreError> {
+        let Txn { core, mut writer, changes, mut need } = self;
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if changes.values().all(Option::is_none) {
+            need = Need::Reserve;
+        }
+        let changes: Vec<redo::Change> = changes.into_iter().collect();
+        core.make_room(&mut writer, &changes, need)?;
+        core.apply(&mut writer, &changes)?;
+        core.note(&mut writer, changes);
+        if writer.raw_bytes > core.limits.raw_inside {
+            core.signals.wake_keeper();
+        }
+        if writer.bytes_since_freeze >= core.limits.changed
+            || writer.pending_bytes > core.limits.pending
+            || core.signals.commits_at_once()
+        {
+            core.request_commit(&mut writer);
+        }
+        if need == Need::Reserve && writer.starved {
+            core.want_checkpoint(&mut writer);
+        }
+        Ok(())
+    }
+}
+
+impl Core {
+    /// Changes the tree, the table, and what readers see, in one step.
+    pub(super) fn apply(&self, writer: &mut Writer, changes: &[redo::Change]) -> Result<(), StoreError> {
+        let mut deltas = Deltas::default();
+        let mut published = self.published.write();
+        // While readers can get at no root, the tree changes its pages in place.
+        published.root = Root::stored(None);
+        let result = writer.tree.apply(&self.cache, changes, &mut deltas);
+        published.root = writer.tree.root();
+        drop(published);
+        result?;
+        self.count(writer, deltas);
+        Ok(())
+    }
+
+    /// W3: the table follows the tree. Segments opened since the last commit join it here, when
+    /// something first refers to them.
+    pub(super) fn count(&self, writer: &mut Writer, deltas: Deltas) {
+        for number in deltas.segments() {
+            if writer.table.get(number).is_none() {
+                let place = self.log.place_of(number).expect("what is referred to has not been freed");
+                writer.table.born(Birth { number, place });
+            }
+        }
+        assert!(writer.table.apply(deltas), "W3: the tree's counts do not fit the segment table");
+    }
+
+    /// W1, W2: takes note of changes that the tree has taken.
+    pub(super) fn note(&self, writer: &mut Writer, changes: Vec<redo::Change>) {
+        let raw_delta = changes.into_iter().map(|(key, value)| writer.note(key, value)).sum();
+        self.account_raw(raw_delta);
+    }
+
+    /// R7: room for everything that was accepted and for these changes is allocated before they
+    /// are.
+    fn make_room(
+        self: &Arc<Self>,
+        writer: &mut Writer,
+        changes: &[redo::Change],
+        need: Need,
+    ) -> Result<(), StoreError> {
+        let mut inside = 0;
+        let mut total = 0;
+        for (key, value) in changes {
+            let cost = redo::cost(key, value.as_ref());
+            total += cost;
+            inside += pending_cost(key, value.as_ref());
+            let length = value.as_ref().map_or(0, Value::len);
+            assert!(length <= self.log.payload_bytes_max(), "a value of {length} bytes");
+        }
+        let count = changes.len();
+        assert!(
+            inside <= self.limits.txn && total - count * redo::OVERHEAD_BYTES <= TXN_BYTES_MAX,
+            "a transaction of {total} bytes in {count} changes, {inside} of them to be in one commit"
+        );
+        let page_bytes = u64::from(self.log.geometry().page_bytes);
+        let pages = (count as u64 + 4) * page_bytes;
+        let owed = writer.owed_bytes() + total as u64 + pages;
+        match self.log.ensure_capacity(owed, need) {
+            Ok(()) => Ok(()),
+            // It makes the debt smaller, and the log has room for it: what was accepted before
+            // finds its space when enough has been deleted.
+            Err(LogError::NoSpace) if need == Need::Reserve && self.log.ring_used() < self.limits.tail_max => {
+                writer.starved = true;
+                Ok(())
+            }
+            Err(LogError::NoSpace) => {
+                // Space that died since the last checkpoint comes back with the next.
+                writer.starved = true;
+                self.want_checkpoint(writer);
+                Err(StoreError::NoSpace)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Keeps the count of bytes in flight.
+    pub(super) fn account_raw(&self, delta: i64) {
+        match delta {
+            0 => {}
+            1.. => self.log.accept(delta as u64),
+            _ => self.log.release(delta.unsigned_abs()),
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Reading one consistent state.
+
+use super::{Core, Era, Miss, StoreError};
+use crate::tree::{Direction, Root, Value};
+use bytes::Bytes;
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+
+/// One consistent state.
+#[derive(Clone)]
+pub struct View {
+    core: Arc<Core>,
+    root: Root,
+    _era: Era,
+}
+
+impl View {
+    pub(super) fn new(core: &Arc<Core>) -> View {
+        let published = core.published.read();
+        View { core: core.clone(), root: published.root.clone(), _era: published.era.clone() }
+    }
+
+    pub(super) fn committed(core: &Arc<Core>) -> View {
+        // The era comes first: a checkpoint that ends it meanwhile then waits for this view.
+        let era = core.published.read().era.clone();
+        View { core: core.clone(), root: core.committed.read().clone(), _era: era }
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        Ok(self.root.get(&self.core.cache, key)?)
+    }
+
+    /// Calls `visit` with every pair between the bounds, in order, until it breaks. After a miss
+    /// the pairs visited so far have been visited.
+    pub fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        Ok(self.root.scan(&self.core.cache, from, to, direction, visit)?)
+    }
+
+    /// The bytes that these values stand for, in the same order. One miss names everything that
+    /// is not in memory, so that it is fetched in few reads.
+    pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
+        self.core.read_values(values)
+    }
+}
+
+impl Core {
+    pub(super) fn read_values(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
+        let mut answers = Vec::with_capacity(values.len());
+        let mut miss = Miss::default();
+        for value in values {
+            match value {
+                Value::Bytes(bytes) => answers.push(bytes.clone()),
+                Value::Extent(extent) => match self.cache.unit(&extent.unit) {
+                    Some(unit) => {
+                        let (start, length) = (extent.offset as usize, extent.length as usize);
+                        if unit.len() < start + length {
+                            let what = format!(
+                                "unit at {}: {} bytes, of which {start}..{} are in use",
+                                extent.unit,
+                                unit.len(),
+                                start + length
+                            );
+                            return Err(StoreError::Damaged(what.into()));
+                        }
+                        answers.push(unit.slice(start..start + length));
+                    }
+                    None if miss.units.contains(&extent.unit) => {}
+                    None => miss.units.push(extent.unit),
+                },
+            }
+        }
+        if miss.units.is_empty() { Ok(answers) } else { Err(StoreError::Miss(miss)) }
+    }
+}

@@ -1,0 +1,152 @@
+//! The state under the writer lock.
+//!
+//! W1 `pending` holds what every transaction since the last freeze did, one entry a key: what the
+//! tree has now and the last frozen state had not.
+//! W2 A value in the tree that must be placed is in exactly one of `raw` (its change is pending)
+//! and `settled` (a commit has it).
+//! W3 The table's counters are those of the tree in memory (T7): they change with it, in the same
+//! critical section.
+
+use super::commit::Waiter;
+use super::redo;
+use super::table::Table;
+use crate::tree::{Key, Tree, Value};
+use lru::LruCache;
+use std::collections::BTreeMap;
+use std::time::Instant;
+
+/// Where the work on a checkpoint stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// None is under way.
+    Idle,
+    /// The checkpoint thread has been told.
+    Wanted,
+    /// It is at work.
+    Running,
+}
+
+/// What the writer lock guards.
+pub struct Writer {
+    pub tree: Tree,
+    pub table: Table,
+    pub pending: BTreeMap<Key, Option<Value>>,
+    /// Redo bytes of `pending`, raw values apart.
+    pub pending_bytes: usize,
+    /// When the oldest pending change came.
+    pub pending_since: Option<Instant>,
+    /// Bytes put since the last freeze, including what was put over.
+    pub bytes_since_freeze: u64,
+    /// Keys of pending raw values, least recently put first, with the values' lengths.
+    pub raw: LruCache<Key, usize>,
+    pub raw_bytes: usize,
+    /// Keys of raw values that a commit has, with their lengths.
+    pub settled: BTreeMap<Key, usize>,
+    pub settled_bytes: usize,
+    /// A commit is queued and not yet prepared.
+    pub commit_queued: bool,
+    pub waiters: Vec<Waiter>,
+    pub phase: Phase,
+    /// A transaction was refused for lack of space since the last checkpoint.
+    pub starved: bool,
+    /// No more transactions.
+    pub closing: bool,
+}
+
+impl Writer {
+    /// A writer whose tree and table are what recovery found.
+    pub fn new(tree: Tree, table: Table) -> Writer {
+        Writer {
+            tree,
+            table,
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
+            pending_since: None,
+            bytes_since_freeze: 0,
+            raw: LruCache::unbounded(),
+            raw_bytes: 0,
+            settled: BTreeMap::new(),
+            settled_bytes: 0,
+            commit_queued: false,
+            waiters: Vec::new(),
+            phase: Phase::Idle,
+            starved: false,
+            closing: false,
+        }
+    }
+
+    /// Notes a change that the tree has taken. Answers by how much the raw bytes grew or shrank.
+    pub fn note(&mut self, key: Key, value: Option<Value>) -> i64 {
+        let raw_before = self.raw_bytes as i64;
+        self.forget_raw(&key);
+        if let Some(before) = self.pending.get(&key) {
+            self.pending_bytes -= pending_cost(&key, before.as_ref());
+        }
+        self.pending_bytes += pending_cost(&key, value.as_ref());
+        if let Some(value) = &value
+            && value.must_be_placed()
+        {
+            self.raw.put(key.clone(), value.len());
+            self.raw_bytes += value.len();
+        }
+        self.bytes_since_freeze += (key.len() + value.as_ref().map_or(0, Value::len)) as u64;
+        self.pending.insert(key, value);
+        self.pending_since.get_or_insert_with(Instant::now);
+        self.raw_bytes as i64 - raw_before
+    }
+
+    /// Notes a raw value that recovery found in the redo, or that it is gone.
+    pub fn note_recovered(&mut self, key: &Key, value: Option<&Value>) {
+        self.forget_raw(key);
+        if let Some(value) = value
+            && value.must_be_placed()
+        {
+            self.settled.insert(key.clone(), value.len());
+            self.settled_bytes += value.len();
+        }
+    }
+
+    /// W2: the key's value is about to be another.
+    fn forget_raw(&mut self, key: &Key) {
+        if let Some(length) = self.raw.pop(key) {
+            self.raw_bytes -= length;
+        }
+        if let Some(length) = self.settled.remove(key) {
+            self.settled_bytes -= length;
+        }
+    }
+
+    /// Takes what is pending for a commit. Answers it and the raw bytes in it, which are settled
+    /// from now on.
+    pub fn freeze(&mut self) -> (BTreeMap<Key, Option<Value>>, usize) {
+        let raw = std::mem::take(&mut self.raw_bytes);
+        while let Some((key, length)) = self.raw.pop_lru() {
+            self.settled.insert(key, length);
+        }
+        self.settled_bytes += raw;
+        self.pending_bytes = 0;
+        self.pending_since = None;
+        self.bytes_since_freeze = 0;
+        (std::mem::take(&mut self.pending), raw)
+    }
+
+    /// Whether any value has to be placed before the tree can be stored.
+    pub fn has_raw(&self) -> bool {
+        !self.raw.is_empty() || !self.settled.is_empty()
+    }
+
+    /// Bytes that storage has accepted and will have to find room for: raw values, and pages that
+    /// a checkpoint has to write.
+    pub fn owed_bytes(&self) -> u64 {
+        self.raw_bytes as u64 + self.settled_bytes as u64 + self.tree.dirty_bytes()
+    }
+}
+
+/// Redo bytes of a pending change. A raw value counts as the extent that it may become; its bytes
+/// are counted apart.
+pub fn pending_cost(key: &[u8], value: Option<&Value>) -> usize {
+    match value {
+        Some(value) if value.must_be_placed() => redo::cost(key, None) + redo::EXTENT_BYTES,
+        value => redo::cost(key, value),
+    }
+}

@@ -1,0 +1,273 @@
+//! Sorted entries in one piece of memory.
+//!
+//! A page has some dozens to hundreds of entries and is copied whole whenever a snapshot shares
+//! it. So the entries' bytes lie in one heap, found through a vector of small slots: a copy is two
+//! allocations, an insert moves slots of 16 bytes, and a change wastes the bytes that it replaces
+//! until the next copy.
+//!
+//! Searching would meet a cache miss in the heap for each key that it compares. So a slot holds
+//! the first bytes of its key that tell it from others: those after the prefix that all share.
+
+use std::cmp::Ordering;
+
+/// Entries with strictly rising keys. Each has a key, a kind (the owner's own number) and a tail
+/// (the owner's own bytes).
+#[derive(Default)]
+pub(super) struct Sorted {
+    heap: Vec<u8>,
+    slots: Vec<Slot>,
+    /// Every key begins with the same so many bytes, but an empty one.
+    skip: usize,
+    /// Bytes of the heap that no slot refers to.
+    wasted: usize,
+}
+
+/// An entry lies in the heap as its key, then its tail.
+#[derive(Clone, Copy)]
+struct Slot {
+    /// The bytes of the key after the skipped ones, as `head` has them.
+    head: u32,
+    start: u32,
+    key_bytes: u16,
+    tail_bytes: u16,
+    kind: u8,
+}
+
+impl Slot {
+    fn key_end(&self) -> usize {
+        self.start as usize + usize::from(self.key_bytes)
+    }
+
+    fn bytes(&self) -> usize {
+        usize::from(self.key_bytes) + usize::from(self.tail_bytes)
+    }
+}
+
+impl Sorted {
+    /// Without entries, with room for so many that have so many bytes together.
+    pub fn with_room(entries: usize, bytes: usize) -> Sorted {
+        Sorted { heap: Vec::with_capacity(bytes), slots: Vec::with_capacity(entries), skip: 0, wasted: 0 }
+    }
+
+    /// A copy that is about to be changed: without waste, with some room.
+    pub fn copy(&self) -> Sorted {
+        let used = self.heap.len() - self.wasted;
+        let mut copy = Sorted::with_room(self.slots.len() + 8, used + used / 8 + 64);
+        if self.wasted == 0 {
+            copy.heap.extend_from_slice(&self.heap);
+            copy.slots.extend_from_slice(&self.slots);
+            copy.skip = self.skip;
+        } else {
+            for i in 0..self.len() {
+                copy.push(self.key(i), self.kind(i), self.tail(i));
+            }
+        }
+        copy
+    }
+
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub fn key(&self, i: usize) -> &[u8] {
+        let slot = &self.slots[i];
+        &self.heap[slot.start as usize..slot.key_end()]
+    }
+
+    pub fn kind(&self, i: usize) -> u8 {
+        self.slots[i].kind
+    }
+
+    pub fn tail(&self, i: usize) -> &[u8] {
+        let slot = &self.slots[i];
+        &self.heap[slot.key_end()..][..usize::from(slot.tail_bytes)]
+    }
+
+    /// `Ok`: the entry with that key; `Err`: where it would be.
+    pub fn search(&self, key: &[u8]) -> Result<usize, usize> {
+        self.search_from(0, key)
+    }
+
+    /// Like `search`, when all entries before `start` are known to have lesser keys.
+    pub fn search_from(&self, start: usize, key: &[u8]) -> Result<usize, usize> {
+        let slots = &self.slots[start..];
+        let found = match self.order_by_skipped(key) {
+            Ordering::Less => {
+                // Nothing can come before it but an empty key.
+                let empty_keys = usize::from(slots.first().is_some_and(|slot| slot.key_bytes == 0));
+                if empty_keys > 0 && key.is_empty() { Ok(0) } else { Err(empty_keys) }
+            }
+            Ordering::Greater => Err(slots.len()),
+            Ordering::Equal => {
+                let head = head(key, self.skip);
+                let heap = &self.heap;
+                slots.binary_search_by(|slot| {
+                    slot.head.cmp(&head).then_with(|| heap[slot.start as usize..slot.key_end()].cmp(key))
+                })
+            }
+        };
+        found.map(|i| i + start).map_err(|i| i + start)
+    }
+
+    /// How a key compares to the bytes that all keys begin with.
+    fn order_by_skipped(&self, key: &[u8]) -> Ordering {
+        match self.slots.len() {
+            0 => Ordering::Equal,
+            len => {
+                let last = self.key(len - 1);
+                key[..key.len().min(self.skip)].cmp(&last[..last.len().min(self.skip)])
+            }
+        }
+    }
+
+    /// Adds an entry that comes after all others.
+    pub fn push(&mut self, key: &[u8], kind: u8, tail: &[u8]) {
+        self.insert(self.slots.len(), key, kind, tail);
+    }
+
+    /// Adds an entry before entry `i`, where its key belongs.
+    pub fn insert(&mut self, i: usize, key: &[u8], kind: u8, tail: &[u8]) {
+        if !key.is_empty() {
+            self.skip_only_shared(key);
+        }
+        let slot = Slot {
+            head: head(key, self.skip),
+            start: u32::try_from(self.heap.len()).expect("a page in memory is below 4 GiB"),
+            key_bytes: u16::try_from(key.len()).expect("keys are short"),
+            tail_bytes: u16::try_from(tail.len()).expect("tails are short"),
+            kind,
+        };
+        self.heap.extend_from_slice(key);
+        self.heap.extend_from_slice(tail);
+        self.slots.insert(i, slot);
+    }
+
+    /// Makes all keys, and this one, begin with what is skipped.
+    fn skip_only_shared(&mut self, key: &[u8]) {
+        // The last is not empty if any is not.
+        let shared = match self.slots.last() {
+            Some(last) if last.key_bytes > 0 => shared_bytes(&self.key(self.len() - 1)[..self.skip], key),
+            _ => key.len(),
+        };
+        if shared != self.skip {
+            self.skip = shared;
+            let heap = &self.heap;
+            for slot in &mut self.slots {
+                slot.head = head(&heap[slot.start as usize..slot.key_end()], shared);
+            }
+        }
+    }
+
+    /// Replaces kind and tail of entry `i`.
+    pub fn replace(&mut self, i: usize, kind: u8, tail: &[u8]) {
+        let slot = self.slots[i];
+        if tail.len() <= usize::from(slot.tail_bytes) {
+            self.wasted += usize::from(slot.tail_bytes) - tail.len();
+            self.heap[slot.key_end()..][..tail.len()].copy_from_slice(tail);
+            self.slots[i] = Slot { kind, tail_bytes: tail.len() as u16, ..slot };
+        } else {
+            self.wasted += slot.bytes();
+            let start = u32::try_from(self.heap.len()).expect("a page in memory is below 4 GiB");
+            self.heap.extend_from_within(slot.start as usize..slot.key_end());
+            self.heap.extend_from_slice(tail);
+            let tail_bytes = u16::try_from(tail.len()).expect("tails are short");
+            self.slots[i] = Slot { start, kind, tail_bytes, ..slot };
+        }
+        self.reclaim();
+    }
+
+    /// Removes entry `i`.
+    pub fn remove(&mut self, i: usize) {
+        self.wasted += self.slots.remove(i).bytes();
+        self.reclaim();
+    }
+
+    /// Gives back what is allocated and not used.
+    pub fn fit(&mut self) {
+        self.heap.shrink_to_fit();
+        self.slots.shrink_to_fit();
+    }
+
+    /// Bytes of memory allocated.
+    pub fn memory_bytes(&self) -> usize {
+        self.heap.capacity() + self.slots.capacity() * size_of::<Slot>()
+    }
+
+    /// Copies when more is wasted than used, so that a page which is changed for long without
+    /// being shared stays small.
+    fn reclaim(&mut self) {
+        if self.wasted > 1024 && self.wasted > self.heap.len() / 2 {
+            *self = self.copy();
+        }
+    }
+}
+
+/// Orders keys that share `skip` bytes as far as the next four bytes can. Short keys are filled up
+/// with zeros, so equal heads say nothing.
+fn head(key: &[u8], skip: usize) -> u32 {
+    let rest = key.get(skip..).unwrap_or(&[]);
+    match rest.first_chunk() {
+        Some(four) => u32::from_be_bytes(*four),
+        None => {
+            let mut four = [0; 4];
+            four[..rest.len()].copy_from_slice(rest);
+            u32::from_be_bytes(four)
+        }
+    }
+}
+
+/// How many bytes two keys share from their beginning.
+pub(super) fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    fn any_key() -> impl Strategy<Value = Vec<u8>> {
+        let end = || prop::collection::vec(0u8..4, 0..7);
+        prop_oneof![9 => end().prop_map(|end| [&[2; 9][..], &end].concat()), 1 => end()]
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_like_a_map(
+            steps in prop::collection::vec(
+                (any_key(), prop::option::of(prop::collection::vec(any::<u8>(), 0..300))),
+                0..300,
+            ),
+            others in prop::collection::vec(any_key(), 20),
+        ) {
+            let mut sorted = Sorted::default();
+            let mut model = BTreeMap::new();
+            for (key, tail) in steps {
+                match (sorted.search(&key), &tail) {
+                    (Ok(i), Some(tail)) => sorted.replace(i, tail.len() as u8, tail),
+                    (Ok(i), None) => sorted.remove(i),
+                    (Err(i), Some(tail)) => sorted.insert(i, &key, tail.len() as u8, tail),
+                    (Err(_), None) => {}
+                }
+                match tail {
+                    Some(tail) => model.insert(key, tail),
+                    None => model.remove(&key),
+                };
+                prop_assert!(sorted.heap.len() <= 2 * model.iter().map(|(k, t)| k.len() + t.len()).sum::<usize>() + 1024);
+                for sorted in [&sorted, &sorted.copy()] {
+                    prop_assert_eq!(sorted.len(), model.len());
+                    for key in &others {
+                        let rank = model.range::<Vec<u8>, _>(..key).count();
+                        let expected = if model.contains_key(key) { Ok(rank) } else { Err(rank) };
+                        prop_assert_eq!(sorted.search(key), expected);
+                        prop_assert_eq!(sorted.search_from(rank / 2, key), expected);
+                    }
+                    for (i, (key, tail)) in model.iter().enumerate() {
+                        prop_assert_eq!((sorted.key(i), sorted.kind(i), sorted.tail(i)), (&key[..], tail.len() as u8, &tail[..]));
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,295 @@
+//! Calls to the disk that fail, one after the other, until none is left to fail (C5, R4, R7).
+
+mod support;
+
+use kivafs::backend::MemoryDisk;
+use kivafs::store::{CreateOptions, OpenError, OpenOptions, Store, StoreError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::crash_disk::{CrashDisk, Effort};
+use support::crash_run::CrashRun;
+use support::faulty_disk::{CallKind, Fault, FaultyDisk, Then};
+use support::random::{Random, for_each_seed};
+use support::store::{
+    Change, SMALL, State, TINY, apply, assert_whole, commit, create, difference, random_changes, read_state, unhurried,
+};
+
+/// A store with something in it, closed, and what it holds.
+fn filled_store(seed: u64) -> (Vec<u8>, State) {
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), TINY).unwrap();
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let mut random = Random::new(seed);
+    let mut state = State::new();
+    for _ in 0..30 {
+        let changes = random_changes(&mut random, TINY);
+        commit(&store, &changes).unwrap();
+        apply(&mut state, &changes);
+    }
+    store.close().unwrap();
+    drop(store);
+    (disk.to_bytes(), state)
+}
+
+/// Works on a filled store while one call fails. Whether that call was reached.
+fn work_with_fault(bytes: &[u8], state: &State, seed: u64, fault: Fault) -> bool {
+    let context = format!("{fault:?}");
+    let crash_disk = Arc::new(CrashDisk::from_bytes(bytes.to_vec()));
+    let faulty = Arc::new(FaultyDisk::new(crash_disk.clone()));
+    let mut run = CrashRun::on(crash_disk, faulty.clone(), state.clone());
+    faulty.arm(fault);
+    // Nothing stays cached, so that reading goes to the disk.
+    let options = OpenOptions { cache_bytes: 32 << 10, ..unhurried() };
+    match run.open(&options) {
+        Ok(store) => {
+            let happened_in_open = faulty.happened();
+            let cause = work_until_poisoned(&mut run, &store, seed, &context);
+            if faulty.happened() && !happened_in_open && matches!(fault.kind, CallKind::Write | CallKind::Sync) {
+                assert!(cause.is_some(), "{context}: an append failed and nobody was told");
+            }
+            if let Some(cause) = cause {
+                assert!(faulty.happened(), "{context}: poisoned by nothing: {cause}");
+                verify_poisoned(&run, &store, &cause, &context);
+            }
+        }
+        Err(OpenError::Io { .. }) if faulty.happened() => {}
+        Err(OpenError::NoSpace { .. }) if faulty.happened() && fault.errno == libc::ENOSPC => {}
+        Err(error) => panic!("{context}: open: {error}"),
+    }
+    assert_eq!(faulty.syncs_after_failure(), 0, "{context}: never sync again after a failed sync");
+    // What was acknowledged is there when the machine, or only the process, is started again.
+    let effort = Effort { cuts_max: 1, fates_max: 10, shuffled: 3, seed };
+    run.verify(effort, &unhurried(), |_, _| {});
+    faulty.happened()
+}
+
+/// Transactions and syncs; what is refused is tried again once. The cause of the poison, if any.
+fn work_until_poisoned(run: &mut CrashRun, store: &Store, seed: u64, context: &str) -> Option<Arc<str>> {
+    let mut random = Random::new(seed);
+    for step in 0..40 {
+        let changes = random_changes(&mut random, TINY);
+        let mut act = |run: &mut CrashRun| if step % 3 == 2 { run.sync(store) } else { run.commit(store, &changes) };
+        let outcome = match act(run) {
+            Err(StoreError::Io(_) | StoreError::NoSpace) => act(run),
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(StoreError::Poisoned(cause)) => return Some(cause),
+            // Only when nothing but reading works any more.
+            Err(StoreError::NoSpace) if context.contains("ReadsOnly") => {}
+            Err(error) => panic!("{context}: step {step}: {error}"),
+        }
+        if step % 7 == 0 {
+            let found = read_state(store).or_else(|error| match error {
+                StoreError::Io(_) => read_state(store),
+                error => Err(error),
+            });
+            let found = found.unwrap_or_else(|error| panic!("{context}: step {step}: read: {error}"));
+            assert!(found == *run.state(), "{context}: step {step}: {}", difference(&found, run.state()));
+        }
+    }
+    match run.sync(store) {
+        Err(StoreError::Poisoned(cause)) => Some(cause),
+        _ => None,
+    }
+}
+
+/// Poison stays, tells its first cause, and lets reads go on.
+fn verify_poisoned(run: &CrashRun, store: &Store, cause: &str, context: &str) {
+    assert!(!cause.is_empty());
+    let is_poisoned = |outcome: Result<(), StoreError>| match outcome {
+        Err(StoreError::Poisoned(again)) => assert_eq!(&*again, cause, "{context}: the first cause"),
+        other => panic!("{context}: poisoned, but {other:?}"),
+    };
+    for _ in 0..2 {
+        is_poisoned(commit(store, &[Change::Put(b"too late".to_vec(), vec![1])]));
+        is_poisoned(store.sync());
+        let found = read_state(store).unwrap_or_else(|error| panic!("{context}: read: {error}"));
+        assert!(found == *run.state(), "{context}: poisoned: {}", difference(&found, run.state()));
+    }
+    is_poisoned(store.close());
+}
+
+/// Fails the first call of that kind, then the second, until none is left.
+fn fail_each(kind: CallKind, errno: i32) {
+    for_each_seed(2, |seed| {
+        let (bytes, state) = filled_store(seed);
+        for then in [Then::Recovers, Then::ReadsOnly] {
+            let mut nth = 1;
+            while work_with_fault(&bytes, &state, seed, Fault { kind, nth, errno, then }) {
+                nth += 1;
+            }
+            println!("{kind:?} {then:?}: {} calls", nth - 1);
+            assert!(nth > 1, "no call of that kind");
+        }
+    });
+}
+
+#[test]
+fn every_write_fails_once() {
+    fail_each(CallKind::Write, libc::EIO);
+}
+
+#[test]
+fn every_sync_fails_once() {
+    fail_each(CallKind::Sync, libc::EIO);
+}
+
+#[test]
+fn every_read_fails_once() {
+    fail_each(CallKind::Read, libc::EIO);
+}
+
+#[test]
+fn every_allocation_fails_once() {
+    fail_each(CallKind::Allocate, libc::EIO);
+}
+
+#[test]
+fn every_allocation_finds_no_space_once() {
+    fail_each(CallKind::Allocate, libc::ENOSPC);
+}
+
+#[test]
+fn every_punch_fails_once() {
+    fail_each(CallKind::Punch, libc::EIO);
+}
+
+#[test]
+fn every_call_of_creating_fails_once() {
+    for kind in [CallKind::Write, CallKind::Sync, CallKind::Allocate] {
+        for nth in 1.. {
+            let below = Arc::new(MemoryDisk::default());
+            let disk = Arc::new(FaultyDisk::new(below.clone()));
+            disk.arm(Fault { kind, nth, errno: libc::ENOSPC, then: Then::Recovers });
+            match create(disk.clone(), TINY) {
+                Ok(()) => {
+                    assert!(!disk.happened(), "{kind:?} {nth} failed unnoticed");
+                    break;
+                }
+                Err(OpenError::NoSpace { .. } | OpenError::Io { .. }) => {}
+                Err(error) => panic!("{kind:?} {nth}: {error}"),
+            }
+            let outcome = Store::open_on(Arc::new(MemoryDisk::from_bytes(below.to_bytes())), &unhurried());
+            let half_made = outcome.map(|store| read_state(&store).unwrap());
+            assert!(
+                matches!(&half_made, Err(OpenError::NotAStore(_))) || half_made.as_ref().is_ok_and(State::is_empty),
+                "{kind:?} {nth}: {half_made:?}"
+            );
+        }
+    }
+}
+
+/// Fills until refused. Every transaction is there whole, or refused and not there.
+fn fill(store: &Store, state: &mut State) {
+    let mut random = Random::new(9);
+    for number in 0..10_000 {
+        let changes = [Change::Put(format!("fill {number:05}").into_bytes(), random.bytes(5000))];
+        match commit(store, &changes) {
+            Ok(()) => apply(state, &changes),
+            Err(StoreError::NoSpace) => return,
+            Err(error) => panic!("{number}: {error}"),
+        }
+        if number % 8 == 0 {
+            store.sync().unwrap_or_else(|error| panic!("what was accepted finds its space: {error}"));
+        }
+    }
+    panic!("never full");
+}
+
+#[track_caller]
+fn assert_holds(store: &Store, state: &State) {
+    let found = read_state(store).unwrap();
+    assert!(found == *state, "{}", difference(&found, state));
+}
+
+/// Space comes back in the background, once commits make it free: asks until then.
+#[track_caller]
+fn commit_when_there_is_space(store: &Store, changes: &[Change]) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while let Err(error) = commit(store, changes) {
+        assert!(matches!(error, StoreError::NoSpace), "{error}");
+        assert!(Instant::now() < deadline, "no space came back");
+        store.sync().unwrap();
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_poisons_nothing() {
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), SMALL).unwrap();
+    disk.set_capacity(1 << 20);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let mut state = State::new();
+    fill(&store, &mut state);
+    assert!(state.len() > 20, "full after {} values", state.len());
+    assert_holds(&store, &state);
+    store.sync().expect("what was accepted has its space");
+
+    // Full, and nothing more is to be had: deleting works, one by one.
+    let doomed: Vec<Vec<u8>> = state.keys().step_by(2).cloned().collect();
+    for (number, key) in doomed.into_iter().enumerate() {
+        let change = [Change::Delete(key)];
+        let deleted = commit(&store, &change);
+        deleted.unwrap_or_else(|error| panic!("deleting number {number} needs no space that is not there: {error}"));
+        apply(&mut state, &change);
+        store.sync().unwrap();
+    }
+    assert_holds(&store, &state);
+    let change = [Change::Put(b"fits again".to_vec(), Random::new(1).bytes(5000))];
+    commit_when_there_is_space(&store, &change);
+    apply(&mut state, &change);
+
+    // Space that somebody else gives back is used, too.
+    fill(&store, &mut state);
+    disk.set_capacity(2 << 20);
+    let change = [Change::Put(b"room".to_vec(), vec![2; 5000])];
+    commit_when_there_is_space(&store, &change);
+    apply(&mut state, &change);
+    store.close().unwrap();
+    drop(store);
+    assert_whole(disk.clone(), "after a full disk");
+    assert_holds(&Store::open_on(disk, &unhurried()).unwrap(), &state);
+}
+
+#[test]
+fn a_full_store_can_be_opened_and_emptied() {
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), SMALL).unwrap();
+    disk.set_capacity(1 << 20);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let mut state = State::new();
+    fill(&store, &mut state);
+    store.close().unwrap();
+    drop(store);
+
+    disk.set_capacity(0);
+    let store = Store::open_on(disk.clone(), &unhurried()).expect("opening needs no space that is not there");
+    assert_holds(&store, &state);
+    for key in state.keys() {
+        commit(&store, &[Change::Delete(key.clone())]).unwrap();
+    }
+    commit_when_there_is_space(&store, &[Change::Put(b"k".to_vec(), vec![1; 3000])]);
+    store.close().unwrap();
+    drop(store);
+    assert_whole(disk, "emptied");
+}
+
+#[test]
+fn a_store_never_outgrows_the_size_given_at_its_creation() {
+    const SIZE: u64 = 1 << 20;
+    let disk = Arc::new(MemoryDisk::default());
+    let options = CreateOptions { size: Some(SIZE), geometry: SMALL.geometry };
+    Store::create_on(disk.clone(), &options).unwrap();
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let mut state = State::new();
+    fill(&store, &mut state);
+    store.sync().unwrap();
+    assert!(disk.occupied_bytes() <= SIZE, "{} bytes", disk.occupied_bytes());
+    assert_holds(&store, &state);
+    let space = store.space();
+    assert!(space.total <= SIZE && space.used <= space.total && space.free < 64 << 10, "{space:?}");
+    let first = state.keys().next().unwrap().clone();
+    commit(&store, &[Change::Delete(first)]).unwrap();
+}

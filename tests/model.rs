@@ -1,0 +1,204 @@
+//! A store against a map: random transactions, reads, scans, old views, syncs and reopenings.
+
+mod support;
+
+use kivafs::backend::{FileDisk, Hold, MemoryDisk};
+use kivafs::store::{CreateOptions, Direction, OpenError, OpenOptions, Store, View};
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+use support::random::{Random, for_each_seed};
+use support::scratch::Scratch;
+use support::store::{
+    SMALL, Sizes, State, TINY, USUAL, apply, assert_whole, bytes_of, commit, create, difference, random_changes,
+    random_key, read_state, read_view, scan, unhurried,
+};
+
+/// Old views that are kept, and looked at again later.
+const VIEWS_MAX: usize = 4;
+
+fn compare_with_map(seed: u64, sizes: Sizes, steps: usize, options: &OpenOptions) {
+    let mut random = Random::new(seed);
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), sizes).unwrap();
+    let mut store = Store::open_on(disk.clone(), options).unwrap();
+    let mut state = State::new();
+    let mut views: VecDeque<(View, State)> = VecDeque::new();
+    for step in 0..steps {
+        match random.within(0..32) {
+            0..18 => {
+                let changes = random_changes(&mut random, sizes);
+                commit(&store, &changes).unwrap_or_else(|error| panic!("step {step}: {error}"));
+                apply(&mut state, &changes);
+            }
+            18..22 => compare_gets(&mut random, &store, &state, sizes),
+            22..26 => compare_scan(&mut random, &store, &state, sizes),
+            26 => {
+                views.push_back((store.view(), state.clone()));
+                if views.len() > VIEWS_MAX {
+                    views.pop_front();
+                }
+            }
+            27 => {
+                if let Some((view, then)) = views.pop_front() {
+                    let found = read_view(&store, &view).unwrap();
+                    assert!(found == then, "step {step}: an old view: {}", difference(&found, &then));
+                }
+            }
+            28 => drop(store.begin().map(|mut txn| txn.put(b"abandoned", vec![1])).unwrap()),
+            29 | 30 => store.sync().unwrap(),
+            _ => {
+                for (view, then) in views.drain(..) {
+                    let found = read_view(&store, &view).unwrap();
+                    assert!(found == then, "step {step}: an old view at the end: {}", difference(&found, &then));
+                }
+                store.close().unwrap();
+                drop(store);
+                assert_whole(disk.clone(), &format!("step {step}"));
+                store = Store::open_on(disk.clone(), options).unwrap();
+                let found = read_state(&store).unwrap();
+                assert!(found == state, "step {step}: reopened: {}", difference(&found, &state));
+            }
+        }
+    }
+    let found = read_state(&store).unwrap();
+    assert!(found == state, "at the end: {}", difference(&found, &state));
+}
+
+fn compare_gets(random: &mut Random, store: &Store, state: &State, sizes: Sizes) {
+    let view = store.view();
+    for _ in 0..5 {
+        let key = random_key(random, sizes);
+        let value = store.patiently(|| view.get(&key)).unwrap();
+        assert_eq!(value.as_ref().map(|value| value.len()), state.get(&key).map(Vec::len), "length of {key:?}");
+        let bytes = value.map(|value| bytes_of(store, &view, value).unwrap());
+        assert!(bytes.as_ref() == state.get(&key), "bytes of {key:?}");
+    }
+}
+
+fn compare_scan(random: &mut Random, store: &Store, state: &State, sizes: Sizes) {
+    let mut bound = || match random.within(0..5) {
+        0 => Bound::Unbounded,
+        1 | 2 => Bound::Included(random_key(random, sizes)),
+        _ => Bound::Excluded(random_key(random, sizes)),
+    };
+    let (from, to) = (bound(), bound());
+    let count_max = if random.one_in(2) { usize::MAX } else { 1 + random.within(0..20) };
+    let after = |key: &Vec<u8>| match &from {
+        Bound::Unbounded => true,
+        Bound::Included(from) => key >= from,
+        Bound::Excluded(from) => key > from,
+    };
+    let before = |key: &Vec<u8>| match &to {
+        Bound::Unbounded => true,
+        Bound::Included(to) => key <= to,
+        Bound::Excluded(to) => key < to,
+    };
+    let mut expected: Vec<(&Vec<u8>, usize)> =
+        state.iter().filter(|(key, _)| after(key) && before(key)).map(|(key, value)| (key, value.len())).collect();
+    let view = store.view();
+    for direction in [Direction::Forward, Direction::Backward] {
+        let pairs = scan(store, &view, (from.clone(), to.clone()), direction, count_max).unwrap();
+        let found: Vec<(&Vec<u8>, usize)> = pairs.iter().map(|(key, value)| (key, value.len())).collect();
+        assert_eq!(found, expected[..expected.len().min(count_max)], "{direction:?} {from:?} {to:?}");
+        expected.reverse();
+    }
+}
+
+#[test]
+fn tiny_store() {
+    for_each_seed(20, |seed| compare_with_map(seed, TINY, 400, &unhurried()));
+}
+
+#[test]
+fn small_store() {
+    for_each_seed(10, |seed| compare_with_map(seed, SMALL, 600, &unhurried()));
+}
+
+#[test]
+fn small_store_that_commits_at_once_with_little_cache() {
+    let options = OpenOptions { commit_interval: Duration::ZERO, cache_bytes: 64 << 10, ..unhurried() };
+    for_each_seed(5, |seed| compare_with_map(seed, SMALL, 300, &options));
+}
+
+#[test]
+fn usual_store() {
+    for_each_seed(2, |seed| compare_with_map(seed, USUAL, 300, &unhurried()));
+}
+
+#[test]
+fn what_a_transaction_put_it_reads_and_nobody_else() {
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), SMALL).unwrap();
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    let before = store.view();
+    let mut txn = store.begin().unwrap();
+    txn.put(b"key", b"value".to_vec());
+    assert_eq!(txn.get(b"key").unwrap().unwrap().len(), 5);
+    assert!(store.view().get(b"key").unwrap().is_none(), "not committed yet");
+    txn.delete(b"key");
+    assert!(txn.get(b"key").unwrap().is_none());
+    txn.put(b"key", Vec::new());
+    txn.commit().unwrap();
+    assert!(before.get(b"key").unwrap().is_none(), "a view stays what it was");
+    assert!(store.view().get(b"key").unwrap().unwrap().is_empty(), "no bytes are a value too");
+    assert!(store.begin().unwrap().is_uncommitted(b"key"));
+    store.sync().unwrap();
+    assert!(!store.begin().unwrap().is_uncommitted(b"key"));
+}
+
+#[test]
+fn a_file_keeps_what_is_put_into_it_and_tells_who_has_it() {
+    let scratch = Scratch::new();
+    let path = scratch.path("store");
+    assert!(matches!(Store::open_at(&path, &unhurried()), Err(OpenError::NotFound(_))));
+    let options = CreateOptions { geometry: SMALL.geometry, ..CreateOptions::default() };
+    Store::create_at(&path, &options).unwrap();
+    assert!(matches!(Store::create_at(&path, &options), Err(OpenError::Exists(_))));
+
+    let mut random = Random::new(1);
+    let mut state = State::new();
+    for round in 0..5 {
+        let serving_at = Some(scratch.path("mount point"));
+        let store = Store::open_at(&path, &OpenOptions { serving_at: serving_at.clone(), ..unhurried() }).unwrap();
+        let found = read_state(&store).unwrap();
+        assert!(found == state, "round {round}: {}", difference(&found, &state));
+        for _ in 0..20 {
+            let changes = random_changes(&mut random, SMALL);
+            commit(&store, &changes).unwrap();
+            apply(&mut state, &changes);
+        }
+        for read_only in [false, true] {
+            match Store::open_at(&path, &OpenOptions { read_only, ..unhurried() }) {
+                Err(OpenError::InUse { holder, .. }) => {
+                    assert_eq!((holder.pid, holder.draining), (std::process::id(), false));
+                    assert_eq!(holder.serving_at, serving_at);
+                }
+                other => panic!("opened twice: {:?}", other.map(|_| ())),
+            }
+        }
+        assert_eq!(Store::info_at(&path).unwrap().holder.map(|holder| holder.pid), Some(std::process::id()));
+        store.announce_draining();
+        assert!(Store::info_at(&path).unwrap().holder.is_some_and(|holder| holder.draining));
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(Store::info_at(&path).unwrap().holder, None);
+        assert_eq!(Store::check_at(&path, true).unwrap(), Vec::<String>::new());
+    }
+
+    let readers = [1, 2].map(|_| Store::open_at(&path, &OpenOptions { read_only: true, ..unhurried() }).unwrap());
+    assert!(readers.iter().all(|reader| read_state(reader).unwrap() == state));
+    assert!(readers[0].begin().is_err(), "for reading only");
+    assert!(Store::open_at(&path, &unhurried()).is_err(), "readers keep writers out");
+    drop(readers);
+    drop(FileDisk::open(&path, Hold::Exclusive).expect("nobody holds it any more"));
+}
+
+#[test]
+fn what_is_no_store_is_not_opened() {
+    for bytes in [Vec::new(), vec![0; 100], vec![0; 100_000], Random::new(3).bytes(100_000)] {
+        let outcome = Store::open_on(Arc::new(MemoryDisk::from_bytes(bytes)), &unhurried());
+        assert!(matches!(outcome, Err(OpenError::NotAStore(_))), "{:?}", outcome.map(|_| ()));
+    }
+}
