@@ -51,4 +51,6 @@ need_fuse() {
         echo "/dev/fuse is missing: nothing can be mounted here (in a container: --device /dev/fuse --cap-add SYS_ADMIN)" >&2
         return 1
     fi
+    # What udev makes of it; containers often leave it to root.
+    [ -w /dev/fuse ] || as_root chmod 0666 /dev/fuse
 }
