@@ -27,6 +27,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 
+/// A checkpoint is worth its while when it frees this many segments: what was deleted comes free
+/// soon, even if nothing else happens.
+const DEAD_SEGMENTS_MAX: u64 = 8;
+
 /// Asks a commit to freeze the tree.
 pub struct FreezeRequest {
     answer: Sender<FrozenState>,
@@ -86,7 +90,10 @@ impl Core {
         let (tail, dirty) = (self.log.ring_used(), writer.tree.dirty_bytes());
         // A longer tail saves writing the same pages again and again; half of what a checkpoint
         // writes is worth keeping as redo.
-        tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max) || dirty >= self.limits.dirty_max
+        let dead = writer.table.dead().saturating_sub(writer.dead_before);
+        tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max)
+            || dirty >= self.limits.dirty_max
+            || dead >= if writer.starved { 1 } else { DEAD_SEGMENTS_MAX }
     }
 
     /// Tells the checkpoint thread, unless it knows.
@@ -230,6 +237,7 @@ impl Core {
             for number in &dead {
                 writer.table.remove(*number);
             }
+            writer.dead_before = writer.table.dead();
         }
         let era = std::mem::take(&mut self.published.write().era);
         self.graveyard.lock().push_back((era, dead));

@@ -54,6 +54,8 @@ pub struct Table {
     chunks: BTreeMap<u64, Arc<Chunk>>,
     /// Chunks that differ from what is stored.
     changed: BTreeSet<u64>,
+    /// How many segments have no live bytes.
+    dead: u64,
 }
 
 /// Changes to the counters, gathered during one call of the tree: a subtraction may come before
@@ -83,12 +85,14 @@ impl Table {
     pub fn born(&mut self, birth: Birth) {
         let before = self.chunk_mut(birth.number).insert(low(birth.number), Entry { live: 0, place: birth.place });
         assert!(before.is_none(), "R3: {:?} is born twice", birth.number);
+        self.dead += 1;
     }
 
     /// A freed segment is forgotten.
     pub fn remove(&mut self, number: SegmentNo) {
         let entry = self.chunk_mut(number).remove(&low(number));
         assert!(entry.is_some_and(|entry| entry.live == 0), "{number:?} is freed as {entry:?}");
+        self.dead -= 1;
         let chunk = number.0 / CHUNK_SEGMENTS;
         if self.chunks.get(&chunk).is_some_and(|chunk| chunk.is_empty()) {
             self.chunks.remove(&chunk);
@@ -107,12 +111,17 @@ impl Table {
                 return false;
             }
             let entry = self.chunk_mut(number).get_mut(&low(number)).expect("just seen");
-            match entry.live.checked_add_signed(delta) {
-                Some(live) => entry.live = live,
-                None => return false,
-            }
+            let Some(live) = entry.live.checked_add_signed(delta) else { return false };
+            let was_dead = std::mem::replace(&mut entry.live, live) == 0;
+            self.dead = self.dead - u64::from(was_dead) + u64::from(live == 0);
         }
         true
+    }
+
+    /// How many segments have no live bytes: those that are being filled for the first time, and
+    /// those that the next checkpoint frees.
+    pub fn dead(&self) -> u64 {
+        self.dead
     }
 
     /// What is known of a segment.
@@ -172,7 +181,9 @@ impl Table {
             }
             chunk.insert(low, entry);
         }
-        self.chunks.insert(number, Arc::new(chunk));
+        self.dead += chunk.values().filter(|entry| entry.live == 0).count() as u64;
+        let before = self.chunks.insert(number, Arc::new(chunk));
+        assert!(before.is_none(), "a chunk is read once");
         Ok(())
     }
 
@@ -245,11 +256,11 @@ mod tests {
         assert_eq!(table.encode_chunk(1).as_deref(), Some(&golden[..]));
         assert_eq!(table.take_changed(), BTreeSet::from([1]));
         let mut read = Table::default();
-        read.decode_chunk(1, golden).expect("golden");
-        assert_eq!(read.get(SegmentNo(257)), Some(Entry { live: 7, place: 3 }));
         for cut in 0..golden.len() {
             assert!(read.decode_chunk(1, &golden[..cut]).is_err(), "cut at {cut}");
         }
+        read.decode_chunk(1, golden).expect("golden");
+        assert_eq!(read.get(SegmentNo(257)), Some(Entry { live: 7, place: 3 }));
     }
 
     #[test]
@@ -265,6 +276,28 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(decode_list(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn the_dead_are_counted() {
+        let mut table = Table::default();
+        table.born(Birth { number: SegmentNo(1), place: 0 });
+        table.born(Birth { number: SegmentNo(300), place: 1 });
+        assert_eq!(table.dead(), 2);
+        let mut deltas = Deltas::default();
+        deltas.add(SegmentNo(1), 5);
+        assert!(table.apply(deltas));
+        assert_eq!(table.dead(), 1);
+        let mut read = Table::default();
+        for chunk in [0, 1] {
+            read.decode_chunk(chunk, &table.encode_chunk(chunk).expect("not empty")).expect("just encoded");
+        }
+        assert_eq!(read.dead(), 1);
+        let mut deltas = Deltas::default();
+        deltas.sub(SegmentNo(1), 5);
+        assert!(table.apply(deltas));
+        table.remove(SegmentNo(300));
+        assert_eq!(table.dead(), 1);
     }
 
     #[test]

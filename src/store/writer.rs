@@ -47,6 +47,8 @@ pub struct Writer {
     pub commit_queued: bool,
     pub waiters: Vec<Waiter>,
     pub phase: Phase,
+    /// Segments without live bytes that the last checkpoint had to leave.
+    pub dead_before: u64,
     /// A transaction was refused for lack of space since the last checkpoint.
     pub starved: bool,
     /// No more transactions.
@@ -70,6 +72,7 @@ impl Writer {
             commit_queued: false,
             waiters: Vec::new(),
             phase: Phase::Idle,
+            dead_before: 0,
             starved: false,
             closing: false,
         }
