@@ -119,7 +119,13 @@ impl Store {
     /// Makes a new, empty store in a new file. Durable (the file and its name) when it returns;
     /// after an error there is no file.
     pub fn create_at(path: &Path, options: &CreateOptions) -> Result<(), OpenError> {
-        let disk = FileDisk::create(path).map_err(|error| open_error(path, error))?;
+        let disk = FileDisk::create(path).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                let what = "its directory does not exist: make that first, with 'mkdir -p'";
+                OpenError::Io { path: path.into(), error: io::Error::new(io::ErrorKind::NotFound, what) }
+            }
+            _ => open_error(path, error),
+        })?;
         let result = create(path, &disk, options)
             .and_then(|()| FileDisk::sync_name(path).map_err(|error| open_error(path, error)));
         result.inspect_err(|_| {
