@@ -5,7 +5,7 @@
 //! written for them. The physical limit, a 4 KiB pwrite + fdatasync into a zero-filled file of the
 //! same directory, is measured in the same run.
 
-use kivafs::store::{CreateOptions, OpenOptions, Store, StoreError};
+use kivafs::store::{CreateOptions, OpenOptions, Store};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -66,7 +66,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let count = 300_000;
     for _ in 0..count {
         let key = &keys[(noise.next() % PAIRS) as usize];
-        let found = store.patiently(|| Ok::<_, StoreError>(store.view().get(key)?))?;
+        let found = store.patiently(|| store.view().get(key))?;
         assert!(found.is_some(), "every loaded pair is there");
     }
     println!("random get: {:.0}k/s", count as f64 / start.elapsed().as_secs_f64() / 1e3);

@@ -43,8 +43,9 @@ fn work_with_fault(bytes: &[u8], state: &State, seed: u64, fault: Fault) -> bool
     match run.open(&options) {
         Ok(store) => {
             let happened_in_open = faulty.happened();
-            let cause = work_until_poisoned(&mut run, &store, seed, &context);
-            if faulty.happened() && !happened_in_open && matches!(fault.kind, CallKind::Write | CallKind::Sync) {
+            let (cause, happened_before_end) = work_until_poisoned(&mut run, &store, &faulty, seed, &context);
+            // What fails in the background after the last sync began is for nobody to be told.
+            if happened_before_end && !happened_in_open && matches!(fault.kind, CallKind::Write | CallKind::Sync) {
                 assert!(cause.is_some(), "{context}: an append failed and nobody was told");
             }
             if let Some(cause) = cause {
@@ -63,19 +64,26 @@ fn work_with_fault(bytes: &[u8], state: &State, seed: u64, fault: Fault) -> bool
     faulty.happened()
 }
 
-/// Transactions and syncs; what is refused is tried again once. The cause of the poison, if any.
-fn work_until_poisoned(run: &mut CrashRun, store: &Store, seed: u64, context: &str) -> Option<Arc<str>> {
+/// Transactions and syncs; what is refused is tried again once. The cause of the poison, if any, and
+/// whether the fault had happened when the last sync began.
+fn work_until_poisoned(
+    run: &mut CrashRun,
+    store: &Store,
+    faulty: &FaultyDisk,
+    seed: u64,
+    context: &str,
+) -> (Option<Arc<str>>, bool) {
     let mut random = Random::new(seed);
     for step in 0..40 {
         let changes = random_changes(&mut random, TINY);
-        let mut act = |run: &mut CrashRun| if step % 3 == 2 { run.sync(store) } else { run.commit(store, &changes) };
+        let act = |run: &mut CrashRun| if step % 3 == 2 { run.sync(store) } else { run.commit(store, &changes) };
         let outcome = match act(run) {
             Err(StoreError::Io(_) | StoreError::NoSpace) => act(run),
             outcome => outcome,
         };
         match outcome {
             Ok(()) => {}
-            Err(StoreError::Poisoned(cause)) => return Some(cause),
+            Err(StoreError::Poisoned(cause)) => return (Some(cause), faulty.happened()),
             // Only when nothing but reading works any more.
             Err(StoreError::NoSpace) if context.contains("ReadsOnly") => {}
             Err(error) => panic!("{context}: step {step}: {error}"),
@@ -89,9 +97,10 @@ fn work_until_poisoned(run: &mut CrashRun, store: &Store, seed: u64, context: &s
             assert!(found == *run.state(), "{context}: step {step}: {}", difference(&found, run.state()));
         }
     }
+    let happened = faulty.happened();
     match run.sync(store) {
-        Err(StoreError::Poisoned(cause)) => Some(cause),
-        _ => None,
+        Err(StoreError::Poisoned(cause)) => (Some(cause), happened),
+        _ => (None, happened),
     }
 }
 

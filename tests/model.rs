@@ -46,7 +46,7 @@ fn compare_with_map(seed: u64, sizes: Sizes, steps: usize, options: &OpenOptions
                     assert!(found == then, "step {step}: an old view: {}", difference(&found, &then));
                 }
             }
-            28 => drop(store.begin().map(|mut txn| txn.put(b"abandoned", vec![1])).unwrap()),
+            28 => store.begin().unwrap().put(b"abandoned", vec![1]),
             29 | 30 => store.sync().unwrap(),
             _ => {
                 for (view, then) in views.drain(..) {

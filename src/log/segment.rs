@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn golden_header() {
         let bytes = header(b"0123456789abcdef", SegmentNo(3), 2, Stream::Data);
-        let mut golden = b"kivafsD1\x01\0\x02\0\0\0\0\00123456789abcdef\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0".to_vec();
+        let mut golden =
+            b"kivafsD1\x01\0\x02\0\0\0\0\0\x30123456789abcdef\x03\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0".to_vec();
         golden.extend_from_slice(&checksum(&golden).to_le_bytes());
         assert_eq!(bytes, golden);
     }

@@ -120,9 +120,10 @@ pub fn as_listed(path: &Path) -> std::io::Result<PathBuf> {
     path.canonicalize()
 }
 
-/// What a mount answers whose server is gone.
-pub fn is_dead(error: &std::io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+/// Is what is mounted at `dir` without its server? Asked by statfs(2): the attributes of a dead
+/// mount's root may still be in the kernel's cache, and stat(2) then finds nothing amiss.
+pub fn is_dead(dir: &Path) -> bool {
+    matches!(nix::sys::statfs::statfs(dir), Err(nix::Error::ENOTCONN | nix::Error::ECONNABORTED))
 }
 
 /// Do both name the same store? A source is written as it was given to mount(2).

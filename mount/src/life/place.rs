@@ -8,14 +8,8 @@ use std::path::Path;
 /// `tell` is told.
 pub fn prepare(plan: &Plan, tell: &mut dyn FnMut(String)) -> Result<(), LifeError> {
     let dir = plan.dir.as_path();
-    let meta = match std::fs::metadata(dir) {
-        Err(error) if mountinfo::is_dead(&error) => {
-            detach_dead(dir, tell)?;
-            std::fs::metadata(dir)
-        }
-        looked => looked,
-    };
-    let meta = meta.map_err(|error| match error.kind() {
+    detach_dead(dir, tell)?;
+    let meta = std::fs::metadata(dir).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => LifeError::NoMountPoint(dir.into()),
         std::io::ErrorKind::NotADirectory => LifeError::MountPointNotDirectory(dir.into()),
         _ => LifeError::system(dir.display().to_string(), error),
@@ -39,7 +33,7 @@ pub fn warn_if_not_empty(dir: &Path, tell: &mut dyn FnMut(String)) {
 fn detach_dead(dir: &Path, tell: &mut dyn FnMut(String)) -> Result<(), LifeError> {
     // Dead mounts may lie on each other: each mount over a dead one that was forced adds one.
     while let Some(mount) = mountinfo::top_at(dir)?
-        && std::fs::metadata(dir).is_err_and(|error| mountinfo::is_dead(&error))
+        && mountinfo::is_dead(dir)
     {
         if !mount.is_ours() {
             return Err(LifeError::ForeignDeadMount { dir: dir.into(), fs_type: mount.fs_type });

@@ -33,7 +33,7 @@ pub fn unmount(place: &Path, manner: Manner) -> Result<(), LifeError> {
     let dir = mount.dir.as_path();
     let waiter = Waiter::connect(&mount);
     // Only a mount without a server is looked into: one that is stuck would hold us up.
-    if waiter.is_none() && std::fs::metadata(dir).is_err_and(|error| mountinfo::is_dead(&error)) {
+    if waiter.is_none() && mountinfo::is_dead(dir) {
         detach::lazily(dir)?;
         return if manner == Manner::Forced { Ok(()) } else { Err(LifeError::WasDead(dir.into())) };
     }
