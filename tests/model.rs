@@ -2,8 +2,8 @@
 
 mod support;
 
-use kivafs::backend::{FileDisk, Hold, MemoryDisk};
-use kivafs::store::{CreateOptions, Direction, OpenError, OpenOptions, Store, View};
+use kivafs::backend::{Disk, FileDisk, Hold, MemoryDisk};
+use kivafs::store::{CreateOptions, Direction, OpenError, OpenOptions, Store, StoreError, View};
 use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use std::time::Duration;
 use support::random::{Random, for_each_seed};
 use support::scratch::Scratch;
 use support::store::{
-    SMALL, Sizes, State, TINY, USUAL, apply, assert_whole, bytes_of, commit, create, difference, random_changes,
-    random_key, read_state, read_view, scan, unhurried,
+    Change, SMALL, Sizes, State, TINY, USUAL, apply, assert_whole, bytes_of, commit, create, difference,
+    random_changes, random_key, read_state, read_view, scan, unhurried,
 };
 
 /// Old views that are kept, and looked at again later.
@@ -201,4 +201,35 @@ fn what_is_no_store_is_not_opened() {
         let outcome = Store::open_on(Arc::new(MemoryDisk::from_bytes(bytes)), &unhurried());
         assert!(matches!(outcome, Err(OpenError::NotAStore(_))), "{:?}", outcome.map(|_| ()));
     }
+}
+
+/// R2, as why.md tells it for readers: space is not reused between a miss and its fetch.
+#[test]
+fn what_was_missed_stays_until_it_is_fetched() {
+    let disk: Arc<dyn Disk> = Arc::new(MemoryDisk::default());
+    create(disk.clone(), SMALL).unwrap();
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    let mut random = Random::new(1);
+    let value = random.bytes(5000);
+    commit(&store, &[Change::Put(b"old".to_vec(), value.clone())]).unwrap();
+    store.checkpoint().unwrap();
+    let view = store.view();
+    let extent = store.patiently(|| view.get(b"old")).unwrap().unwrap();
+    let Err(StoreError::Miss(miss)) = view.read(std::slice::from_ref(&extent)) else {
+        panic!("nothing has read the unit yet")
+    };
+    drop(view);
+    // The unit's segment fills, dies, and would be used again many times over.
+    for round in 0..40u8 {
+        for key in 0..20u8 {
+            commit(&store, &[Change::Put(vec![b'k', key], random.bytes(4000 + usize::from(round)))]).unwrap();
+        }
+        if round == 5 {
+            commit(&store, &[Change::Delete(b"old".to_vec())]).unwrap();
+        }
+        store.checkpoint().unwrap();
+    }
+    store.fetch(&miss).expect("what was there is still there");
+    let view = store.view();
+    assert_eq!(view.read(&[extent]).unwrap(), [value]);
 }

@@ -56,7 +56,7 @@ pub use pointer::{Codec, NUMBER_MAX, POINTER_BYTES, Pointer, SEGMENT_BYTES_MAX, 
 pub use segment::Stream;
 pub use slots::Need;
 pub use superblock::{Geometry, VERSION};
-pub use thread::{Done, Message, Prepare, Prepared};
+pub use thread::{Claim, Done, Message, Prepare, Prepared};
 
 use crate::backend::Disk;
 use ::bytes::Bytes;
@@ -242,8 +242,17 @@ impl Log {
         } else {
             std::thread::scope(|scope| {
                 let share = runs.len().div_ceil(threads);
-                let threads: Vec<_> = runs.chunks(share).map(|share| scope.spawn(|| read_runs(share))).collect();
-                threads.into_iter().map(|thread| thread.join().expect("reading does not panic")).collect()
+                let read_runs = &read_runs;
+                let threads: Vec<_> = runs
+                    .chunks(share)
+                    .map(|share| (share, std::thread::Builder::new().spawn_scoped(scope, move || read_runs(share))))
+                    .collect();
+                let join = |(share, thread): (_, std::io::Result<std::thread::ScopedJoinHandle<'_, _>>)| match thread {
+                    Ok(thread) => thread.join().expect("reading does not panic"),
+                    // The system gives no more threads.
+                    Err(_) => read_runs(share),
+                };
+                threads.into_iter().map(join).collect()
             })
         };
         for some in read {
@@ -302,8 +311,13 @@ impl Log {
     }
 
     /// Queues a commit.
-    pub fn commit(&self, prepare: Prepare, done: Done, urgent: bool) {
-        self.send(Message::Commit { prepare, done, urgent });
+    pub fn commit(&self, prepare: Prepare, done: Done, claim: Claim) {
+        self.send(Message::Commit { prepare, done, claim });
+    }
+
+    /// Commits that wait for room in the ring go on, or with an error are told.
+    pub fn retry(&self, outcome: Option<LogError>) {
+        self.send(Message::Retry(outcome));
     }
 
     /// Gives back segments.
@@ -391,7 +405,11 @@ impl Log {
     /// Ends writing for good, as a failed write does: the layer above cannot go on.
     pub fn fail(&self, cause: String) {
         tracing::error!("{cause}; nothing more is written");
-        self.shared.poison(cause);
+        self.shared.poison(cause.clone());
+        // Before the storage thread is started nobody waits.
+        if self.sender.is_some() {
+            self.retry(Some(LogError::Poisoned(cause.into())));
+        }
     }
 
     /// The first failure, if there was one.
@@ -419,15 +437,17 @@ impl Log {
         Streams::payload_bytes_max(self.geometry.segment_bytes)
     }
 
-    /// Writes the clean mark and ends the storage thread. The caller has made everything durable
+    /// Writes the clean mark and ends the storage thread. With `give_back` the disk gets back what
+    /// was allocated and is not needed; without, it is there for the next mount. The caller has made everything durable
     /// and sends nothing more.
-    pub fn close(&self) -> Result<(), LogError> {
+    pub fn close(&self, give_back: bool) -> Result<(), LogError> {
         let Some(thread) = self.thread.lock().take() else { return Ok(()) };
         let (sender, receiver) = std::sync::mpsc::channel();
-        self.send(Message::Close(Box::new(move |result| {
+        let done = Box::new(move |result| {
             // Who closes is waiting just below.
             sender.send(result).unwrap_or_else(|_| panic!("nobody waits for the close"));
-        })));
+        });
+        self.send(Message::Close { give_back, done });
         let result = receiver.recv().expect("the storage thread answers a close");
         thread.join().expect("the storage thread does not panic");
         result

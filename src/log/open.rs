@@ -129,8 +129,7 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
         let what = format!("it has {length} bytes, its ring alone ends at {}: it was cut", geometry.slots_offset());
         return Err(LogError::damaged(what));
     }
-    let closed_after = superblock.clean.then_some(superblock.durable);
-    let found = ring::read_log(disk, geometry.ring_bytes, &superblock.store, superblock.start, closed_after)?;
+    let found = ring::read_log(disk, geometry.ring_bytes, &superblock.store, superblock.start)?;
     let last = found.last().map_or(Sequence(superblock.start.sequence.0 - 1), |found| found.commit.sequence);
     if last < durable {
         return Err(LogError::damaged(format!(
@@ -313,6 +312,7 @@ impl Log {
             serial: end.superblock.serial,
             superblock_starts: end.superblock_starts,
             superblock_unsynced: None,
+            parts_written: 0,
             data_unsynced: 0,
         };
         let (sender, receiver) = std::sync::mpsc::channel::<Message>();

@@ -99,15 +99,9 @@ pub struct Found {
 /// by a later commit behind it. Whether the log reaches a sequence that is known to be durable is
 /// for the caller to check.
 ///
-/// `closed_after`: the log was closed after that commit, so that nothing needs to be looked for
-/// behind it.
-pub fn read_log(
-    disk: &dyn Disk,
-    ring_bytes: u64,
-    store: &[u8; 16],
-    start: Start,
-    closed_after: Option<Sequence>,
-) -> Result<Vec<Found>, LogError> {
+/// A clean mark is no reason not to look behind the end: it may be from before the last mount, whose
+/// first commit is what cannot be read.
+pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start) -> Result<Vec<Found>, LogError> {
     let mut found: Vec<Found> = Vec::new();
     let mut ring = Ring::new(ring_bytes, start.position, start.position);
     let mut expected = (start.sequence, start.predecessor);
@@ -133,9 +127,7 @@ pub fn read_log(
         expected = (Sequence(next.commit.sequence.0 + 1), next.checksum);
         found.push(next);
     }
-    if closed_after.map(|last| Sequence(last.0 + 1)) != Some(expected.0) {
-        refuse_later_commits(disk, &ring, store, expected.0)?;
-    }
+    refuse_later_commits(disk, &ring, store, expected.0)?;
     Ok(found)
 }
 

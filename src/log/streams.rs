@@ -60,6 +60,7 @@ pub struct Streams {
     pub reservation: u64,
     births: Vec<Birth>,
     parts: BTreeMap<(SegmentNo, u32), Bytes>,
+    parts_handed_over: u64,
     places: HashMap<SegmentNo, u32>,
 }
 
@@ -84,6 +85,7 @@ impl Streams {
             reservation: next_number,
             births: Vec::new(),
             parts: BTreeMap::new(),
+            parts_handed_over: 0,
             places,
         }
     }
@@ -201,6 +203,7 @@ impl Streams {
 
     fn hand_over(&mut self, part: Part, send: &mut dyn FnMut(Message)) {
         self.parts.insert((part.segment, part.offset), part.bytes.clone());
+        self.parts_handed_over += 1;
         send(Message::Write(part));
     }
 
@@ -222,6 +225,11 @@ impl Streams {
         self.places.insert(number, place);
         let buffer = segment::header(&self.store, number, self.epoch, stream);
         Ok(Open { number, place, base: 0, buffer, index: Index::default() })
+    }
+
+    /// How many parts were sent so far.
+    pub fn parts_handed_over(&self) -> u64 {
+        self.parts_handed_over
     }
 
     /// The segments opened since this was last asked.
@@ -248,10 +256,11 @@ impl Streams {
             .flatten()
             .map(|open| (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[])))
             .sum();
-        // Every stream may leave a tail that the next payload does not fit into: an eighth covers
-        // that, indexes and padding.
-        let fresh = self.slots.ready(need) * self.segment_bytes as u64;
-        open as u64 / 2 + fresh / 8 * 7
+        // Every segment may end with a tail that the next payload does not fit into: an eighth
+        // covers that, indexes and padding; half where segments are small.
+        let slot = self.segment_bytes as u64;
+        let usable = if slot >= 1 << 20 { slot / 8 * 7 } else { slot / 2 };
+        open as u64 / 2 + self.slots.ready(need) * usable
     }
 
     /// The bytes at that pointer, if they are not on disk yet; else the segment's slot.

@@ -35,12 +35,26 @@ pub struct Prepared {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Freezes what is to be committed, given the sequence that the commit will have; `None`: there is
-/// nothing. Runs on the storage thread.
-pub type Prepare = Box<dyn FnOnce(Sequence) -> Option<Prepared> + Send>;
+/// Freezes what is to be committed, given the sequence that the commit will have and the bytes that
+/// it may take; `None`: there is nothing. Runs on the storage thread.
+pub type Prepare = Box<dyn FnOnce(Sequence, u64) -> Option<Prepared> + Send>;
 /// Told how a commit went: the newest durable sequence, or the store's first failure. Runs on the
 /// storage thread.
 pub type Done = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
+
+/// How a commit uses the room in the ring.
+///
+/// The last commit that fits must be one that completes a checkpoint: nothing else makes room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Waits while the ring is tight.
+    Ordinary,
+    /// Part of a checkpoint or of opening: leaves room for a `Last`, or is refused with
+    /// [`LogError::NoSpace`], unprepared.
+    Early,
+    /// Completes a checkpoint.
+    Last,
+}
 
 /// What the storage thread is asked to do.
 pub enum Message {
@@ -52,13 +66,20 @@ pub enum Message {
         prepare: Prepare,
         /// Gets the result.
         done: Done,
-        /// It completes a checkpoint: it may use the room that is kept for that.
-        urgent: bool,
+        /// Which room it may use.
+        claim: Claim,
     },
+    /// A checkpoint was made, or failed: commits that wait for room go on, or are told.
+    Retry(Option<LogError>),
     /// Give back the space of segments that nothing refers to any more.
     Free(Vec<SegmentNo>),
     /// Write the clean mark and end.
-    Close(Box<dyn FnOnce(Result<(), LogError>) + Send>),
+    Close {
+        /// Unused slots are given back to the disk.
+        give_back: bool,
+        /// Gets the result.
+        done: Box<dyn FnOnce(Result<(), LogError>) + Send>,
+    },
 }
 
 /// The state of the log's end, owned by the storage thread.
@@ -85,6 +106,8 @@ pub struct Writer {
     pub superblock_starts: [u64; 2],
     /// A superblock was written and not flushed: which, and the position that it needs.
     pub superblock_unsynced: Option<(usize, u64)>,
+    /// How many parts have been dealt with.
+    pub parts_written: u64,
     /// Bytes of data written since the last flush.
     pub data_unsynced: u64,
 }
@@ -94,7 +117,7 @@ impl Writer {
     pub fn run(mut self, receiver: Receiver<Message>) {
         let mut waiting: VecDeque<Message> = VecDeque::new();
         // Commits that found the ring too full: they go on once the checkpoint under way is done.
-        let mut deferred: Vec<Message> = Vec::new();
+        let mut deferred: Vec<(Prepare, Done)> = Vec::new();
         loop {
             let message = match waiting.pop_front() {
                 Some(message) => message,
@@ -105,20 +128,27 @@ impl Writer {
             };
             match message {
                 Message::Write(part) => self.write_part(part),
-                Message::Commit { prepare, done, urgent } => {
-                    if !urgent && self.ring_is_tight() && self.shared.failure().is_none() {
-                        deferred.push(Message::Commit { prepare, done, urgent });
+                Message::Commit { prepare, done, claim } => {
+                    if claim == Claim::Ordinary && self.ring_is_tight() && self.shared.failure().is_none() {
+                        deferred.push((prepare, done));
                         continue;
                     }
-                    let result = self.commit(prepare, &receiver, &mut waiting);
+                    let result = self.commit(prepare, claim, &receiver, &mut waiting);
                     done(result);
-                    for message in deferred.drain(..).rev() {
-                        waiting.push_front(message);
+                }
+                Message::Retry(outcome) => {
+                    for (prepare, done) in deferred.drain(..).rev() {
+                        match &outcome {
+                            Some(error) => done(Err(self.shared.check_failure().err().unwrap_or(error.clone()))),
+                            None => {
+                                waiting.push_front(Message::Commit { prepare, done, claim: Claim::Ordinary });
+                            }
+                        }
                     }
                 }
                 Message::Free(numbers) => self.free(&numbers),
-                Message::Close(done) => {
-                    let result = self.close();
+                Message::Close { give_back, done } => {
+                    let result = self.close(give_back);
                     done(result);
                     return;
                 }
@@ -150,6 +180,7 @@ impl Writer {
                 self.sync_data();
             }
         }
+        self.parts_written += 1;
         // After a failure parts stay readable in memory: reads go on (C5).
         if self.shared.failure().is_none() {
             self.shared.streams.lock().written(part.segment, part.offset);
@@ -167,21 +198,32 @@ impl Writer {
     fn commit(
         &mut self,
         prepare: Prepare,
+        claim: Claim,
         receiver: &Receiver<Message>,
         waiting: &mut VecDeque<Message>,
     ) -> Result<Sequence, LogError> {
         self.shared.check_failure()?;
         let sequence = Sequence(self.last.0 + 1);
-        let prepared = prepare(sequence);
+        let commit_max = self.geometry.commit_bytes_max();
+        let room = self.ring.room(commit_max);
+        if claim == Claim::Early && room < commit_max + BLOCK {
+            return Err(LogError::NoSpace);
+        }
+        let bytes_max = if claim == Claim::Early { (room - commit_max).min(commit_max) } else { commit_max };
+        let prepared = prepare(sequence, bytes_max);
         self.shared.check_failure()?;
         let Some(prepared) = prepared else { return Ok(self.last) };
         // R1: whatever the frozen changes refer to was handed over before they were frozen.
-        for message in std::mem::take(waiting).into_iter().chain(receiver.try_iter()) {
-            match message {
+        let handed_over = self.shared.streams.lock().parts_handed_over();
+        let mut earlier = std::mem::take(waiting);
+        while self.parts_written < handed_over {
+            let message = earlier.pop_front().or_else(|| receiver.try_recv().ok());
+            match message.expect("a part is sent when it is handed over") {
                 Message::Write(part) => self.write_part(part),
                 other => waiting.push_back(other),
             }
         }
+        waiting.append(&mut earlier);
         // R4: a write or flush of those may have failed; then nothing is flushed again.
         self.shared.check_failure()?;
         if self.data_unsynced > 0 {
@@ -325,9 +367,9 @@ impl Writer {
         }
     }
 
-    fn close(&mut self) -> Result<(), LogError> {
+    fn close(&mut self, give_back: bool) -> Result<(), LogError> {
         self.shared.check_failure()?;
-        let unused = self.shared.streams.lock().drain_unused();
+        let unused = if give_back { self.shared.streams.lock().drain_unused() } else { Vec::new() };
         for (offset, length) in unused {
             if let Err(error) = self.shared.disk.punch(offset, length) {
                 tracing::warn!("cannot give back unused space at {offset:#x}: {error}");

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 impl Core {
     /// Everything that is wrong, one line each.
     pub(super) fn check(&self, data: bool) -> Vec<String> {
+        let _era = self.published.read().era.clone();
         let (root, table) = {
             let writer = self.writer.lock();
             (writer.tree.root(), writer.table.clone())

@@ -21,15 +21,19 @@ use super::commit::Errand;
 use super::table::{self, Deltas, StoredChunk, Table};
 use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
-use crate::log::{Birth, Checkpoint, Need, Pointer, RootKind, SegmentNo, Sequence, Stream};
+use crate::log::{Birth, Checkpoint, LogError, Need, Pointer, RootKind, SegmentNo, Sequence, Stream};
 use crate::tree::{Frozen, Ledger, PageSink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::time::{Duration, Instant};
 
 /// A checkpoint is worth its while when it frees this many segments: what was deleted comes free
 /// soon, even if nothing else happens.
 const DEAD_SEGMENTS_MAX: u64 = 8;
+
+/// How long a checkpoint that failed is not tried again.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// Asks a commit to freeze the tree.
 pub struct FreezeRequest {
@@ -64,6 +68,7 @@ impl FreezeRequest {
     /// Under the writer lock, with nothing raw.
     pub fn freeze(self, as_of: Sequence, writer: &mut Writer, open: Vec<SegmentNo>) {
         let changed_chunks = writer.table.take_changed();
+        writer.frozen_bytes = writer.tree.dirty_bytes();
         let (tree, table) = (writer.tree.freeze(), writer.table.clone());
         let state = FrozenState { as_of, tree, table, changed_chunks, open };
         // The checkpoint thread waits for it; if the store ends meanwhile, nobody needs it.
@@ -92,13 +97,20 @@ impl Core {
         // writes is worth keeping as redo.
         let dead = writer.table.dead().saturating_sub(writer.dead_before);
         tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max)
-            || dirty >= self.limits.dirty_max
+            || dirty.max(writer.settled_bytes as u64) >= self.limits.dirty_max
             || dead >= if writer.starved { 1 } else { DEAD_SEGMENTS_MAX }
+    }
+
+    /// Whether more is still to be stored than half a segment, so that it might not find its space
+    /// in the reserve alone.
+    pub(super) fn owes_much(&self) -> bool {
+        self.writer.lock().owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 2
     }
 
     /// Tells the checkpoint thread, unless it knows.
     pub(super) fn want_checkpoint(&self, writer: &mut Writer) {
-        if writer.phase == Phase::Idle {
+        let too_early = writer.retry_at.is_some_and(|at| Instant::now() < at);
+        if writer.phase == Phase::Idle && !too_early {
             writer.phase = Phase::Wanted;
             self.signals.want_checkpoint();
         }
@@ -112,7 +124,18 @@ impl Core {
             writer.starved = false;
         }
         let result = self.write_checkpoint(stored);
-        self.writer.lock().phase = Phase::Idle;
+        {
+            let mut writer = self.writer.lock();
+            writer.phase = Phase::Idle;
+            writer.frozen_bytes = 0;
+            // Each failed try may use up a little of the log.
+            writer.retry_at = result.is_err().then(|| Instant::now() + RETRY_AFTER);
+            if result.is_ok() && self.checkpoint_is_due(&writer) {
+                self.want_checkpoint(&mut writer);
+            }
+        }
+        self.room.notify_all();
+        self.log.retry(result.as_ref().err().map(|_| LogError::NoSpace));
         result
     }
 
@@ -143,12 +166,18 @@ impl Core {
             let _placing = self.placing.lock();
             let mut writer = self.lock_with_nothing_raw();
             assert!(!writer.has_raw(), "nothing comes in before the store is open");
-            // What was placed just now comes again as redo of the first commit: putting the same
-            // extent twice is the same as once.
             FreezeRequest { answer }.freeze(as_of, &mut writer, self.log.open_segments());
         }
         let frozen = answered.recv().expect("sent just now");
-        self.store_frozen(frozen, stored)
+        let changed = frozen.changed_chunks.clone();
+        match self.store_frozen(frozen, stored) {
+            // A full store can still be read, and deleted from.
+            Err(StoreError::NoSpace) => {
+                self.writer.lock().table.put_back_changed(changed);
+                self.commit_and_wait(Errand::Claim)
+            }
+            result => result,
+        }
     }
 
     fn store_frozen(self: &Arc<Self>, frozen: FrozenState, stored: &mut StoredTable) -> Result<(), StoreError> {
@@ -165,11 +194,13 @@ impl Core {
         {
             let mut writer = self.writer.lock();
             let mut current = Deltas::default();
+            writer.frozen_bytes = 0;
             writer.tree.install(written, &mut current, &mut |at, page| self.cache.put_page(at, page));
             self.count(&mut writer, current);
             // Readers got at the tree's pages through memory; from here on through the cache.
             self.published.write().root = writer.tree.root();
         }
+        self.room.notify_all();
         for number in deltas.segments() {
             if table.get(number).is_none() {
                 table.born(self.birth_of(number));

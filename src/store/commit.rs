@@ -7,10 +7,13 @@
 use super::checkpoint::FreezeRequest;
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
-use crate::log::{Checkpoint, LogError, Prepared, Sequence, Stream};
+use crate::log::{Checkpoint, Claim, LogError, Prepared, Sequence, Stream};
 use crate::tree::Root;
 use parking_lot::MutexGuard;
 use std::sync::Arc;
+
+/// What a commit may have beside its redo.
+pub const COMMIT_OVERHEAD: u64 = 1000;
 
 /// Told when what it waits for is durable, or cannot become so.
 pub type Waiter = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -43,6 +46,7 @@ impl Core {
         let failure = {
             let mut writer = self.writer.lock();
             match self.check_failure() {
+                Ok(()) if writer.closed => StoreError::Poisoned("it was closed".into()),
                 Ok(()) => {
                     writer.waiters.push(done);
                     self.request_commit(&mut writer);
@@ -64,20 +68,24 @@ impl Core {
 
     /// Queues a commit with an errand; `done` gets the result.
     pub(super) fn queue_commit(self: &Arc<Self>, errand: Errand, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
-        let urgent = !matches!(errand, Errand::None);
+        let claim = match errand {
+            Errand::None => Claim::Ordinary,
+            Errand::Claim | Errand::Freeze(_) => Claim::Early,
+            Errand::Complete(_) => Claim::Last,
+        };
         let (preparer, finisher) = (self.clone(), self.clone());
         self.log.commit(
-            Box::new(move |sequence| preparer.prepare(sequence, errand)),
+            Box::new(move |sequence, bytes_max| preparer.prepare(sequence, bytes_max, errand)),
             Box::new(move |result| {
-                let result = finisher.finish(result);
+                let result = finisher.finish(claim, result);
                 done(result);
             }),
-            urgent,
+            claim,
         );
     }
 
     /// Freezes what is pending. On the storage thread.
-    fn prepare(self: &Arc<Self>, sequence: Sequence, errand: Errand) -> Option<Prepared> {
+    fn prepare(self: &Arc<Self>, sequence: Sequence, bytes_max: u64, errand: Errand) -> Option<Prepared> {
         // A freeze of the tree must not come between an append and the change that refers to it:
         // the segment would look dead.
         let placing = matches!(errand, Errand::Freeze(_)).then(|| self.placing.lock());
@@ -89,6 +97,13 @@ impl Core {
         if is_optional {
             writer.commit_queued = false;
         }
+        if matches!(errand, Errand::Freeze(_))
+            && (writer.pending_bytes + writer.raw_bytes) as u64 + COMMIT_OVERHEAD > bytes_max
+        {
+            // The request ends here, and who sent it is told by that.
+            return None;
+        }
+        writer.is_stuck = false;
         let births = self.log.take_births();
         for birth in &births {
             if writer.table.get(birth.number).is_none() {
@@ -139,7 +154,7 @@ impl Core {
     }
 
     /// A commit is durable, or has failed. On the storage thread.
-    fn finish(self: &Arc<Self>, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
+    fn finish(self: &Arc<Self>, claim: Claim, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
         let result = result.map(|_| ()).map_err(StoreError::from);
         let InFlight { mut waiters, root } = std::mem::take(&mut *self.in_flight.lock());
         if let (Ok(()), Some(root)) = (&result, root) {
@@ -147,11 +162,13 @@ impl Core {
         }
         {
             let mut writer = self.writer.lock();
-            if result.is_err() {
-                // Nothing will be prepared any more: whoever waits, or comes to wait for room, is
-                // told.
+            let is_poisoned = self.log.failure().is_some();
+            if result.is_err() && (is_poisoned || claim == Claim::Ordinary) {
+                // It was not prepared, and either nothing will be any more, or there is no room for
+                // it: whoever waits is told. Without poison the changes are still pending.
                 waiters.append(&mut writer.waiters);
                 writer.commit_queued = false;
+                writer.is_stuck = true;
                 self.room.notify_all();
             } else if self.checkpoint_is_due(&writer) {
                 self.want_checkpoint(&mut writer);

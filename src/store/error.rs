@@ -1,17 +1,31 @@
 //! What can go wrong, by what the caller does next.
 
+use super::{Era, Holder};
 use crate::log::{LogError, Pointer};
-use crate::store::Holder;
 use crate::tree::TreeError;
 use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// What was not in memory. Opaque: hand it to [`Store::fetch`](crate::store::Store::fetch).
+/// What was not in memory. Opaque: hand it to [`Store::fetch`](crate::store::Store::fetch). Space
+/// that was freed since is not reused while it lives.
 #[derive(Clone, Debug, Default)]
 pub struct Miss {
     pub(super) pages: Vec<Pointer>,
     pub(super) units: Vec<Pointer>,
+    /// Of the state that was read (R2): else what is fetched might be freed and its place reused
+    /// in between, and good data would be told damaged.
+    pub(super) _era: Option<Era>,
+}
+
+impl StoreError {
+    /// Keeps a miss's pages where they are until they have been fetched.
+    pub(super) fn in_era(self, era: &Era) -> StoreError {
+        match self {
+            StoreError::Miss(miss) => StoreError::Miss(Miss { _era: Some(era.clone()), ..miss }),
+            other => other,
+        }
+    }
 }
 
 /// What an operation on an open store may answer instead.
@@ -67,7 +81,7 @@ impl From<LogError> for StoreError {
 impl From<TreeError> for StoreError {
     fn from(error: TreeError) -> StoreError {
         match error {
-            TreeError::Miss(pages) => StoreError::Miss(Miss { pages, units: Vec::new() }),
+            TreeError::Miss(pages) => StoreError::Miss(Miss { pages, ..Miss::default() }),
             TreeError::Damaged { .. } => StoreError::Damaged(error.to_string().into()),
             TreeError::Io { .. } => StoreError::Io(error.to_string().into()),
         }

@@ -70,8 +70,10 @@ impl Core {
         let (answer, answered) = std::sync::mpsc::channel();
         {
             let mut state = self.signals.state.lock();
-            state.checkpoint = true;
-            state.askers.push(answer);
+            if !state.stop {
+                state.checkpoint = true;
+                state.askers.push(answer);
+            }
         }
         self.signals.changed.notify_all();
         answered.recv().map_err(|_| StoreError::Poisoned("the store was closed".into()))?
@@ -128,6 +130,8 @@ impl Core {
                     self.signals.changed.wait(&mut state);
                 }
                 if state.stop {
+                    // Who asked learns it from that.
+                    state.askers.clear();
                     return;
                 }
                 state.checkpoint = false;

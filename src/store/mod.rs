@@ -65,7 +65,7 @@ pub use view::View;
 use crate::log::{Log, SegmentNo};
 use crate::tree::{Node, Pages, Root};
 use cache::Cache;
-use commit::InFlight;
+use commit::{COMMIT_OVERHEAD, InFlight};
 use keeper::Signals;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
@@ -149,7 +149,8 @@ struct Limits {
     /// fewest that are worth one.
     tail_max: u64,
     tail_min: u64,
-    /// Bytes of changed pages at which a checkpoint begins in any case.
+    /// Bytes of changed pages, and of settled values, at which a checkpoint begins in any case; at
+    /// three times that, transactions wait for it (C6).
     dirty_max: u64,
 }
 
@@ -157,7 +158,7 @@ impl Limits {
     fn new(geometry: Geometry) -> Limits {
         // Beside the redo a commit holds its header, a checkpoint record and births; and the three
         // parts of the redo leave a twentieth for what counting them leaves out.
-        let body = geometry.commit_bytes_max() as usize - 1000;
+        let body = (geometry.commit_bytes_max() - COMMIT_OVERHEAD) as usize;
         let segment_bytes = u64::from(geometry.segment_bytes);
         let tail_max = geometry.ring_bytes / 4;
         Limits {
@@ -167,7 +168,7 @@ impl Limits {
             changed: (16 * segment_bytes).min(64 << 20),
             tail_max,
             tail_min: tail_max.min(1 << 20),
-            dirty_max: (64 * segment_bytes).min(24 << 20),
+            dirty_max: (64 * segment_bytes).min(16 << 20),
         }
     }
 }

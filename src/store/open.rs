@@ -224,12 +224,17 @@ impl Store {
         self.refuse_transactions();
         // While the checkpoint thread still runs: a commit may have to wait for it to make room.
         let synced = self.sync();
+        // Much that is owed needs the space that stands ready for it, which others might take as
+        // soon as it is given back.
+        let owes = !self.core.read_only && self.core.owes_much();
+        let paid = !owes || self.checkpoint().is_ok();
         self.stop_threads();
         synced?;
         if self.core.read_only {
             return Ok(());
         }
-        self.core.log.close()?;
+        self.core.writer.lock().closed = true;
+        self.core.log.close(paid)?;
         if let Err(error) = HolderRecord::clear(self.core.log.disk()) {
             tracing::debug!("cannot clear the holder record: {error}");
         }

@@ -64,6 +64,7 @@ impl Core {
             }
             let placed = self.append_units(batch)?;
             self.swap(&mut self.writer.lock(), placed);
+            self.room.notify_all();
         }
     }
 
@@ -138,9 +139,15 @@ impl Core {
         let changes: Vec<redo::Change> =
             placed.into_iter().map(|(key, _, extent)| (key, Some(Value::Extent(extent)))).collect();
         self.apply(writer, &changes).expect("pages with raw values are in memory");
-        // Placing is no change that a caller waits to see committed.
+        // What is settled needs no redo: until the checkpoint is durable, the log has the bytes, and
+        // then the checkpoint has the extent. So placing it, however much it is, fills no commit.
+        let (pending, settled): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(key, _)| writer.raw.contains(key));
+        for (key, _) in settled {
+            writer.forget_raw(&key);
+        }
+        // Nor is placing a change that a caller waits to see committed.
         let before = writer.bytes_since_freeze;
-        self.note(writer, changes);
+        self.note(writer, pending);
         writer.bytes_since_freeze = before;
     }
 }

@@ -129,6 +129,12 @@ impl Table {
         self.chunks.get(&(number.0 / CHUNK_SEGMENTS))?.get(&low(number)).copied()
     }
 
+    /// Most bytes that storing what changed takes.
+    pub fn stored_bytes_max(&self) -> u64 {
+        let chunk = 14 + CHUNK_SEGMENTS * ENTRY_BYTES as u64;
+        8 + self.changed.len() as u64 * chunk + (self.chunks.len() * ITEM_BYTES) as u64
+    }
+
     /// All segments, by number.
     pub fn iter(&self) -> impl Iterator<Item = (SegmentNo, Entry)> + '_ {
         self.chunks.iter().flat_map(|(chunk, entries)| {

@@ -30,11 +30,17 @@ impl<'a> Txn<'a> {
         }
         core.check_failure()?;
         let mut writer = core.writer.lock();
-        while (writer.pending_bytes > core.limits.pending || writer.bytes_since_freeze > 2 * core.limits.changed)
+        while let Some(wait) = core.must_wait(&writer)
             && !writer.closing
         {
             core.check_failure()?;
-            core.request_commit(&mut writer);
+            if writer.is_stuck || (wait == Wait::Checkpoint && writer.retry_at.is_some()) {
+                return Err(StoreError::NoSpace);
+            }
+            match wait {
+                Wait::Commit => core.request_commit(&mut writer),
+                Wait::Checkpoint => core.want_checkpoint(&mut writer),
+            }
             core.room.wait(&mut writer);
         }
         if writer.closing {
@@ -47,7 +53,7 @@ impl<'a> Txn<'a> {
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
         match self.changes.get(key) {
             Some(change) => Ok(change.clone()),
-            None => Ok(self.writer.tree.root().get(&self.core.cache, key)?),
+            None => self.writer.tree.root().get(&self.core.cache, key).map_err(|error| self.core.now(error.into())),
         }
     }
 
@@ -60,12 +66,13 @@ impl<'a> Txn<'a> {
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        Ok(self.writer.tree.root().scan(&self.core.cache, from, to, direction, visit)?)
+        let scanned = self.writer.tree.root().scan(&self.core.cache, from, to, direction, visit);
+        scanned.map_err(|error| self.core.now(error.into()))
     }
 
     /// Like [`View::read`](super::View::read).
     pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
-        self.core.read_values(values)
+        self.core.read_values(values).map_err(|error| self.core.now(error))
     }
 
     /// Whether the value of `key` was put since the last commit to storage began. To put it again
@@ -109,7 +116,7 @@ impl<'a> Txn<'a> {
         }
         let changes: Vec<redo::Change> = changes.into_iter().collect();
         core.make_room(&mut writer, &changes, need)?;
-        core.apply(&mut writer, &changes)?;
+        core.apply(&mut writer, &changes).map_err(|error| core.now(error))?;
         core.note(&mut writer, changes);
         if writer.raw_bytes > core.limits.raw_inside {
             core.signals.wake_keeper();
@@ -127,7 +134,33 @@ impl<'a> Txn<'a> {
     }
 }
 
+/// What a transaction has to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wait {
+    /// More is pending than a commit takes.
+    Commit,
+    /// More is in memory, for the next checkpoint to store, than may be (C6).
+    Checkpoint,
+}
+
 impl Core {
+    fn must_wait(&self, writer: &Writer) -> Option<Wait> {
+        let memory = writer.tree.dirty_bytes().max(writer.settled_bytes as u64);
+        if writer.pending_bytes > self.limits.pending || writer.bytes_since_freeze > 2 * self.limits.changed {
+            Some(Wait::Commit)
+        } else if memory > 3 * self.limits.dirty_max {
+            Some(Wait::Checkpoint)
+        } else {
+            None
+        }
+    }
+
+    /// The error of something that read the current state, under the writer lock: no checkpoint
+    /// that began since is durable yet.
+    fn now(&self, error: StoreError) -> StoreError {
+        error.in_era(&self.published.read().era)
+    }
+
     /// Changes the tree, the table, and what readers see, in one step.
     pub(super) fn apply(&self, writer: &mut Writer, changes: &[redo::Change]) -> Result<(), StoreError> {
         let mut deltas = Deltas::default();
@@ -189,7 +222,11 @@ impl Core {
             Ok(()) => Ok(()),
             // It makes the debt smaller, and the log has room for it: what was accepted before
             // finds its space when enough has been deleted.
-            Err(LogError::NoSpace) if need == Need::Reserve && self.log.ring_used() < self.limits.tail_max => {
+            Err(LogError::NoSpace)
+                if need == Need::Reserve
+                    && self.log.ring_used() < self.limits.tail_max
+                    && writer.raw_bytes + total <= self.limits.raw_inside =>
+            {
                 writer.starved = true;
                 Ok(())
             }

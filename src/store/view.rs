@@ -11,24 +11,24 @@ use std::sync::Arc;
 pub struct View {
     core: Arc<Core>,
     root: Root,
-    _era: Era,
+    era: Era,
 }
 
 impl View {
     pub(super) fn new(core: &Arc<Core>) -> View {
         let published = core.published.read();
-        View { core: core.clone(), root: published.root.clone(), _era: published.era.clone() }
+        View { core: core.clone(), root: published.root.clone(), era: published.era.clone() }
     }
 
     pub(super) fn committed(core: &Arc<Core>) -> View {
         // The era comes first: a checkpoint that ends it meanwhile then waits for this view.
         let era = core.published.read().era.clone();
-        View { core: core.clone(), root: core.committed.read().clone(), _era: era }
+        View { core: core.clone(), root: core.committed.read().clone(), era }
     }
 
     /// The value of `key`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        Ok(self.root.get(&self.core.cache, key)?)
+        self.root.get(&self.core.cache, key).map_err(|error| StoreError::from(error).in_era(&self.era))
     }
 
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After a miss
@@ -40,13 +40,15 @@ impl View {
         direction: Direction,
         visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
     ) -> Result<(), StoreError> {
-        Ok(self.root.scan(&self.core.cache, from, to, direction, visit)?)
+        self.root
+            .scan(&self.core.cache, from, to, direction, visit)
+            .map_err(|error| StoreError::from(error).in_era(&self.era))
     }
 
     /// The bytes that these values stand for, in the same order. One miss names everything that
     /// is not in memory, so that it is fetched in few reads.
     pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
-        self.core.read_values(values)
+        self.core.read_values(values).map_err(|error| error.in_era(&self.era))
     }
 }
 

@@ -49,10 +49,19 @@ pub struct Writer {
     pub phase: Phase,
     /// Segments without live bytes that the last checkpoint had to leave.
     pub dead_before: u64,
+    /// Bytes of pages that a checkpoint is writing: they have left the count of changed ones, or
+    /// will soon, and their space is still owed.
+    pub frozen_bytes: u64,
+    /// The last commit found no room in the log.
+    pub is_stuck: bool,
+    /// After a checkpoint failed, the next is not begun before this.
+    pub retry_at: Option<Instant>,
     /// A transaction was refused for lack of space since the last checkpoint.
     pub starved: bool,
     /// No more transactions.
     pub closing: bool,
+    /// No more commits.
+    pub closed: bool,
 }
 
 impl Writer {
@@ -73,8 +82,12 @@ impl Writer {
             waiters: Vec::new(),
             phase: Phase::Idle,
             dead_before: 0,
+            frozen_bytes: 0,
+            is_stuck: false,
+            retry_at: None,
             starved: false,
             closing: false,
+            closed: false,
         }
     }
 
@@ -110,7 +123,7 @@ impl Writer {
     }
 
     /// W2: the key's value is about to be another.
-    fn forget_raw(&mut self, key: &Key) {
+    pub fn forget_raw(&mut self, key: &Key) {
         if let Some(length) = self.raw.pop(key) {
             self.raw_bytes -= length;
         }
@@ -141,7 +154,8 @@ impl Writer {
     /// Bytes that storage has accepted and will have to find room for: raw values, and pages that
     /// a checkpoint has to write.
     pub fn owed_bytes(&self) -> u64 {
-        self.raw_bytes as u64 + self.settled_bytes as u64 + self.tree.dirty_bytes()
+        let pages = self.tree.dirty_bytes() + self.frozen_bytes;
+        self.raw_bytes as u64 + self.settled_bytes as u64 + pages + self.table.stored_bytes_max()
     }
 }
 
