@@ -139,9 +139,9 @@ impl<'a> Change<'a> {
         self.due = true;
     }
 
-    /// The caller is told of the node.
-    pub(crate) fn look(&mut self, node: &Node) {
-        self.effects.push(Effect::Looked(node.ino, node.place.clone()));
+    /// The caller is told of the node by that name.
+    pub(crate) fn look(&mut self, node: &Node, place: Place) {
+        self.effects.push(Effect::Looked(node.ino, node.form(), place));
     }
 
     /// Whether the node is open. If not, it is not opened before this change is over.

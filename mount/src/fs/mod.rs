@@ -71,7 +71,7 @@ mod setattr;
 mod stat;
 mod table;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod time;
 mod xattr;
 
