@@ -544,6 +544,51 @@ impl Disk for Gated {
 }
 
 #[test]
+fn who_reads_does_not_wait_for_a_change_that_waits() {
+    let disk = Arc::new(Gated::default());
+    let fs = Arc::new(FileSystem::open(store_on(disk.clone()), coarse_now).unwrap());
+    let ino = create(&fs, b"file");
+    write(&fs, ino, 0, b"content");
+    disk.close(true);
+    let made = Arc::new(AtomicU64::new(0));
+    let (writer, counter) = (fs.clone(), made.clone());
+    let maker = std::thread::spawn(move || {
+        for number in 0..5000 {
+            create(&writer, format!("a name long enough to fill what a commit takes: {number}").as_bytes());
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // Until it gets no further.
+    let mut seen = (0, Instant::now());
+    while seen.1.elapsed() < Duration::from_millis(100) {
+        let now = made.load(Ordering::Relaxed);
+        if now != seen.0 {
+            seen = (now, Instant::now());
+        }
+        std::thread::yield_now();
+    }
+    assert!(seen.0 < 5000, "nothing made it wait");
+    let (sender, done) = std::sync::mpsc::channel();
+    let reader = fs.clone();
+    std::thread::spawn(move || {
+        // What moves or has gone is looked for once more, when nothing is about to change.
+        assert!(matches!(reader.getattr(Ino(INO_MAX)), Err(FsError::Stale)));
+        assert_eq!(reader.lookup(ROOT, b"file").unwrap().ino, ino);
+        assert_eq!(read(&reader, ino), b"content");
+        reader.open_file(ino).unwrap();
+        let handle = reader.opendir(ROOT).unwrap();
+        assert!(list(&reader, handle, 0, 9, true).0.len() > 5);
+        reader.statfs().unwrap();
+        sender.send(()).unwrap();
+    });
+    let answered = done.recv_timeout(Duration::from_secs(20));
+    disk.close(false);
+    maker.join().unwrap();
+    answered.expect("it waited for the change");
+    whole(&fs);
+}
+
+#[test]
 fn names_of_what_is_held_follow_renames() {
     let fs = file_system();
     let dir = fs.mkdir(USER, ROOT, b"dir", 0o755).unwrap().ino;
