@@ -26,7 +26,6 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// Asked for at a time: as many numbers as the kernel takes in one go.
@@ -115,7 +114,6 @@ impl Watch {
 /// The thread.
 pub struct Crowd {
     shared: Arc<Shared>,
-    thread: JoinHandle<()>,
 }
 
 impl Crowd {
@@ -124,8 +122,8 @@ impl Crowd {
         let (state, changed, hoped) = (Mutex::default(), Condvar::new(), AtomicUsize::new(0));
         let shared = Arc::new(Shared { state, changed, held_max, hoped });
         let its = shared.clone();
-        let thread = std::thread::Builder::new().name("crowd".into()).spawn(move || run(&its, &fs))?;
-        Ok(Crowd { shared, thread })
+        std::thread::Builder::new().name("crowd".into()).spawn(move || run(&its, &fs))?;
+        Ok(Crowd { shared })
     }
 
     /// For who tells the kernel of nodes.
@@ -138,11 +136,11 @@ impl Crowd {
         self.shared.state.lock().outlet = Some(outlet);
     }
 
-    /// Ends it.
+    /// Has it end, and does not wait for that: the kernel may keep it until the connection ends,
+    /// which may be when this process does.
     pub fn stop(self) {
         self.shared.state.lock().ending = true;
         self.shared.changed.notify_all();
-        self.thread.join().expect("a panic ends the process, not a thread");
     }
 }
 
@@ -174,7 +172,9 @@ fn thin_out(shared: &Shared, fs: &FileSystem, outlet: &mut Outlet) {
     loop {
         let held = fs.held();
         if held <= target {
-            tracing::debug!("the kernel holds {held} nodes, {before} before it was asked to let go of some");
+            if before > target {
+                tracing::debug!("the kernel holds {held} nodes, {before} before it was asked to let go of some");
+            }
             return;
         }
         let wanted = (held - target).saturating_mul(factor).min(held);
