@@ -204,8 +204,7 @@ mod tests {
     use super::*;
     use crate::facade::crowd::Crowd;
     use crate::facade::deferred::Deferred;
-    use crate::fs::tests::{Gated, open_on, store_on};
-    use crate::fs::{Caller, IfExists, ROOT, coarse_now};
+    use crate::fs::{Caller, Gated, IfExists, ROOT, coarse_now, open_on, store_on};
     use std::sync::mpsc;
     use std::time::Duration;
 

@@ -72,7 +72,7 @@ mod setattr;
 mod stat;
 mod table;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 mod time;
 mod xattr;
 
@@ -88,4 +88,6 @@ pub use filesystem::FileSystem;
 pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, SHOWN_MAX};
 pub use paths::{Listed, PathError};
+#[cfg(test)]
+pub(crate) use tests::{Gated, open_on, store_on};
 pub use time::{Clock, Time, coarse_now};
