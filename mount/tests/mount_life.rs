@@ -57,6 +57,42 @@ fn flags_are_those_asked_for() {
     assert!(!place.mounted().unwrap().line.contains("allow_other"));
 }
 
+/// The store was opened for reading only, whatever the kernel is told later.
+#[test]
+fn a_read_only_store_stays_so_when_it_is_remounted() {
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let (old, dir) = (place.dir.join("old"), place.dir.join("dir"));
+    std::fs::write(&old, "content").unwrap();
+    std::fs::create_dir(&dir).unwrap();
+    place.umounts();
+    place.mount(&["-o", "ro"]).silently();
+    place.mount(&["-o", "remount,rw"]).silently();
+    assert!(place.mounted().unwrap().line.contains(" rw,"));
+    let new = place.dir.join("new");
+    let mut open = File::options().append(true).open(&old).unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    let refused: [(&str, std::io::Result<()>); 10] = [
+        ("create", File::create_new(&new).map(drop)),
+        ("truncate", std::fs::write(&old, "")),
+        ("write", open.write_all(b"more")),
+        ("set length", open.set_len(1)),
+        ("mkdir", std::fs::create_dir(&new)),
+        ("rmdir", std::fs::remove_dir(&dir)),
+        ("unlink", std::fs::remove_file(&old)),
+        ("rename", std::fs::rename(&old, &new)),
+        ("link", std::fs::hard_link(&old, &new)),
+        ("chmod", std::fs::set_permissions(&old, mode)),
+    ];
+    for (what, done) in refused {
+        assert_eq!(done.map_err(|error| error.raw_os_error()), Err(Some(nix::libc::EROFS)), "{what}");
+    }
+    open.sync_all().unwrap();
+    drop(open);
+    assert_eq!(std::fs::read(&old).unwrap(), b"content");
+    place.umounts();
+}
+
 #[test]
 fn the_helper_names_mount_remount_and_umount() {
     let place = Place::new();

@@ -193,7 +193,7 @@ fn a_read_only_mount_changes_nothing() {
 #[test]
 fn a_store_has_the_size_it_was_given() {
     let place = Place::bare();
-    on(&place, "create", &["--size", "1M"]).fails(1, &["size must be at least"]);
+    on(&place, "create", &["--size", "1M"]).fails(1, &["1048576 bytes is too small", "at least 33M"]);
     assert!(!place.store.exists());
     on(&place, "create", &["--size", "128M"]).silently();
     assert!(on(&place, "info", &["--json"]).silently().text().contains(&format!("\"size\":{}", 128 << 20)));

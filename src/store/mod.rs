@@ -234,7 +234,8 @@ impl Store {
         self.core.log.wait_for_room();
     }
 
-    /// How full it is, in whole segments.
+    /// How full it is, in whole segments. Takes the writer lock for a moment: not to be called by
+    /// who has a transaction under way, which would wait for itself.
     pub fn space(&self) -> Space {
         let geometry = self.core.log.geometry();
         let segments = self.core.writer.lock().table.iter().count() as u64;

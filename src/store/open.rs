@@ -272,10 +272,16 @@ fn nowhere() -> PathBuf {
 
 fn create(path: &Path, disk: &dyn Disk, options: &CreateOptions) -> Result<(), OpenError> {
     let size = options.size.unwrap_or(0);
+    let invalid = |what| OpenError::Io { path: path.into(), error: io::Error::new(io::ErrorKind::InvalidInput, what) };
+    if !options.geometry.is_valid() {
+        return Err(invalid(format!("a store cannot have these sizes: {:?}", options.geometry)));
+    }
     let least = options.geometry.slots_offset() + 4 * u64::from(options.geometry.segment_bytes);
-    if !options.geometry.is_valid() || (size > 0 && size < least) {
-        let what = format!("a store cannot have these sizes: {options:?}; its size must be at least {least} bytes");
-        return Err(OpenError::Io { path: path.into(), error: io::Error::new(io::ErrorKind::InvalidInput, what) });
+    if size > 0 && size < least {
+        // Rounded up, so that it can be asked for as it stands here.
+        let least_kib = least.div_ceil(1 << 10);
+        let (least, unit) = if least_kib > 9999 { (least_kib.div_ceil(1 << 10), 'M') } else { (least_kib, 'K') };
+        return Err(invalid(format!("a size of {size} bytes is too small: it must be at least {least}{unit}")));
     }
     log::create(disk, options.geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
 }

@@ -14,7 +14,7 @@ Options after -o, separated by commas:
   allow_other        others may use the mount as its files' modes say (usual for root)
   root_only          only who mounts may use it
   cache=SIZE         memory for cached pages [64M]
-  inodes=NUMBER      most inodes that the kernel may hold [400000] (taken, not yet kept to)
+  inodes=NUMBER      inodes that the kernel may hold before it is asked to let go of some [400000]
   commit=SECONDS     longest time from a change to its commit [5]
   sync, dirsync      every change, or every change of names, is durable before it is answered
   compress=lz4|none  for new data [lz4]

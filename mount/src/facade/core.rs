@@ -1,7 +1,9 @@
 //! Call once, or park; durable before the answer, if that is asked for.
 
+use crate::facade::crowd::Watch;
 use crate::facade::deferred::Bell;
 use crate::facade::errno::{errno, is_storage};
+use crate::facade::patience::Patience;
 use crate::facade::workers::Workers;
 use crate::facade::{Manners, SyncMode};
 use crate::fs::{self, FileSystem, FsError, Ino};
@@ -27,19 +29,27 @@ pub struct Core {
     pub fs: Arc<FileSystem>,
     manners: Manners,
     workers: Workers,
+    patience: Patience<Result<(), Errno>>,
     bell: Bell,
+    watch: Watch,
     poison_told: AtomicBool,
     notifier: OnceLock<Notifier>,
 }
 
 impl Core {
     /// Starts the workers.
-    pub fn start(fs: Arc<FileSystem>, manners: Manners, bell: Bell) -> std::io::Result<Core> {
+    pub fn start(fs: Arc<FileSystem>, manners: Manners, bell: Bell, watch: Watch) -> std::io::Result<Core> {
         Ok(Core {
             fs,
             manners,
             workers: Workers::start()?,
+            patience: Patience::start(manners.timeout, move || {
+                let seconds = manners.timeout.as_secs();
+                tracing::error!("a sync was not answered within {seconds} s: whether it will be is not known");
+                Err(Errno::EIO)
+            })?,
             bell,
+            watch,
             poison_told: AtomicBool::new(false),
             notifier: OnceLock::new(),
         })
@@ -70,6 +80,15 @@ impl Core {
     /// Answers what is parked, then ends the workers.
     pub fn stop(&self) {
         self.workers.stop();
+        self.patience.stop();
+    }
+
+    /// The kernel lets go of a node `count` times.
+    pub fn forget(&self, node: Ino, count: u64) {
+        if self.fs.forget(node, count) {
+            self.watch.after_forget();
+        }
+        self.ring();
     }
 
     /// Waits until there is room for a write: the only back-pressure.
@@ -140,15 +159,23 @@ impl Core {
             Ok(done) => reply(Ok(done)),
             Err(error) => reply(Err(self.told_errno(&error))),
         }
-        if effect != Effect::None {
-            self.ring();
+        match effect {
+            Effect::Node => self.ring(),
+            Effect::Names => {
+                self.ring();
+                self.watch.after_lookup(&self.fs);
+            }
+            Effect::None => self.watch.after_lookup(&self.fs),
         }
     }
 
-    /// Calls `done` once everything up to here is durable, or can't become so. Does not wait.
+    /// Calls `done` once everything up to here is durable, or can't become so; or with EIO when
+    /// that took too long: then the outcome is not known, and the changes stay first in line. A
+    /// later sync gets its own answer. Does not wait.
     pub fn sync_then(&self, done: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+        let answer = self.patience.wait(Box::new(done));
         self.fs.store().sync_then(Box::new(move |synced| {
-            done(synced.map_err(|error| {
+            answer.give(synced.map_err(|error| {
                 tracing::error!("a sync failed: {error}");
                 errno(&error.into())
             }))
@@ -169,5 +196,55 @@ impl Core {
             tracing::error!("{error}");
         }
         errno(error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::facade::crowd::Crowd;
+    use crate::facade::deferred::Deferred;
+    use crate::fs::{Caller, Gated, IfExists, ROOT, coarse_now, open_on, store_on};
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    const USER: Caller = Caller { uid: 0, gid: 0 };
+
+    /// A request that changes names, as all of them come.
+    fn create(core: &Arc<Core>, name: &'static [u8], told: mpsc::Sender<Result<(), Errno>>) {
+        let call = move |fs: &FileSystem, (): &mut ()| fs.create(USER, ROOT, name, 0o644, IfExists::Fail);
+        core.answer(Effect::Names, 0, (), call, move |(), done| told.send(done.map(drop)).unwrap());
+    }
+
+    #[test]
+    fn who_waits_for_storage_that_does_not_answer_is_told_and_loses_nothing() {
+        let disk = Arc::new(Gated::default());
+        let fs = Arc::new(FileSystem::open(store_on(disk.clone()), coarse_now).unwrap());
+        let manners = Manners { sync: SyncMode::Names, timeout: Duration::from_millis(300), held_max: 100 };
+        let deferred = Deferred::start(fs.clone()).unwrap();
+        let crowd = Crowd::start(fs.clone(), manners.held_max).unwrap();
+        let core = Arc::new(Core::start(fs.clone(), manners, deferred.bell(), crowd.watch()).unwrap());
+        let (told, answers) = mpsc::channel();
+        let sync = || {
+            let told = told.clone();
+            core.sync_then(move |done| told.send(done).unwrap());
+        };
+        sync();
+        assert_eq!(answers.recv().unwrap(), Ok(()));
+        disk.close(true);
+        create(&core, b"name", told.clone());
+        sync();
+        assert_eq!([answers.recv().unwrap(), answers.recv().unwrap()], [Err(Errno::EIO); 2]);
+        assert!(fs.lookup(ROOT, b"name").is_ok(), "it is not undone");
+        disk.close(false);
+        // Nothing was lost, and who asks again gets an answer of its own.
+        fs.store().sync().unwrap();
+        assert!(answers.try_recv().is_err(), "nobody is answered twice");
+        deferred.stop();
+        crowd.stop();
+        core.stop();
+        fs.store().close().unwrap();
+        let again = FileSystem::open(open_on(disk), coarse_now).unwrap();
+        assert!(again.lookup(ROOT, b"name").is_ok(), "it is durable");
     }
 }

@@ -7,7 +7,8 @@
 //! * **A reader thread never waits** for storage, a commit or another request (R14). It calls the
 //!   method once; if something is not in memory, the whole request goes to a worker, which fetches
 //!   and asks again. An fsync is parked with the store. The one exception is the back-pressure: a
-//!   write is taken in only when the store and the workers have room.
+//!   write is taken in only when the store and the workers have room, and a change begins only
+//!   when the store has room for it.
 //! * **The kernel is the only changer.** So names, absent names and attributes are valid for a day
 //!   and contents until the memory is needed. Whoever adds a second way to change a mounted store
 //!   (a key server, say) must invalidate what the kernel holds.
@@ -25,13 +26,17 @@
 //! | `core.rs` | call once, or park; durable before the answer, if that is asked for |
 //! | `workers.rs` | the threads that wait for storage |
 //! | `deferred.rs` | the thread that does what removals left to do |
+//! | `crowd.rs` | the thread that has the kernel let go of nodes when it holds too many |
+//! | `patience.rs` | the thread that answers who has waited for storage for too long |
 
 mod convert;
 mod core;
+mod crowd;
 mod deferred;
 mod errno;
 mod kernel;
 mod listing;
+mod patience;
 mod requests;
 mod workers;
 
@@ -39,9 +44,11 @@ pub use kernel::REQUEST_BYTES_MAX;
 pub use requests::Facade;
 
 use crate::facade::core::Core;
+use crate::facade::crowd::{Crowd, Outlet};
 use crate::facade::deferred::Deferred;
 use crate::fs::FileSystem;
 use fuser::Notifier;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,31 +71,38 @@ pub struct Manners {
     pub sync: SyncMode,
     /// How long a request may wait for storage.
     pub timeout: Duration,
+    /// Most nodes that the kernel may hold before it is asked to let go of some.
+    pub held_max: usize,
 }
 
 /// The threads behind a façade.
 pub struct Service {
     core: Arc<Core>,
     deferred: Deferred,
+    crowd: Crowd,
 }
 
 /// A façade for a session, and the threads behind it.
 pub fn start(fs: FileSystem, manners: Manners) -> std::io::Result<(Facade, Service)> {
     let fs = Arc::new(fs);
     let deferred = Deferred::start(fs.clone())?;
-    let core = Arc::new(Core::start(fs, manners, deferred.bell())?);
-    Ok((Facade::new(core.clone()), Service { core, deferred }))
+    let crowd = Crowd::start(fs.clone(), manners.held_max)?;
+    let core = Arc::new(Core::start(fs, manners, deferred.bell(), crowd.watch())?);
+    Ok((Facade::new(core.clone()), Service { core, deferred, crowd }))
 }
 
 impl Service {
-    /// Where notifications to the kernel go. To be called before the session runs.
-    pub fn notify_by(&self, notifier: Notifier) {
-        self.core.notify_by(notifier);
+    /// Where notifications to the kernel go: by way of the library, or, those that it does not
+    /// know, into the session's descriptor. To be called before the session runs.
+    pub fn notify_by(&self, notifier: Notifier, session: OwnedFd) {
+        self.core.notify_by(notifier.clone());
+        self.crowd.notify_by(Outlet::new(notifier, session));
     }
 
     /// Answers what is parked, then ends the threads. To be called when the session has ended.
     pub fn stop(self) {
         self.deferred.stop();
+        self.crowd.stop();
         self.core.stop();
     }
 }

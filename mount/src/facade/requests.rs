@@ -111,8 +111,7 @@ impl Filesystem for Facade {
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
-        self.core.fs.forget(ino(node), count);
-        self.core.ring();
+        self.core.forget(ino(node), count);
     }
 
     fn getattr(&self, _request: &Request, node: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {

@@ -33,10 +33,12 @@ pub(crate) struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// Waits for its turn (microseconds: nobody waits for storage meanwhile) and begins.
+    /// Begins, and waits for its turn (microseconds: nobody waits for storage meanwhile). In this
+    /// order: the store lets a transaction wait while it has more to commit than a commit takes,
+    /// and who only wants to read must not wait for that.
     pub(crate) fn begin(fs: &'a FileSystem) -> Result<Change<'a>> {
-        let turn = fs.turn.lock();
         let txn = Some(fs.store().begin()?);
+        let turn = fs.turn.lock();
         let now = (fs.clock)();
         Ok(Change { txn, fs, now, effects: Vec::new(), doomed: Vec::new(), record: None, due: false, _turn: turn })
     }
@@ -139,9 +141,9 @@ impl<'a> Change<'a> {
         self.due = true;
     }
 
-    /// The caller is told of the node.
-    pub(crate) fn look(&mut self, node: &Node) {
-        self.effects.push(Effect::Looked(node.ino, node.place.clone()));
+    /// The caller is told of the node by that name.
+    pub(crate) fn look(&mut self, node: &Node, place: Place) {
+        self.effects.push(Effect::Looked(node.ino, node.form(), place));
     }
 
     /// Whether the node is open. If not, it is not opened before this change is over.

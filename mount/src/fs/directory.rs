@@ -139,7 +139,8 @@ impl FileSystem {
             for step in steps {
                 if let Some(listed) = step.listed {
                     let node = listed.node.as_ref();
-                    if node.is_some_and(|node| !self.table.lock().look(version, node.ino, node.place.clone())) {
+                    let place = || Place::of(directory.ino, &step.name);
+                    if node.is_some_and(|node| !self.table.lock().look(version, node.ino, node.form(), place())) {
                         break;
                     }
                     let attr = node.map(Node::attr);

@@ -4,6 +4,7 @@ use crate::fs::attr::{Attr, Caller, FileType, INO_MAX, Ino, ROOT, Statfs};
 use crate::fs::change::Change;
 use crate::fs::content;
 use crate::fs::directory::Directories;
+use crate::fs::entry::Entry;
 use crate::fs::error::{FsError, Result};
 use crate::fs::fs_record::FsRecord;
 use crate::fs::inode::{Body, Inode};
@@ -26,8 +27,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub struct FileSystem {
     store: Arc<Store>,
     pub(crate) clock: Clock,
-    /// Taken by every change for its whole length. Lock order: `turn`, the store's writer lock,
-    /// then `table`; `directories` are taken alone.
+    /// Taken by every change once its transaction has begun, until the table has taken it in: nobody
+    /// waits for storage meanwhile. Lock order: the store's writer lock, `turn`, then `table`;
+    /// `directories` are taken alone.
     pub(crate) turn: Mutex<()>,
     /// Never held across a call into the store.
     pub(crate) table: Mutex<Table>,
@@ -94,20 +96,39 @@ impl FileSystem {
             let view = self.store.view();
             let entry = view.entry(place.key())?.ok_or(FsError::NotFound)?;
             let node = Node::of_entry(&view, place.clone(), entry)?;
-            if self.table.lock().look(version, node.ino, node.place.clone()) {
+            if self.table.lock().look(version, node.ino, node.form(), place.clone()) {
                 return Ok(node.attr());
             }
         }
     }
 
-    /// The kernel lets go of a node `count` times.
-    pub fn forget(&self, ino: Ino, count: u64) {
-        self.table.lock().forget(ino, count);
+    /// The kernel lets go of a node `count` times. True: now it does not hold it any more.
+    pub fn forget(&self, ino: Ino, count: u64) -> bool {
+        self.table.lock().forget(ino, count)
     }
 
     /// How many nodes the kernel holds.
     pub fn held(&self) -> usize {
         self.table.lock().len()
+    }
+
+    /// Of the `count` nodes that the kernel holds and has asked about least lately those that are
+    /// not open, the oldest first. The next call gives the next ones, whether or not these were let
+    /// go meanwhile. Cheap, at any number of nodes held.
+    pub fn oldest_held(&self, count: usize) -> Vec<Ino> {
+        self.table.lock().oldest(count)
+    }
+
+    /// A directory and a (shown) name in it by which the kernel may know a node that it holds.
+    /// `None` for directories, for what is open or removed, and for what has no such name any more.
+    pub fn name_held(&self, ino: Ino) -> Result<Option<(Ino, Vec<u8>)>> {
+        let place = self.table.lock().idle_place(ino);
+        let Some((place, dir, name)) = place.and_then(|at| Some((at.clone(), at.dir()?, at.name()?))) else {
+            return Ok(None);
+        };
+        let entry = self.store.view().entry(place.key())?;
+        let fits = |entry: &Entry| entry.ino() == ino && entry.kind() != FileType::Directory;
+        Ok(entry.filter(fits).map(|_| (dir, name.shown())))
     }
 
     /// Attributes; also of a node that was removed while the kernel holds it.

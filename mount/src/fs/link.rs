@@ -39,9 +39,10 @@ impl FileSystem {
         change.promote(&mut node, true);
         node.inode.links += 1;
         node.inode.stat.ctime = change.now;
-        change.put_named(&mut node, Place::of(parent, &name));
+        let place = Place::of(parent, &name);
+        change.put_named(&mut node, place.clone());
         touch(&mut change, &mut dir);
-        change.look(&node);
+        change.look(&node, place);
         change.commit()?;
         Ok(node.attr())
     }
@@ -147,9 +148,7 @@ fn place(change: &mut Change<'_>, mut node: Node, place: Place, dir: Ino) {
         *parent = dir;
     }
     change.put_named(&mut node, place.clone());
-    if node.place.is_some() {
-        change.then(Effect::Moved(node.ino, place));
-    }
+    change.then(Effect::Moved(node.ino, node.form(), place));
 }
 
 /// Whether the directory `dir` is `node` or lies somewhere under it.

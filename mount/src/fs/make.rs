@@ -65,7 +65,8 @@ impl FileSystem {
     pub fn create(&self, caller: Caller, parent: Ino, name: &[u8], mode: u32, if_exists: IfExists) -> Result<Attr> {
         let mut change = self.change()?;
         // A key from the socket may have a name that cannot be made here, but can be opened.
-        let found = Name::to_find(name).map_or(Ok(None), |name| change.child(parent, &name))?;
+        let name_found = Name::to_find(name);
+        let found = name_found.as_ref().map_or(Ok(None), |name| change.child(parent, name))?;
         let node = match found {
             None => {
                 let name = Name::to_make(name)?;
@@ -90,7 +91,7 @@ impl FileSystem {
                 node
             }
         };
-        change.look(&node);
+        change.look(&node, Place::of(parent, &name_found?));
         change.then(Effect::Opened(node.ino));
         change.commit()?;
         Ok(node.attr())
@@ -103,7 +104,7 @@ impl FileSystem {
             return Err(FsError::Exists);
         }
         let node = make(&mut change, caller, parent, &name, blank)?;
-        change.look(&node);
+        change.look(&node, Place::of(parent, &name));
         change.commit()?;
         Ok(node.attr())
     }

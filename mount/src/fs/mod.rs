@@ -15,7 +15,8 @@
 //! * **Misses.** Every method answers [`FsError::Miss`] when something it needs is not in memory.
 //!   Then nothing has changed that anybody could see, no count, no handle: fetch it, with no lock
 //!   held, and call the same method again with the same arguments. No method waits for storage,
-//!   except [`FileSystem::open`], [`check`] and those of `paths`.
+//!   except [`FileSystem::open`], [`check`] and those of `paths`. But a change waits to begin while
+//!   the store has more to commit than a commit takes; whoever only reads does not wait for it.
 //! * **Order.** Each method takes effect at one instant, between call and return, and is in the store
 //!   as one transaction. (A long `fallocate` takes several: see there; so does `put_path`, of which
 //!   only the last shows.) Reading methods never wait for a change under way, except for the moment
@@ -87,4 +88,6 @@ pub use filesystem::FileSystem;
 pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, SHOWN_MAX};
 pub use paths::{Listed, PathError};
+#[cfg(test)]
+pub(crate) use tests::{Gated, open_on, store_on};
 pub use time::{Clock, Time, coarse_now};

@@ -5,7 +5,7 @@ use crate::fs::entry::{Entry, Pair};
 use crate::fs::error::{FsError, Result};
 use crate::fs::inode::{Body, Inode};
 use crate::fs::records::Records;
-use crate::fs::table::Place;
+use crate::fs::table::{Form, Place};
 
 /// A node and where it is recorded.
 #[derive(Clone, Debug)]
@@ -61,6 +61,11 @@ impl Node {
         assert_eq!(*links, 1, "{}: a pair has one name (F3)", self.ino);
         let is_symlink = *kind == FileType::Symlink;
         Pair { ino: self.ino, is_symlink, has_xattrs: *has_xattrs, stat: *stat, content: content.clone() }
+    }
+
+    /// How it is recorded.
+    pub(crate) fn form(&self) -> Form {
+        if self.place.is_some() { Form::Pair } else { Form::Record }
     }
 
     /// Length of the content of a file or symlink.

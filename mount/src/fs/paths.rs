@@ -174,7 +174,10 @@ impl FileSystem {
             FileType::Directory => Err(FsError::IsADirectory),
             _ => Err(FsError::Invalid),
         };
-        opened.inspect_err(|_| self.forget(attr.ino, 1))?;
+        if let Err(error) = opened {
+            self.forget(attr.ino, 1);
+            return Err(error);
+        }
         Ok(attr)
     }
 

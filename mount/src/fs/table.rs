@@ -1,15 +1,17 @@
-//! What the kernel holds: counts of lookups and opens, and where pairs are to be found.
+//! What the kernel holds: counts of lookups and opens, where pairs are to be found, and for how long
+//! the kernel has not asked about a node.
 //!
 //! An entry exists from the first lookup (or open) until the last forget and release. With 400,000
-//! entries and names of 20 bytes it takes about 45 MB: 40 bytes a slot in a table that is at worst
-//! half empty, and one allocation of 17 bytes + the name for a pair.
+//! entries and names of 20 bytes it takes about 55 MB: one allocation of 56 bytes an entry, one of
+//! 9 bytes + the name, and 17 bytes a slot in a table that is at worst half empty.
 
 use crate::fs::attr::{Attr, Ino};
 use crate::fs::key;
 use crate::fs::name::Name;
+use lru::LruCache;
 use std::collections::HashMap;
 
-/// Where a pair is: the key of its entry.
+/// Where a node has its name: the key of that entry. A pair is there itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Place(Box<[u8]>);
 
@@ -22,29 +24,49 @@ impl Place {
     pub(crate) fn key(&self) -> &[u8] {
         &self.0
     }
+
+    /// The directory. `None`: it came from no place.
+    pub(crate) fn dir(&self) -> Option<Ino> {
+        key::ino_of(&self.0)
+    }
+
+    /// The name in it.
+    pub(crate) fn name(&self) -> Option<Name> {
+        Name::from_raw(key::name_of(&self.0))
+    }
 }
 
 /// What a committed change means for the table.
 #[derive(Debug)]
 pub(crate) enum Effect {
-    /// The caller is told of the node: one more lookup. `Some` for a pair.
-    Looked(Ino, Option<Place>),
+    /// The caller is told of the node by this name: one more lookup.
+    Looked(Ino, Form, Place),
     /// It is open once more.
     Opened(Ino),
     /// It has no name any more, but is open.
     Unlinked(Ino),
-    /// The pair is there now.
-    Moved(Ino, Place),
+    /// The node has this name now.
+    Moved(Ino, Form, Place),
     /// It is no pair any more.
     Promoted(Ino),
     /// It has gone; who still holds it gets these attributes.
     Gone(Ino, Attr),
 }
 
+/// How a node is recorded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// In the entry that names it.
+    Pair,
+    /// In a record of its own: a name of it is only that, and may be gone since.
+    Record,
+}
+
 #[derive(Default)]
 struct Held {
-    /// Of a pair.
+    /// Where it is, if it is a pair; otherwise the name that the kernel was last told of.
     place: Option<Place>,
+    is_pair: bool,
     lookups: u32,
     opens: u32,
     /// A change that removes it, found not open, is under way.
@@ -54,9 +76,9 @@ struct Held {
 }
 
 /// The table. Its owner has it behind a lock.
-#[derive(Default)]
 pub(crate) struct Table {
-    held: HashMap<u64, Held>,
+    /// In the order in which the kernel last asked about them, or for what is in them.
+    held: LruCache<u64, Held>,
     gone: HashMap<u64, Box<Attr>>,
     version: u64,
 }
@@ -80,14 +102,21 @@ pub(crate) enum Opened {
     Wait,
 }
 
+impl Default for Table {
+    fn default() -> Table {
+        Table { held: LruCache::unbounded(), gone: HashMap::new(), version: 0 }
+    }
+}
+
 impl Table {
     /// Rises whenever a node moves, is promoted or goes.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    pub(crate) fn known(&self, ino: Ino) -> Known {
-        match (self.gone.get(&ino.0), self.held.get(&ino.0).and_then(|held| held.place.as_ref())) {
+    pub(crate) fn known(&mut self, ino: Ino) -> Known {
+        let held = self.held.get(&ino.0);
+        match (self.gone.get(&ino.0), held.filter(|held| held.is_pair).and_then(|held| held.place.as_ref())) {
             (Some(attr), _) => Known::Gone(**attr),
             (None, Some(place)) => Known::At(place.clone()),
             (None, None) => Known::Elsewhere,
@@ -96,11 +125,11 @@ impl Table {
 
     /// Counts lookups of nodes that were found in a view taken after `version` was read. False:
     /// something has moved since, nothing was counted, look again (F8).
-    pub(crate) fn look(&mut self, version: u64, ino: Ino, place: Option<Place>) -> bool {
+    pub(crate) fn look(&mut self, version: u64, ino: Ino, form: Form, place: Place) -> bool {
         if version != self.version {
             return false;
         }
-        self.apply_one(Effect::Looked(ino, place));
+        self.apply_one(Effect::Looked(ino, form, place));
         true
     }
 
@@ -108,7 +137,7 @@ impl Table {
         if self.gone.contains_key(&ino.0) {
             return Opened::Gone;
         }
-        let held = self.held.entry(ino.0).or_default();
+        let held = self.slot(ino);
         if held.doomed {
             return Opened::Wait;
         }
@@ -126,20 +155,22 @@ impl Table {
         over
     }
 
-    pub(crate) fn forget(&mut self, ino: Ino, count: u64) {
-        if let Some(held) = self.held.get_mut(&ino.0) {
+    /// True: the node is not held any more.
+    pub(crate) fn forget(&mut self, ino: Ino, count: u64) -> bool {
+        if let Some(held) = self.held.peek_mut(&ino.0) {
             held.lookups = held.lookups.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
             self.drop_if_unused(ino);
         }
+        !self.held.contains(&ino.0)
     }
 
     pub(crate) fn is_open(&self, ino: Ino) -> bool {
-        self.held.get(&ino.0).is_some_and(|held| held.opens > 0)
+        self.held.peek(&ino.0).is_some_and(|held| held.opens > 0)
     }
 
     /// Tells whether the node is open; if not, opens wait until [`Table::spare`] or `Gone`.
     pub(crate) fn doom_unless_open(&mut self, ino: Ino) -> bool {
-        let held = self.held.entry(ino.0).or_default();
+        let held = self.slot(ino);
         held.doomed = held.opens == 0;
         held.opens > 0
     }
@@ -162,17 +193,46 @@ impl Table {
         self.held.len()
     }
 
+    /// Of the `count` nodes that the kernel has asked about least lately those that are not open.
+    /// All of them then count as asked about: whoever asks again gets the next.
+    pub(crate) fn oldest(&mut self, count: usize) -> Vec<Ino> {
+        let mut idle = Vec::new();
+        for _ in 0..count.min(self.held.len()) {
+            let Some((&number, held)) = self.held.peek_lru() else { break };
+            if held.opens == 0 && !held.doomed {
+                idle.push(Ino(number));
+            }
+            self.held.promote(&number);
+        }
+        idle
+    }
+
+    /// The name of a node that is held, not open and not removed, as far as the table knows it.
+    pub(crate) fn idle_place(&self, ino: Ino) -> Option<Place> {
+        let held = self.held.peek(&ino.0).filter(|held| held.opens == 0 && !held.doomed)?;
+        held.place.clone().filter(|_| !self.gone.contains_key(&ino.0))
+    }
+
+    fn slot(&mut self, ino: Ino) -> &mut Held {
+        self.held.get_or_insert_mut(ino.0, Held::default)
+    }
+
     fn apply_one(&mut self, effect: Effect) {
         match effect {
-            Effect::Looked(ino, place) => {
-                let held = self.held.entry(ino.0).or_default();
+            Effect::Looked(ino, form, place) => {
+                let dir = place.dir();
+                let held = self.slot(ino);
                 held.lookups += 1;
-                held.place = place;
+                held.is_pair = form == Form::Pair;
+                held.place = Some(place);
+                // The kernel can't let go of a directory before what it holds in it.
+                dir.map(|dir| self.held.promote(&dir.0));
             }
-            Effect::Opened(ino) => self.held.entry(ino.0).or_default().opens += 1,
-            Effect::Unlinked(ino) => self.held.entry(ino.0).or_default().unlinked = true,
-            Effect::Moved(ino, place) => {
-                self.version += 1;
+            Effect::Opened(ino) => self.slot(ino).opens += 1,
+            Effect::Unlinked(ino) => self.slot(ino).unlinked = true,
+            Effect::Moved(ino, form, place) => {
+                // Nobody looks for a record at its name.
+                self.version += u64::from(form == Form::Pair);
                 if let Some(held) = self.held.get_mut(&ino.0) {
                     held.place = Some(place);
                 }
@@ -180,13 +240,13 @@ impl Table {
             Effect::Promoted(ino) => {
                 self.version += 1;
                 if let Some(held) = self.held.get_mut(&ino.0) {
-                    held.place = None;
+                    held.is_pair = false;
                 }
             }
             Effect::Gone(ino, attr) => {
                 self.version += 1;
                 if let Some(held) = self.held.get_mut(&ino.0) {
-                    held.place = None;
+                    (held.place, held.is_pair) = (None, false);
                     self.gone.insert(ino.0, Box::new(attr));
                     self.drop_if_unused(ino);
                 }
@@ -195,8 +255,8 @@ impl Table {
     }
 
     fn drop_if_unused(&mut self, ino: Ino) {
-        if self.held.get(&ino.0).is_some_and(|held| held.lookups == 0 && held.opens == 0 && !held.doomed) {
-            self.held.remove(&ino.0);
+        if self.held.peek(&ino.0).is_some_and(|held| held.lookups == 0 && held.opens == 0 && !held.doomed) {
+            self.held.pop(&ino.0);
             self.gone.remove(&ino.0);
         }
     }
@@ -214,13 +274,14 @@ mod tests {
 
     #[test]
     fn a_slot_is_small() {
+        // Beside this, the list's entries have two pointers.
         assert!(size_of::<(u64, Held)>() <= 40);
     }
 
     #[test]
     fn entries_last_as_long_as_someone_holds_them() {
         let mut table = Table::default();
-        assert!(table.look(0, INO, Some(place(b"a"))) && table.look(0, INO, Some(place(b"a"))));
+        assert!(table.look(0, INO, Form::Pair, place(b"a")) && table.look(0, INO, Form::Pair, place(b"a")));
         assert_eq!(table.open(INO), Opened::Yes);
         table.forget(INO, 2);
         assert!(matches!(table.known(INO), Known::At(at) if at == place(b"a")));
@@ -234,9 +295,28 @@ mod tests {
     #[test]
     fn a_lookup_that_lost_against_a_rename_is_not_counted() {
         let mut table = Table::default();
-        table.apply(vec![Effect::Moved(Ino(4), place(b"b"))]);
-        assert!(!table.look(0, INO, Some(place(b"a"))));
+        table.apply(vec![Effect::Moved(Ino(4), Form::Pair, place(b"b"))]);
+        assert!(!table.look(0, INO, Form::Pair, place(b"a")));
         assert_eq!(table.len(), 0);
+    }
+
+    #[test]
+    fn the_oldest_come_first_each_once_and_directories_after_what_is_in_them() {
+        let mut table = Table::default();
+        table.look(0, Ino(1), Form::Record, Place::of(Ino(99), &Name::from_raw(b"dir").unwrap()));
+        for number in 2..=6 {
+            table.look(0, Ino(number), Form::Pair, place(&[number as u8]));
+        }
+        table.known(Ino(3));
+        assert_eq!(table.open(Ino(4)), Opened::Yes);
+        table.look(0, Ino(5), Form::Pair, place(b"5"));
+        assert_eq!(table.oldest(1), [Ino(2)]);
+        assert_eq!(table.oldest(5), [6, 3, 5, 1].map(Ino), "4 is open");
+        assert_eq!(table.oldest(2), [Ino(2), Ino(6)], "nothing was let go");
+        assert_eq!(table.idle_place(Ino(4)), None);
+        assert_eq!(table.idle_place(Ino(3)), Some(place(&[3])));
+        table.forget(Ino(3), 1);
+        assert_eq!((table.oldest(9).len(), table.len()), (4, 5));
     }
 
     #[test]

@@ -4,22 +4,30 @@
 use crate::fs::records::Records;
 use crate::fs::*;
 use bytes::Bytes;
-use kivafs::backend::MemoryDisk;
+use kivafs::backend::{Disk, MemoryDisk};
 use kivafs::store::{CreateOptions, Geometry, OpenOptions, Store};
 use kivafs::tree::Value;
+use parking_lot::{Condvar, Mutex};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 const USER: Caller = Caller { uid: 1000, gid: 1000 };
 
 /// A small store in memory. Nothing is committed unless a test asks for it.
 pub(crate) fn store() -> Arc<Store> {
-    let disk = Arc::new(MemoryDisk::default());
+    store_on(Arc::new(MemoryDisk::default()))
+}
+
+pub(crate) fn store_on(disk: Arc<dyn Disk>) -> Arc<Store> {
     let geometry = Geometry { ring_bytes: 3 << 20, segment_bytes: 1 << 20, page_bytes: 4096 };
     Store::create_on(disk.clone(), &CreateOptions { geometry, ..CreateOptions::default() }).unwrap();
+    open_on(disk)
+}
+
+pub(crate) fn open_on(disk: Arc<dyn Disk>) -> Arc<Store> {
     let options = OpenOptions { commit_interval: Duration::from_secs(3600), ..OpenOptions::default() };
     Arc::new(Store::open_on(disk, &options).unwrap())
 }
@@ -487,4 +495,122 @@ fn damage_is_no_panic() {
             }
         }
     }
+}
+
+/// A disk that keeps whoever flushes it waiting.
+#[derive(Default)]
+pub(crate) struct Gated {
+    disk: MemoryDisk,
+    closed: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gated {
+    pub(crate) fn close(&self, closed: bool) {
+        *self.closed.lock() = closed;
+        self.changed.notify_all();
+    }
+}
+
+impl Disk for Gated {
+    fn len(&self) -> std::io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> std::io::Result<()> {
+        self.disk.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.disk.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> std::io::Result<()> {
+        self.changed.wait_while(&mut self.closed.lock(), |closed| *closed);
+        self.disk.sync()
+    }
+
+    fn allocate(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.disk.allocate(offset, length)
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> std::io::Result<()> {
+        self.disk.punch(offset, length)
+    }
+
+    fn free_space(&self) -> std::io::Result<u64> {
+        self.disk.free_space()
+    }
+}
+
+#[test]
+fn who_reads_does_not_wait_for_a_change_that_waits() {
+    let disk = Arc::new(Gated::default());
+    let fs = Arc::new(FileSystem::open(store_on(disk.clone()), coarse_now).unwrap());
+    let ino = create(&fs, b"file");
+    write(&fs, ino, 0, b"content");
+    disk.close(true);
+    let made = Arc::new(AtomicU64::new(0));
+    let (writer, counter) = (fs.clone(), made.clone());
+    let maker = std::thread::spawn(move || {
+        for number in 0..5000 {
+            create(&writer, format!("a name long enough to fill what a commit takes: {number}").as_bytes());
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+    });
+    // Until it gets no further.
+    let mut seen = (0, Instant::now());
+    while seen.1.elapsed() < Duration::from_millis(100) {
+        let now = made.load(Ordering::Relaxed);
+        if now != seen.0 {
+            seen = (now, Instant::now());
+        }
+        std::thread::yield_now();
+    }
+    assert!(seen.0 < 5000, "nothing made it wait");
+    let (sender, done) = std::sync::mpsc::channel();
+    let reader = fs.clone();
+    std::thread::spawn(move || {
+        // What moves or has gone is looked for once more, when nothing is about to change.
+        assert!(matches!(reader.getattr(Ino(INO_MAX)), Err(FsError::Stale)));
+        assert_eq!(reader.lookup(ROOT, b"file").unwrap().ino, ino);
+        assert_eq!(read(&reader, ino), b"content");
+        reader.open_file(ino).unwrap();
+        let handle = reader.opendir(ROOT).unwrap();
+        assert!(list(&reader, handle, 0, 9, true).0.len() > 5);
+        reader.statfs().unwrap();
+        sender.send(()).unwrap();
+    });
+    let answered = done.recv_timeout(Duration::from_secs(20));
+    disk.close(false);
+    maker.join().unwrap();
+    answered.expect("it waited for the change");
+    whole(&fs);
+}
+
+#[test]
+fn names_of_what_is_held_follow_renames() {
+    let fs = file_system();
+    let dir = fs.mkdir(USER, ROOT, b"dir", 0o755).unwrap().ino;
+    let small = create(&fs, b"small");
+    let big = create(&fs, b"big");
+    write(&fs, big, 0, &[7; 5000]);
+    let known = |ino| fs.name_held(ino).unwrap();
+    assert_eq!(fs.oldest_held(2), [dir, small]);
+    assert_eq!((known(small), known(big)), (Some((ROOT, b"small".to_vec())), Some((ROOT, b"big".to_vec()))));
+    assert_eq!((known(dir), known(Ino(99))), (None, None), "no directories, and nothing that is not held");
+    for (ino, name) in [(small, &b"small"[..]), (big, b"big")] {
+        fs.rename((ROOT, name), (dir, b"%25"), RenameMode::Replace).unwrap();
+        assert_eq!(known(ino), Some((dir, b"%25".to_vec())));
+    }
+    assert_eq!(known(small), None, "removed");
+    fs.open_file(big).unwrap();
+    assert_eq!(known(big), None, "open");
+    fs.release(big);
+    fs.link(big, ROOT, b"linked").unwrap();
+    assert_eq!(known(big), Some((ROOT, b"linked".to_vec())), "the last that it was told of");
+    fs.unlink(ROOT, b"linked").unwrap();
+    assert_eq!(known(big), None, "that name is gone");
+    assert!(!fs.forget(big, 1) && fs.forget(big, 1));
+    assert!(!fs.oldest_held(9).contains(&big));
 }

@@ -116,7 +116,7 @@ struct Mount {
 fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeError> {
     let content = |error: crate::fs::FsError| LifeError::Content { store: plan.store.clone(), why: error.to_string() };
     let fs = FileSystem::open(store, coarse_now).map_err(content)?;
-    let manners = Manners { sync: plan.options.sync, timeout: plan.options.timeout };
+    let manners = Manners { sync: plan.options.sync, timeout: plan.options.timeout, held_max: plan.options.inodes_max };
     let started = facade::start(fs, manners);
     let (facade, service) = started.map_err(|error| LifeError::system("cannot start threads", error))?;
     let mounted = attach(plan).and_then(|attached| {
@@ -144,10 +144,11 @@ fn usable(
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(plan.options.threads);
+    let notices = attached.fuse.try_clone().map_err(|error| LifeError::system("dup", error))?;
     // From a descriptor, the session knows no mount, so that it can't unmount a newer one.
     let session = Session::from_fd(facade, attached.fuse, SessionACL::All, config)
         .map_err(|error| LifeError::system(format!("{}: the kernel's greeting", plan.dir.display()), error))?;
-    service.notify_by(session.notifier());
+    service.notify_by(session.notifier(), notices);
     read_ahead(attached.mount.device);
     let verdict = match Verdict::listen(&attached.mount) {
         Ok(verdict) => Some(verdict),
