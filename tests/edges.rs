@@ -1,0 +1,164 @@
+//! The edges of the log: what only a long row of events leads to. Each was found once.
+
+mod support;
+
+use kivafs::backend::{Disk, MemoryDisk};
+use kivafs::store::{CreateOptions, Geometry, OpenError, OpenOptions, Store, StoreError};
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+use std::time::Duration;
+use support::random::Random;
+use support::store::unhurried;
+
+const BLOCK: usize = 4096;
+
+fn new_store(ring_bytes: u64, segment_bytes: u32) -> Arc<MemoryDisk> {
+    let disk = Arc::new(MemoryDisk::default());
+    let geometry = Geometry { ring_bytes, segment_bytes, page_bytes: 4096 };
+    Store::create_on(disk.clone(), &CreateOptions { size: None, geometry }).unwrap();
+    disk
+}
+
+fn put(store: &Store, key: &[u8], value: &[u8]) {
+    store
+        .patiently(|| {
+            let mut txn = store.begin()?;
+            txn.put(key, value.to_vec());
+            txn.commit()
+        })
+        .unwrap();
+}
+
+fn get(store: &Store, key: &[u8]) -> Vec<u8> {
+    let read = || {
+        let view = store.view();
+        let value = view.get(key)?.expect("it was put");
+        view.read(&[value])
+    };
+    store.patiently::<_, StoreError>(read).unwrap().remove(0).to_vec()
+}
+
+/// R5: the clean mark of an earlier mount says nothing of the commits after it.
+#[test]
+fn an_old_clean_mark_does_not_end_the_log() {
+    let disk = new_store(16 << 20, 4 << 20);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    put(&store, b"key", b"before the clean close");
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    for round in 0..20 {
+        put(&store, b"key", format!("acknowledged {round}").as_bytes());
+        store.sync().unwrap();
+    }
+    let bytes = disk.to_bytes();
+    drop(store);
+    let is_commit = |at: &usize| bytes[*at..].starts_with(b"kivafsC1");
+    let commits: Vec<usize> = (4 * BLOCK..(4 << 20)).step_by(BLOCK).filter(is_commit).collect();
+    assert!(commits.len() > 20, "{} commits", commits.len());
+    let (last, earlier) = commits.split_last().unwrap();
+    let open_damaged = |at: usize| {
+        let mut wrong = bytes.clone();
+        wrong[at + 152] ^= 1;
+        Store::open_on(Arc::new(MemoryDisk::from_bytes(wrong)), &unhurried())
+    };
+    for at in earlier.iter().filter(|at| bytes[**at + 80] > 2) {
+        let opened = open_damaged(*at).map(|store| get(&store, b"key"));
+        assert!(matches!(opened, Err(OpenError::Damaged { .. })), "commit at {at:#x}: {opened:?}");
+    }
+    // The documented exception: after an unclean end, the last commit alone.
+    assert_eq!(get(&open_damaged(*last).unwrap(), b"key"), b"acknowledged 18");
+}
+
+/// A checkpoint places what is settled, however much compressed commits have taken in, without
+/// filling a commit with it; nor does opening.
+#[test]
+fn placing_what_is_settled_fills_no_commit() {
+    let disk = new_store(1 << 20, 1 << 20);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let mut random = Random::new(1);
+    let mut keys = Vec::new();
+    for _ in 0..40 {
+        for _ in 0..60 {
+            keys.push(random.bytes(512));
+            put(&store, keys.last().unwrap(), &[0; 1100]);
+        }
+        store.sync().unwrap();
+        let crashed = Arc::new(MemoryDisk::from_bytes(disk.to_bytes()));
+        let store = Store::open_on(crashed, &unhurried()).unwrap();
+        assert_eq!(get(&store, keys.last().unwrap()), [0; 1100]);
+    }
+    assert_eq!(store.check(true), Vec::<String>::new());
+}
+
+/// Mounts that die at once take no room that a later checkpoint needs, even while the disk is full.
+#[test]
+fn dying_mounts_never_use_up_the_log() {
+    let disk = new_store(768 << 10, 256 << 10);
+    let mut random = Random::new(2);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    for key in 0..4000u32 {
+        put(&store, &key.to_be_bytes(), &random.bytes(900));
+    }
+    store.close().unwrap();
+    drop(store);
+    let occupied = disk.occupied_bytes();
+    disk.set_capacity(occupied);
+    for round in 0..400 {
+        match Store::open_on(disk.clone(), &unhurried()) {
+            Ok(_) | Err(OpenError::NoSpace { .. }) => {}
+            Err(error) => panic!("round {round}: {error}"),
+        }
+    }
+    disk.set_capacity(occupied + (64 << 20));
+    let store = Store::open_on(disk, &unhurried()).expect("there is space again");
+    put(&store, b"goes on", b"!");
+    store.sync().unwrap();
+}
+
+/// Every sync is answered: also while the ring is tight and no checkpoint finds space.
+#[test]
+fn a_sync_is_answered_when_nothing_can_be_stored() {
+    let disk = new_store(768 << 10, 256 << 10);
+    let mut random = Random::new(3);
+    let options = OpenOptions { cache_bytes: 64 << 20, ..unhurried() };
+    let store = Arc::new(Store::open_on(disk.clone(), &options).unwrap());
+    for key in 0..4000u32 {
+        put(&store, &key.to_be_bytes(), &random.bytes(500));
+    }
+    store.sync().unwrap();
+    store.checkpoint().unwrap();
+    disk.set_capacity(0);
+    // Deleting goes on as long as there is room in the log, and then is refused, not stuck.
+    let (done, outcome) = channel();
+    let deleter = store.clone();
+    std::thread::spawn(move || {
+        for key in 0..4000u32 {
+            let deleted = deleter.patiently(|| {
+                let mut txn = deleter.begin()?;
+                txn.delete(&key.to_be_bytes());
+                txn.commit()
+            });
+            let outcome = deleted.and_then(|()| deleter.sync());
+            if outcome.is_err() || key == 3999 {
+                done.send(outcome).unwrap();
+                return;
+            }
+        }
+    });
+    match outcome.recv_timeout(Duration::from_secs(120)).expect("each deletion and each sync is answered") {
+        Ok(()) | Err(StoreError::NoSpace) => {}
+        Err(error) => panic!("{error}"),
+    }
+    disk.set_capacity(256 << 20);
+    // A failed checkpoint is tried again by itself; until then the answer is still no.
+    let mut tries = 0;
+    while let Err(error) = store.sync() {
+        assert!(matches!(error, StoreError::NoSpace), "{error}");
+        tries += 1;
+        assert!(tries < 1000, "there is space again");
+        drop(store.checkpoint());
+    }
+    store.close().unwrap();
+    assert_eq!(Store::check_on(disk as Arc<dyn Disk>, true).unwrap(), Vec::<String>::new());
+}
