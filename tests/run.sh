@@ -58,7 +58,7 @@ step "release build" cargo build --release --locked --workspace
 step "crate fsx" crate fsx
 step "crate pjdfstest" crate pjdfstest
 step "cargo test" cargo_test
-for script in tools pjdfstest fsx; do
+for script in tools space pjdfstest fsx; do
     step "real mount, $script" "${root_shell[@]}" "tests/real/$script.sh"
 done
 
