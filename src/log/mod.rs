@@ -165,6 +165,7 @@ pub struct Shared {
     failure: OnceLock<Arc<str>>,
     counters: Counters,
     ring_used: AtomicU64,
+    tail_bytes: AtomicU64,
 }
 
 impl Shared {
@@ -200,7 +201,9 @@ impl Log {
     pub fn append(&self, stream: Stream, payload: &[u8], hint: &[u8]) -> Result<Pointer, LogError> {
         let (codec, stored) = streams::pack(payload, self.codec);
         let disk = &*self.shared.disk;
-        self.shared.streams.lock().append(stream, codec, &stored, hint, disk, &mut |message| self.send(message))
+        let appended =
+            self.shared.streams.lock().append(stream, codec, &stored, hint, disk, &mut |message| self.send(message));
+        appended.inspect_err(|error| self.fail_if_io(error))
     }
 
     /// Hands everything appended to that stream to the storage thread.
@@ -346,11 +349,8 @@ impl Log {
         while streams.capacity(need) < bytes {
             if let Err(error) = streams.slots.allocate(&*self.shared.disk) {
                 let error = LogError::allocating(&error);
-                if let LogError::Io(cause) = &error {
-                    // A disk that cannot even allocate has failed (C5).
-                    self.fail(cause.to_string());
-                    self.shared.check_failure()?;
-                }
+                self.fail_if_io(&error);
+                self.shared.check_failure()?;
                 return Err(error);
             }
         }
@@ -397,7 +397,12 @@ impl Log {
         self.shared.flow.in_flight()
     }
 
-    /// Bytes of the ring that are in use: what recovery might read.
+    /// Bytes of log behind the newest checkpoint.
+    pub fn tail_bytes(&self) -> u64 {
+        self.shared.tail_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the ring that are in use: what recovery might read, from the older superblock on.
     pub fn ring_used(&self) -> u64 {
         self.shared.ring_used.load(Ordering::Relaxed)
     }
@@ -409,6 +414,13 @@ impl Log {
         // Before the storage thread is started nobody waits.
         if self.sender.is_some() {
             self.retry(Some(LogError::Poisoned(cause.into())));
+        }
+    }
+
+    /// A disk that cannot even allocate has failed (C5).
+    fn fail_if_io(&self, error: &LogError) {
+        if let LogError::Io(cause) = error {
+            self.fail(cause.to_string());
         }
     }
 

@@ -273,6 +273,7 @@ impl Log {
             failure: OnceLock::new(),
             counters: Counters::default(),
             ring_used: AtomicU64::new(recovery.end.ring.used()),
+            tail_bytes: AtomicU64::new(0),
         };
         let log = Log { shared: Arc::new(shared), geometry, codec, sender: None, thread: Mutex::new(None) };
         Ok((log, recovery))

@@ -44,9 +44,11 @@ impl Ring {
     }
 
     /// Bytes of log that the ring can take before it would overwrite what recovery needs, however
-    /// the commits fall (a commit that does not fit before the end skips less than `commit_max`).
+    /// the next four commits fall: one that does not fit before the ring's end skips at least a
+    /// block less than its own length, but only one of them can come to that end.
     pub fn room(&self, commit_max: u64) -> u64 {
-        (self.bytes - (self.head - self.tail)).saturating_sub(commit_max)
+        let skip = if self.head % self.bytes + 4 * commit_max <= self.bytes { 0 } else { commit_max - BLOCK };
+        (self.bytes - (self.head - self.tail)).saturating_sub(skip)
     }
 
     /// Whether a commit of `length` bytes fits now.
@@ -230,6 +232,7 @@ mod tests {
     #[test]
     fn room_counts_the_skip() {
         let ring = Ring::new(60 * BLOCK, 0, 30 * BLOCK);
-        assert_eq!(ring.room(10 * BLOCK), 20 * BLOCK);
+        assert_eq!(ring.room(10 * BLOCK), 21 * BLOCK);
+        assert_eq!(ring.room(7 * BLOCK), 30 * BLOCK, "no commit soon comes to the end");
     }
 }

@@ -19,6 +19,7 @@ use super::{LogError, RESERVATION_STEP, Shared};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 use std::time::SystemTime;
 
@@ -206,10 +207,12 @@ impl Writer {
         let sequence = Sequence(self.last.0 + 1);
         let commit_max = self.geometry.commit_bytes_max();
         let room = self.ring.room(commit_max);
-        if claim == Claim::Early && room < commit_max + BLOCK {
+        // Beside a `Last`, one more block: the first commit of the next mount, if this one ends here.
+        let early = room.saturating_sub(commit_max + BLOCK);
+        if claim == Claim::Early && early < BLOCK {
             return Err(LogError::NoSpace);
         }
-        let bytes_max = if claim == Claim::Early { (room - commit_max).min(commit_max) } else { commit_max };
+        let bytes_max = if claim == Claim::Early { early.min(commit_max) } else { commit_max };
         let prepared = prepare(sequence, bytes_max);
         self.shared.check_failure()?;
         let Some(prepared) = prepared else { return Ok(self.last) };
@@ -279,7 +282,9 @@ impl Writer {
             // what only it needed comes free with the next flush, which costs nothing extra.
             self.write_superblock(false)?;
         }
-        self.shared.ring_used.store(self.ring.used(), std::sync::atomic::Ordering::Relaxed);
+        self.shared.ring_used.store(self.ring.used(), Ordering::Relaxed);
+        let tail = self.starts.front().map_or(0, |start| self.ring.head() - start.position);
+        self.shared.tail_bytes.store(tail, Ordering::Relaxed);
         Ok(sequence)
     }
 

@@ -92,11 +92,12 @@ impl PageSink for Sink<'_> {
 impl Core {
     /// Whether it is time for a checkpoint.
     pub(super) fn checkpoint_is_due(&self, writer: &Writer) -> bool {
-        let (tail, dirty) = (self.log.ring_used(), writer.tree.dirty_bytes());
+        let (tail, dirty) = (self.log.tail_bytes(), writer.tree.dirty_bytes());
         // A longer tail saves writing the same pages again and again; half of what a checkpoint
         // writes is worth keeping as redo.
         let dead = writer.table.dead().saturating_sub(writer.dead_before);
         tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max)
+            || self.log.ring_used() >= self.limits.tail_max
             || dirty.max(writer.settled_bytes as u64) >= self.limits.dirty_max
             || dead >= if writer.starved { 1 } else { DEAD_SEGMENTS_MAX }
     }
@@ -173,7 +174,10 @@ impl Core {
         match self.store_frozen(frozen, stored) {
             // A full store can still be read, and deleted from.
             Err(StoreError::NoSpace) => {
-                self.writer.lock().table.put_back_changed(changed);
+                let mut writer = self.writer.lock();
+                writer.table.put_back_changed(changed);
+                writer.frozen_bytes = 0;
+                drop(writer);
                 self.commit_and_wait(Errand::Claim)
             }
             result => result,

@@ -262,6 +262,16 @@ impl Store {
         crate::tree::VALUE_MAX.min(self.core.log.payload_bytes_max())
     }
 
+    /// Has the space of what was deleted given back, if that frees anything: to be tried once more
+    /// where there was no space. Waits for storage.
+    pub fn reclaim(&self) -> bool {
+        let frees = {
+            let writer = self.core.writer.lock();
+            writer.table.dead() > writer.dead_before
+        };
+        frees && self.core.checkpoint().is_ok()
+    }
+
     /// Writes a checkpoint now and waits until it is durable. It comes by itself; this is for
     /// tests and for measuring.
     pub fn checkpoint(&self) -> Result<(), StoreError> {

@@ -233,7 +233,6 @@ impl Store {
         if self.core.read_only {
             return Ok(());
         }
-        self.core.writer.lock().closed = true;
         self.core.log.close(paid)?;
         if let Err(error) = HolderRecord::clear(self.core.log.disk()) {
             tracing::debug!("cannot clear the holder record: {error}");
@@ -251,6 +250,12 @@ impl Store {
         self.core.signals.stop();
         for thread in self.threads.lock().drain(..) {
             thread.join().expect("the background threads do not panic");
+        }
+        let mut writer = self.core.writer.lock();
+        if !self.core.read_only && !writer.closed {
+            // A commit that waits for a checkpoint would wait for ever now.
+            writer.closed = true;
+            self.core.log.retry(Some(log::LogError::Poisoned("it was closed".into())));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::redo;
 use super::table::Deltas;
-use super::writer::{Writer, pending_cost};
+use super::writer::{Phase, Writer, pending_cost};
 use super::{Core, StoreError};
 use crate::log::{Birth, LogError, Need};
 use crate::tree::{Direction, KEY_MAX, Key, Root, VALUE_MAX, Value};
@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Most bytes of keys and values in one transaction.
 pub const TXN_BYTES_MAX: usize = 5 << 18;
@@ -34,7 +35,8 @@ impl<'a> Txn<'a> {
             && !writer.closing
         {
             core.check_failure()?;
-            if writer.is_stuck || (wait == Wait::Checkpoint && writer.retry_at.is_some()) {
+            let has_failed = writer.phase == Phase::Idle && writer.retry_at.is_some_and(|at| Instant::now() < at);
+            if writer.is_stuck || (wait == Wait::Checkpoint && has_failed) {
                 return Err(StoreError::NoSpace);
             }
             match wait {
@@ -218,6 +220,11 @@ impl Core {
         let page_bytes = u64::from(self.log.geometry().page_bytes);
         let pages = (count as u64 + 4) * page_bytes;
         let owed = writer.owed_bytes() + total as u64 + pages;
+        if need == Need::Reserve && self.log.ensure_capacity(owed, Need::Growth).is_err() {
+            // From here on deleting eats into the reserve: what it frees must come back soon.
+            writer.starved = true;
+            self.want_checkpoint(writer);
+        }
         match self.log.ensure_capacity(owed, need) {
             Ok(()) => Ok(()),
             // It makes the debt smaller, and the log has room for it: what was accepted before

@@ -1,12 +1,10 @@
 #!/usr/bin/env bash
 # Space, on a real mount: what is overwritten or deleted comes free, and a full disk refuses what it
 # cannot hold, lets everything be deleted, and goes on.
-#
-# KIVAFS_MIB is the size of the file that is overwritten (usual: 1024).
 
 . "$(dirname "$0")/place.sh"
 
-mib=${KIVAFS_MIB:-1024}
+mib=1024
 
 # Ten times the same file: the store stays below live data x 1.5 + 64 MiB.
 overwritten() {
@@ -59,7 +57,7 @@ full_disk() {
     since=$SECONDS
     until dd if=/dev/urandom of="$mnt/next" bs=1M count=60 conv=fsync status=none; do
         [ $((SECONDS - since)) -lt 60 ] || fail "no space a minute after everything was removed"
-        rm "$mnt/next"
+        rm -f "$mnt/next"
         sleep 0.2
     done
     [ "$(cat "$mnt/small")" = kept ]

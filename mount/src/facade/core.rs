@@ -8,10 +8,12 @@ use crate::facade::workers::Workers;
 use crate::facade::{Manners, SyncMode};
 use crate::fs::{self, FileSystem, FsError, Ino};
 use fuser::{Errno, INodeNo, Notifier};
-use kivafs::store::Miss;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
+
+/// How often one request has space given back: others may be quicker to take it.
+const RECLAIMS_MAX: u32 = 3;
 
 /// What a request changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,12 +114,12 @@ impl Core {
         T: Send + 'static,
     {
         match call(&self.fs, &mut state) {
-            Err(FsError::Miss(miss)) => {
+            Err(obstacle @ (FsError::Miss(_) | FsError::NoSpace)) => {
                 let core = self.clone();
                 self.workers.park(
                     bytes,
                     Box::new(move || {
-                        let done = core.ask_again(miss, || call(&core.fs, &mut state));
+                        let done = core.ask_again(obstacle, || call(&core.fs, &mut state));
                         core.finish(effect, done, move |done| reply(state, done));
                     }),
                 );
@@ -126,14 +128,22 @@ impl Core {
         }
     }
 
-    /// Fetches and asks until it does not miss. The time limit also ends what would miss for
-    /// ever, in a cache too small for what one request needs.
-    fn ask_again<T>(&self, mut miss: Miss, mut call: impl FnMut() -> fs::Result<T>) -> fs::Result<T> {
+    /// Takes the obstacle away and asks again, until there is none: fetches what is missing, and
+    /// where there is no space has what was deleted given back first. The time limit also ends what
+    /// would miss for ever, in a cache too small for what one request needs.
+    fn ask_again<T>(&self, mut obstacle: FsError, mut call: impl FnMut() -> fs::Result<T>) -> fs::Result<T> {
         let since = Instant::now();
+        let mut reclaims = 0;
         loop {
-            self.fs.store().fetch(&miss)?;
+            match &obstacle {
+                FsError::Miss(miss) => self.fs.store().fetch(miss)?,
+                _ if reclaims < RECLAIMS_MAX && self.fs.store().reclaim() => reclaims += 1,
+                _ => return Err(obstacle),
+            }
             match call() {
-                Err(FsError::Miss(next)) if since.elapsed() < self.manners.timeout => miss = next,
+                Err(next @ (FsError::Miss(_) | FsError::NoSpace)) if since.elapsed() < self.manners.timeout => {
+                    obstacle = next;
+                }
                 Err(FsError::Miss(_)) => {
                     let seconds = self.manners.timeout.as_secs();
                     return Err(FsError::Io(format!("storage did not answer within {seconds} s").into()));

@@ -4,8 +4,8 @@ use crate::facade::convert::{self, VALID, attr, caller, ino};
 use crate::facade::core::{Core, Effect};
 use crate::facade::kernel;
 use crate::facade::listing::{Buffer, Listing};
-use crate::fs::{self, Attr, FileSystem, Handle, SetAttr, WriteAt};
-use bytes::Bytes;
+use crate::fs::{self, Attr, FileSystem, FsError, Handle, SetAttr, WriteAt};
+use bytes::{Buf, Bytes};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -72,6 +72,16 @@ fn send_xattr(reply: ReplyXattr, room: u32, done: Result<impl AsRef<[u8]>, Errno
 /// it keeps the mode: then it must be told to forget that, before the change is answered.
 fn bits_fall(fs: &FileSystem, node: INodeNo, may_keep: bool) -> fs::Result<bool> {
     Ok(!may_keep && u32::from(fs.getattr(ino(node))?.perm) & (libc::S_ISUID | libc::S_ISGID) != 0)
+}
+
+/// A write under way: a file in very many pieces takes it in parts, and each may miss.
+struct Writing {
+    /// What is still to be written.
+    data: Bytes,
+    /// Bytes written.
+    done: usize,
+    /// Set-user-id or set-group-id bits fell with it.
+    falls: bool,
 }
 
 impl Facade {
@@ -339,14 +349,32 @@ impl Filesystem for Facade {
     ) {
         self.core.wait_for_room();
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        // From a mapping's pages: the kernel does not look at the length of the answer, and takes
+        // all of them for written.
+        let must_be_whole = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let core = self.core.clone();
         self.core.answer(
             Effect::Node,
             data.len(),
-            Bytes::copy_from_slice(data),
-            move |fs, data| {
-                let falls = bits_fall(fs, node, !kill)?;
-                Ok((fs.write(ino(node), WriteAt::Offset(offset), data, kill)?, falls))
+            Writing { data: Bytes::copy_from_slice(data), done: 0, falls: false },
+            move |fs, writing| {
+                writing.falls |= writing.done == 0 && bits_fall(fs, node, !kill)?;
+                loop {
+                    let at = WriteAt::Offset(offset.saturating_add(writing.done as u64));
+                    match fs.write(ino(node), at, &writing.data, kill) {
+                        Ok(length) => {
+                            writing.done += length;
+                            writing.data.advance(length);
+                        }
+                        Err(error @ FsError::Miss(_)) => return Err(error),
+                        Err(_) if writing.done > 0 && !must_be_whole => break,
+                        Err(error) => return Err(error),
+                    }
+                    if writing.data.is_empty() {
+                        break;
+                    }
+                }
+                Ok((writing.done, writing.falls))
             },
             move |_, done| match done {
                 Ok((length, true)) => core.forget_attributes(ino(node), move || reply.written(length as u32)),
@@ -436,7 +464,8 @@ impl Filesystem for Facade {
                     full.blocks,
                     full.blocks_free,
                     full.blocks_free,
-                    full.files,
+                    // The kernel asks for the total.
+                    full.files.saturating_add(full.files_free),
                     full.files_free,
                     full.block_bytes,
                     full.name_max,

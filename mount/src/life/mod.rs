@@ -78,6 +78,9 @@ pub enum LifeError {
     /// The helper refused.
     #[error("{dir}: fusermount3 refused: {why}")]
     FusermountRefused { dir: PathBuf, why: String },
+    /// umount, and something else is mounted over it.
+    #[error("{0}: something else is mounted over it: unmount that first, with 'umount {0}'")]
+    Hidden(PathBuf),
     /// umount, and something is open there.
     #[error(
         "{0}: busy: programs have files or working directories there ('fuser -vm {0}' lists them): end them, or use --force"

@@ -31,6 +31,10 @@ pub fn unmount(place: &Path, manner: Manner) -> Result<(), LifeError> {
         .filter(|mount| mount.is_ours())
         .ok_or_else(not_mounted)?;
     let dir = mount.dir.as_path();
+    // What lies on top is what would be unmounted.
+    if mountinfo::top_at(dir)?.is_none_or(|top| top.device != mount.device) {
+        return Err(LifeError::Hidden(dir.into()));
+    }
     let waiter = Waiter::connect(&mount);
     // Only a mount without a server is looked into: one that is stuck would hold us up.
     if waiter.is_none() && mountinfo::is_dead(dir) {
