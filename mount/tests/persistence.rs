@@ -7,6 +7,8 @@ use place::{Place, Said, kivafs, until};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
 use std::process::{Command, Stdio};
 
 fn on(place: &Place, command: &str, words: &[&str]) -> Said {
@@ -197,4 +199,49 @@ fn a_store_has_the_size_it_was_given() {
     assert!(!place.store.exists());
     on(&place, "create", &["--size", "128M"]).silently();
     assert!(on(&place, "info", &["--json"]).silently().text().contains(&format!("\"size\":{}", 128 << 20)));
+}
+
+/// Page writeback takes its requests for written as a whole, whatever they answer: also where a file
+/// is in more pieces than one transaction replaces.
+#[test]
+fn what_a_mapping_changes_over_very_many_pieces_is_all_there() {
+    const LENGTH: usize = 2 << 20;
+    const MAPPED: usize = 1 << 20;
+    let place = Place::new();
+    place.mount(&[]).silently();
+    let path = place.dir.join("pieces");
+    let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
+    for piece in 0..1200 {
+        file.write_all_at(b"x", piece * 1000).unwrap();
+    }
+    file.set_len(LENGTH as u64).unwrap();
+    // SAFETY: a new shared mapping of a file that is as long; it is only used below, by one thread,
+    // and is not unmapped before that.
+    let mapping = unsafe {
+        let address = libc::mmap(
+            std::ptr::null_mut(),
+            MAPPED,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED,
+            file.as_raw_fd(),
+            0,
+        );
+        assert_ne!(address, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        std::slice::from_raw_parts_mut(address.cast::<u8>(), MAPPED)
+    };
+    mapping.fill(b'A');
+    // SAFETY: the mapping from above, whole; nothing refers to it after this.
+    unsafe {
+        assert_eq!(libc::msync(mapping.as_mut_ptr().cast(), MAPPED, libc::MS_SYNC), 0);
+        assert_eq!(libc::munmap(mapping.as_mut_ptr().cast(), MAPPED), 0);
+    }
+    drop(file);
+    place.umounts();
+    place.mount(&[]).silently();
+    let found = std::fs::read(&path).unwrap();
+    assert_eq!(found.len(), LENGTH);
+    let wrong = found[..MAPPED].iter().position(|byte| *byte != b'A');
+    assert_eq!(wrong, None, "the first byte that is not what the mapping had");
+    place.umounts();
+    on(&place, "check", &["--data"]).silently();
 }
