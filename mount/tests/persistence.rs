@@ -245,3 +245,22 @@ fn what_a_mapping_changes_over_very_many_pieces_is_all_there() {
     place.umounts();
     on(&place, "check", &["--data"]).silently();
 }
+
+/// Both superblocks of a store that a later version wrote, as that version would have: whole.
+#[test]
+fn a_store_of_a_later_version_is_told_so_and_left_alone() {
+    let place = Place::new();
+    let mut bytes = std::fs::read(&place.store).unwrap();
+    for superblock in bytes[..8192].chunks_mut(4096) {
+        superblock[8] = 2;
+        let sum = kivafs::log::checksum(&superblock[..120]);
+        superblock[120..136].copy_from_slice(&sum.to_le_bytes());
+    }
+    std::fs::write(&place.store, &bytes).unwrap();
+    for command in ["info", "check", "mount"] {
+        let words: &[&str] = if command == "mount" { &[place.dir.to_str().unwrap()] } else { &[] };
+        on(&place, command, words).fails(1, &["newer kivafs", "update kivafs"]);
+    }
+    assert_eq!(std::fs::read(&place.store).unwrap(), bytes);
+    assert_eq!(place.mounted(), None);
+}
