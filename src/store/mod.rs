@@ -32,7 +32,8 @@
 //! units, appended to a data segment, and replaced by extents, in the tree and in the pending map.
 //! A commit takes the pending map as its redo, with the raw values that are left inside it: one
 //! write. Raw values whose commit is durable stay in memory as *settled* until the next checkpoint
-//! places them; recovery finds them in the redo.
+//! places them, which needs no redo of its own: until that checkpoint is durable, recovery finds
+//! their bytes in the redo, and then their extents in the checkpoint.
 //!
 //! # Locks
 //!

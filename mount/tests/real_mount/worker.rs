@@ -35,7 +35,7 @@ pub struct Signals {
     pub killed: AtomicBool,
     /// No more operations: the work is done.
     pub done: AtomicBool,
-    /// No operations for now.
+    /// Begins no operation while this is set.
     pub pause: AtomicBool,
 }
 
