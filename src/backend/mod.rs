@@ -1,8 +1,22 @@
-//! The bytes: one local file, or memory.
+//! The bytes: one local file or memory; or objects in a bucket.
 //!
-//! Files, in reading order: `file` (one local file, locked), `memory` (for tests).
+//! Files, in reading order: for local stores `file` (one local file, locked) and `memory` (for
+//! tests); for stores in a bucket `objects` (what is asked of one).
 //!
-//! # Contract
+//! # Contract of objects
+//!
+//! An [`Objects`] is a map from names to byte strings that are written once.
+//!
+//! * **Concurrency.** Any number of threads may call anything; no call waits, and outcomes come in
+//!   any order. At most so many requests as the backend was told are under way at once; others
+//!   queue, in order.
+//! * **Durability.** When `create` or `put` answers Ok, the object survives the loss of this
+//!   machine, and a later `get` sees it (C7), unless a 404 for that name was seen before.
+//! * **Failure.** Each call is one attempt (a `get` that is slow may be sent twice). An attempt
+//!   that ended in [`ObjectError::Unknown`] may be carried out any time later. Nothing else than
+//!   the success of a `create` proves that an object did not exist.
+//!
+//! # Contract of a disk
 //!
 //! A [`Disk`] is a growing array of bytes.
 //!
@@ -20,9 +34,11 @@
 
 mod file;
 mod memory;
+mod objects;
 
 pub use file::{FileDisk, Hold};
 pub use memory::MemoryDisk;
+pub use objects::{Done, ObjectError, Objects, Usage};
 
 use std::io;
 
