@@ -358,9 +358,11 @@ impl Log {
         self.send(Message::Retry(outcome));
     }
 
-    /// Gives back segments; `freed` is told when that is done.
-    pub fn free(&self, numbers: Vec<SegmentNo>, freed: Freed) {
-        self.send(Message::Free(numbers, freed));
+    /// Gives back segments that nothing refers to since then (none: now); `freed` is told when that is
+    /// done.
+    pub fn free(&self, numbers: Vec<SegmentNo>, since_ns: Option<u64>, freed: Freed) {
+        let since_ns = since_ns.unwrap_or_else(now_ns);
+        self.send(Message::Free { numbers, since_ns, freed });
     }
 
     /// Whether freed segments stay for a while, for readers elsewhere: then they are part of the

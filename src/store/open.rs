@@ -9,7 +9,9 @@ use super::table::{self, Deltas, Table};
 use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError, redo};
 use crate::backend::{Disk, FileDisk, Hold, Objects};
-use crate::log::{self, Access, Birth, Bucket, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind};
+use crate::log::{
+    self, Access, Birth, Bucket, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind, SegmentNo,
+};
 use crate::tree::{Key, Node, Pages, Tree, TreeError, Value};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -293,8 +295,8 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
     let from_log = |error| OpenError::from_log(path.into(), error);
     let from_store = |error| OpenError::from_store(path.into(), error);
     let cache = Cache::new(options.cache_bytes);
-    let (writer, mut stored) = recover(&log, &cache, &recovery).map_err(from_store)?;
-    let (last, size_limit) = (recovery.last, recovery.size_limit);
+    let (writer, mut stored, leftovers) = recover(&log, &cache, &recovery).map_err(from_store)?;
+    let (last, size_limit, time_ns) = (recovery.last, recovery.size_limit, recovery.time_ns);
     if !options.read_only {
         let record = HolderRecord {
             pid: std::process::id(),
@@ -326,6 +328,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         true => Vec::new(),
         false => {
             core.claim(last, &mut stored).map_err(from_store)?;
+            core.free_leftovers(leftovers, time_ns);
             core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?
         }
     };
@@ -333,12 +336,23 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
 }
 
 /// The state that recovery found: the checkpoint, and the redo after it applied.
-fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, StoredTable), StoreError> {
+///
+/// Also answers the segments that were dead in the checkpoint, and are known to be there still.
+fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, StoredTable, Vec<SegmentNo>), StoreError> {
     let (mut table, stored) = load_table(log, recovery)?;
     if log.disk().is_some() {
         drop_reused_places(&mut table, recovery)?;
     }
     log.adopt(table.iter().map(|(number, entry)| Birth { number, place: entry.place }));
+    let leftovers = match log.frees_later() {
+        true => {
+            let is_left =
+                |number| !stored.lies_in(number) && recovery.births.iter().all(|birth| birth.number != number);
+            let dead = table.iter().filter(|(number, entry)| entry.live == 0 && is_left(*number));
+            dead.map(|(number, _)| number).collect()
+        }
+        false => Vec::new(),
+    };
     let tree = Tree::stored(recovery.root(RootKind::Tree), log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table);
     // All at once, the last change of each key: what is read is read once, and together.
@@ -364,7 +378,7 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
     for (key, value) in &redo {
         writer.note_recovered(key, value.as_ref());
     }
-    Ok((writer, stored))
+    Ok((writer, stored, leftovers))
 }
 
 /// The pages that the redo touches: all of them at once, however small the cache is.

@@ -105,11 +105,11 @@ impl Bucket {
     }
 
     /// An object that must be there: it was seen, or what refers to it stands.
-    pub fn get_existing(&self, name: &str, range: Option<Range<u64>>) -> Result<Option<Bytes>, LogError> {
+    pub fn get_existing(&self, name: &str) -> Result<Option<Bytes>, LogError> {
         let since = Instant::now();
         let mut pauses = Pauses::default();
         loop {
-            match self.get(name, range.clone())? {
+            match self.get(name, None)? {
                 None if since.elapsed() < MISSING_FOR.min(self.patience()) => {
                     if !self.pause(pauses.next(&ObjectError::Missing)) {
                         return Ok(None);

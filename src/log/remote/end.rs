@@ -121,10 +121,9 @@ pub fn find(bucket: &Bucket, store: [u8; 16]) -> Result<Found, LogError> {
 /// Reads on from a commit that is known to be there, after a create said that something follows it.
 pub fn find_behind(bucket: &Bucket, store: [u8; 16], epoch: u64, number: u64) -> Result<Found, LogError> {
     let last = gallop(number, |number| exists(bucket, epoch, number))?.unwrap_or(number);
-    match object(bucket, epoch, last, &store)? {
-        Some(Object::Seal(seal)) => before_seal(bucket, store, seal),
-        Some(Object::Commit(commit, checksum)) => follow(bucket, *commit, checksum),
-        None => Err(missing(bucket, &names::commit(epoch, last))),
+    match existing(bucket, epoch, last, &store)? {
+        Object::Seal(seal) => before_seal(bucket, store, seal),
+        Object::Commit(commit, checksum) => follow(bucket, *commit, checksum),
     }
 }
 
@@ -225,12 +224,20 @@ fn before_seal(bucket: &Bucket, store: [u8; 16], seal: Seal) -> Result<Found, Lo
     Ok(Found { seal: Some(seal), ..follow(bucket, commit, checksum)? })
 }
 
-fn existing_commit(bucket: &Bucket, epoch: u64, number: u64, store: &[u8; 16]) -> Result<(Commit, u128), LogError> {
+/// What stands at a place where something is known to be.
+fn existing(bucket: &Bucket, epoch: u64, number: u64, store: &[u8; 16]) -> Result<Object, LogError> {
     let name = names::commit(epoch, number);
-    let bytes = bucket.get_existing(&name, None)?.ok_or_else(|| missing(bucket, &name))?;
-    match decode(bucket, &name, bytes, (epoch, number), store)? {
+    let bytes = bucket.get_existing(&name)?.ok_or_else(|| missing(bucket, &name))?;
+    decode(bucket, &name, bytes, (epoch, number), store)
+}
+
+fn existing_commit(bucket: &Bucket, epoch: u64, number: u64, store: &[u8; 16]) -> Result<(Commit, u128), LogError> {
+    match existing(bucket, epoch, number, store)? {
         Object::Commit(commit, checksum) => Ok((*commit, checksum)),
-        Object::Seal(_) => Err(LogError::damaged(format!("{}/{name}: a seal in a commit's place", bucket.name()))),
+        Object::Seal(_) => {
+            let name = names::commit(epoch, number);
+            Err(LogError::damaged(format!("{}/{name}: a seal in a commit's place", bucket.name())))
+        }
     }
 }
 

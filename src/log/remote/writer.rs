@@ -47,6 +47,8 @@ use std::time::{Duration, Instant};
 const ROLL_AFTER: u64 = 4096;
 /// Objects that one request deletes.
 const DELETED_MAX: usize = 1000;
+/// More garbage than that is not carried along in each commit: the oldest goes without waiting.
+const GARBAGE_MAX: usize = 500;
 /// How long closing waits for the seal.
 const SEAL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -148,7 +150,7 @@ struct Upload {
 
 /// What is to be deleted, and who is told.
 struct Doomed {
-    since: Instant,
+    since_ns: u64,
     numbers: Vec<SegmentNo>,
     freed: Freed,
 }
@@ -246,7 +248,7 @@ impl Writer {
             // There is always room for a commit.
             Message::Commit { prepare, done, claim: _ } => self.waiting.push_back((prepare, done)),
             Message::Retry(_) => {}
-            Message::Free(numbers, freed) => self.doomed.push_back(Doomed { since: Instant::now(), numbers, freed }),
+            Message::Free { numbers, since_ns, freed } => self.doomed.push_back(Doomed { since_ns, numbers, freed }),
             Message::Close { give_back: _, done } => self.closing = Some(done),
         }
     }
@@ -296,7 +298,7 @@ impl Writer {
         let Some(prepared) = prepared else { return done(Ok(self.now.last)) };
         let (needed, next_segment) = {
             let streams = self.now.shared.streams.lock();
-            (streams.not_stored(), streams.next_number())
+            (streams.not_stored(prepared.checkpoint.is_some()), streams.next_number())
         };
         let reservation = next_segment + RESERVATION_STEP;
         self.now.record.changes += prepared.changes;
@@ -593,22 +595,23 @@ impl Writer {
             return;
         }
         let grace = self.now.bucket.grace;
-        if self.doomed.front().is_some_and(|doomed| doomed.since.elapsed() >= grace) {
+        if self.doomed.front().is_some_and(|doomed| is_due(doomed.since_ns, grace)) {
             let mut doomed = self.doomed.pop_front().expect("just seen");
             if doomed.numbers.len() > DELETED_MAX {
                 // The rest is told of with its own last batch.
                 let rest = doomed.numbers.split_off(DELETED_MAX);
                 let freed = std::mem::replace(&mut doomed.freed, Box::new(|_| ()));
-                let (since, first) = (doomed.since, doomed.numbers.clone());
+                let (since_ns, first) = (doomed.since_ns, doomed.numbers.clone());
                 let all = move |last: &[SegmentNo]| freed(&[&first[..], last].concat());
-                self.doomed.push_front(Doomed { since, numbers: rest, freed: Box::new(all) });
+                self.doomed.push_front(Doomed { since_ns, numbers: rest, freed: Box::new(all) });
             }
             let names = doomed.numbers.iter().map(|number| names::segment(*number)).collect();
             self.deleting = Some(Deleting::Segments(doomed.numbers, doomed.freed));
             return self.delete(names);
         }
         let garbage = self.now.record.garbage.first().copied();
-        if let Some(garbage) = garbage.filter(|garbage| is_due(garbage, grace)) {
+        let is_much = self.now.record.garbage.len() > GARBAGE_MAX;
+        if let Some(garbage) = garbage.filter(|garbage| is_much || is_due(garbage.since_ns, grace)) {
             let (first, end) = match garbage.what {
                 Waste::Commits { seal, .. } => (2, seal - 1),
                 Waste::Segments { from, to } => (from, to),
@@ -655,15 +658,15 @@ impl Writer {
             // Again behind a later commit.
             (Some(Deleting::Segments(numbers, freed)), Err(error)) => {
                 tracing::debug!("{}: deleting: {error}", self.now.bucket.name());
-                self.doomed.push_back(Doomed { since: Instant::now(), numbers, freed });
+                self.doomed.push_back(Doomed { since_ns: 0, numbers, freed });
             }
             (Some(Deleting::Garbage(..)) | None, _) => {}
         }
     }
 }
 
-fn is_due(garbage: &Garbage, grace: Duration) -> bool {
-    u128::from(now_ns().saturating_sub(garbage.since_ns)) >= grace.as_nanos()
+fn is_due(since_ns: u64, grace: Duration) -> bool {
+    u128::from(now_ns().saturating_sub(since_ns)) >= grace.as_nanos()
 }
 
 fn taken_by(bucket: &Bucket, commit: &Commit) -> String {
