@@ -35,11 +35,13 @@
 mod file;
 mod memory;
 mod objects;
+#[cfg(feature = "s3")]
 mod s3;
 
 pub use file::{FileDisk, Hold};
 pub use memory::MemoryDisk;
 pub use objects::{Done, ObjectError, Objects, Usage};
+#[cfg(feature = "s3")]
 pub use s3::{S3, S3Options};
 
 use std::io;
