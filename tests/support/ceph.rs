@@ -25,12 +25,7 @@ impl Ceph {
 /// The server, started by whoever asks first. It goes on after the test.
 pub fn ceph() -> &'static Ceph {
     static CEPH: OnceLock<Ceph> = OnceLock::new();
-    CEPH.get_or_init(|| Ceph {
-        endpoint: start(),
-        key: "testkey",
-        secret: "testsecret",
-        bucket: "kivafs-test",
-    })
+    CEPH.get_or_init(|| Ceph { endpoint: start(), key: "testkey", secret: "testsecret", bucket: "kivafs-test" })
 }
 
 fn start() -> String {
