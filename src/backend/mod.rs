@@ -1,7 +1,8 @@
 //! The bytes: one local file or memory; or objects in a bucket.
 //!
 //! Files, in reading order: for local stores `file` (one local file, locked) and `memory` (for
-//! tests); for stores in a bucket `objects` (what is asked of one).
+//! tests); for stores in a bucket `objects` (what is asked of one) and `disk_cache` (what came from
+//! there, kept on the local disk; it has its own contract).
 //!
 //! # Contract of objects
 //!
@@ -32,10 +33,12 @@
 //!
 //! A backend knows nothing of commits, pages or keys.
 
+mod disk_cache;
 mod file;
 mod memory;
 mod objects;
 
+pub use disk_cache::{DiskCache, DiskCacheStats};
 pub use file::{FileDisk, Hold};
 pub use memory::MemoryDisk;
 pub use objects::{Done, ObjectError, Objects, Usage};
