@@ -79,7 +79,7 @@ pub fn create(disk: Arc<dyn Disk>, sizes: Sizes) -> Result<(), OpenError> {
 
 /// A failed assertion in one of the store's threads ends the process, as it does in release: else
 /// the test would wait for that thread for ever.
-fn end_with_the_store() {
+pub fn end_with_the_store() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let report = std::panic::take_hook();
