@@ -1,7 +1,7 @@
 //! The bytes: one local file or memory; or objects in a bucket.
 //!
 //! Files, in reading order: for local stores `file` (one local file, locked) and `memory` (for
-//! tests); for stores in a bucket `objects` (what is asked of one).
+//! tests); for stores in a bucket `objects` (what is asked of one) and `s3` (one on an S3 server).
 //!
 //! # Contract of objects
 //!
@@ -35,10 +35,14 @@
 mod file;
 mod memory;
 mod objects;
+#[cfg(feature = "s3")]
+mod s3;
 
 pub use file::{FileDisk, Hold};
 pub use memory::MemoryDisk;
 pub use objects::{Done, ObjectError, Objects, Usage};
+#[cfg(feature = "s3")]
+pub use s3::{S3, S3Options};
 
 use std::io;
 

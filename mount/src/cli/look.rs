@@ -64,7 +64,7 @@ fn info_text(store: &Path, info: &Info) -> String {
         info.version,
         info.epoch,
         info.sequence,
-        bytes(info.occupied_bytes),
+        info.occupied_bytes.map_or_else(|| "not known".to_string(), bytes),
         bytes(info.live_bytes),
         info.segments,
     )

@@ -77,6 +77,7 @@ fn open_store(plan: &Plan, signals: &Signals) -> Result<Opened, LifeError> {
         commit_interval: plan.options.commit_interval,
         compression: plan.options.compression,
         serving_at: Some(plan.dir.clone()),
+        ..OpenOptions::default()
     };
     let mut made = false;
     let mut open = || match Store::open_at(&plan.store, &options) {
