@@ -92,11 +92,13 @@ impl Bucket {
         self.shared.state.lock().pool = pool;
     }
 
-    /// Another bucket with the same objects, without peers and without anything on its way.
+    /// Another bucket with the same objects, whose peers are gone; what is late is still on its way.
     pub fn copy(&self) -> Bucket {
         let state = self.shared.state.lock();
         let left = Left { contents: state.contents.clone(), rules: state.rules.clone(), late: Vec::new() };
-        Bucket::of(left, state.connections.len(), 0)
+        let copy = Bucket::of(left, state.connections.len(), 0);
+        copy.shared.state.lock().adopt_late(&state);
+        copy
     }
 
     /// How many events there have been, for changes: the loss of all machines now is the cut of this

@@ -295,6 +295,15 @@ impl State {
         self.late.remove(at)
     }
 
+    /// Takes over what is late in another bucket.
+    pub fn adopt_late(&mut self, from: &State) {
+        for late in &from.late {
+            let change = Some(self.journal.arrived(late.peer, &late.call));
+            let due = late.due.map(|due| self.arrived_count + due.saturating_sub(from.arrived_count));
+            self.late.push_back(LateChange { call: late.call.clone(), change, due, ..*late });
+        }
+    }
+
     /// Whether it changed something.
     pub fn carry_out_late(&mut self, late: LateChange) -> bool {
         self.change(late.peer, &late.call, late.change, late.was_free).is_ok()
