@@ -897,6 +897,23 @@ fn a_writer_that_rolls_still_holds_the_store() {
     assert_holds(&bucket, "t", Some("acknowledged"));
 }
 
+/// W rolls while T is on its way: T was told to take the store from W, and does.
+#[test]
+fn a_writer_that_has_rolled_meanwhile_is_taken_over_all_the_same() {
+    let (bucket, w) = with_writer();
+    let (t, seal) = Opening::until(&bucket, What::Seal, taking_over());
+    let gate = bucket.gate(Filter::of(What::Claim).by(w.peer()), Point::Arrival);
+    let synced = save_until(&w, &gate);
+    gate.wait().carry_out();
+    gate.open();
+    answer(&synced).unwrap();
+    w.save("rolled", "acknowledged").unwrap();
+    seal.carry_out();
+    let t = t.end().unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(t.get("rolled").as_deref(), Some("acknowledged"));
+    assert_fenced(w.save("too late", "w"));
+}
+
 /// W dies between its own seal and the next epoch; its claim may come late.
 #[test]
 fn a_writer_that_dies_while_it_rolls_is_taken_over() {

@@ -1,10 +1,11 @@
 //! What a store lies on, so that the same tests run on each: one file, or a bucket.
 
-use super::bucket::{self, Bucket};
+use super::bucket::{self, Bucket, Handle, Weakness};
 use super::crash_disk::{CrashDisk, Effort, Fate, Tried};
 use super::store::{Sizes, create, create_in};
 use kivafs::backend::{Disk, MemoryDisk};
 use kivafs::store::{OpenError, OpenOptions, Store};
+use std::cell::Cell;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -163,6 +164,80 @@ impl Medium for Bucket {
 
     fn left_by_kill(&self) -> Bucket {
         self.copy()
+    }
+}
+
+/// A bucket whose every connection is weak.
+pub struct WeakBucket {
+    pub bucket: Bucket,
+    pub weakness: Weakness,
+    seed: Cell<u64>,
+}
+
+impl WeakBucket {
+    pub fn new(weakness: Weakness, seed: u64) -> WeakBucket {
+        WeakBucket { bucket: Bucket::new(), weakness, seed: Cell::new(seed) }
+    }
+
+    /// A new connection.
+    pub fn handle(&self) -> Arc<Handle> {
+        let handle = self.bucket.handle();
+        self.seed.set(self.seed.get() + 1000);
+        handle.weaken(self.weakness, self.seed.get());
+        handle
+    }
+
+    fn with(&self, bucket: Bucket) -> WeakBucket {
+        WeakBucket { bucket, weakness: self.weakness, seed: self.seed.clone() }
+    }
+}
+
+impl Medium for WeakBucket {
+    fn empty() -> WeakBucket {
+        WeakBucket::new(Weakness::severe(), 0)
+    }
+
+    /// Over a connection that is not weak, so that there is a store in any case.
+    fn create(&self, sizes: Sizes) -> Result<(), OpenError> {
+        self.bucket.create(sizes)
+    }
+
+    fn open(&self, options: &OpenOptions) -> Result<Store, OpenError> {
+        Store::open_in(self.handle(), &OpenOptions { takeover: !options.read_only, ..options.clone() })
+    }
+
+    fn check(&self) -> Result<Vec<String>, OpenError> {
+        self.bucket.assert_layout();
+        Store::check_in(self.handle(), true)
+    }
+
+    fn left_by_kill(&self) -> WeakBucket {
+        self.with(self.bucket.copy())
+    }
+}
+
+impl CrashMedium for WeakBucket {
+    type Fate = bucket::Fate;
+
+    const ALL_KEPT: bucket::Fate = bucket::Fate::AllKept;
+
+    fn is_settled(&self) -> bool {
+        self.bucket.is_settled()
+    }
+
+    fn position(&self) -> usize {
+        self.bucket.position()
+    }
+
+    fn for_each_image(
+        &self,
+        effort: Effort,
+        demand: impl Fn(usize) -> u64,
+        mut visit: impl FnMut(Image<WeakBucket>),
+    ) -> Tried {
+        self.bucket.for_each_image(effort, demand, |cut, fate, left| {
+            visit(Image { cut, fate, medium: self.with(left) });
+        })
     }
 }
 

@@ -183,6 +183,13 @@ impl Bucket {
         (1..).take_while(|epoch| state.contents.body(&commit_name(*epoch, 1)).is_some()).last().unwrap_or(0)
     }
 
+    /// Names under which something was stored, and how many of them held different contents, one after
+    /// the other. (A commit that was deleted by the rules, and in its place the seal of a stale taker, who
+    /// cannot know, are not counted: R8.)
+    pub fn count_contents(&self) -> (usize, usize) {
+        self.shared.state.lock().rules.count_contents()
+    }
+
     /// Panics unless every object is one of the log's.
     pub fn assert_layout(&self) {
         rules::assert_layout(&self.shared.state.lock().contents);
@@ -224,7 +231,7 @@ impl Handle {
         self.with(|connection| connection.happened)
     }
 
-    /// Cuts it off for good. What a gate holds back is still the test's to decide.
+    /// Cuts it off, until it is healed. What a gate holds back is still the test's to decide.
     pub fn cut(&self, cut: Cut) {
         self.with(|connection| connection.cut_after(0, cut));
     }
@@ -233,6 +240,11 @@ impl Handle {
     /// to the last of them.
     pub fn cut_after(&self, effects: u64, cut: Cut) {
         self.with(|connection| connection.cut_after(effects, cut));
+    }
+
+    /// Ends a cut, as when a network comes back, and any that is still to come.
+    pub fn heal(&self) {
+        self.with(Connection::heal);
     }
 
     pub fn is_cut(&self) -> bool {

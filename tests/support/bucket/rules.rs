@@ -38,7 +38,7 @@ pub struct Rules {
     creates: HashMap<(usize, String), u128>,
     created_names: HashSet<String>,
     /// What was ever stored under a name.
-    stored: HashMap<String, u128>,
+    stored: HashMap<String, HashSet<u128>>,
     /// Who created an epoch's first commit.
     owners: HashMap<u64, usize>,
     /// Commits and seals that a peer has created or read.
@@ -133,12 +133,15 @@ impl Rules {
     /// A request was carried out. Panics if an object has two contents by that.
     pub fn carried_out(&mut self, peer: usize, call: &Call, contents: &Contents) {
         let (Call::Create { name, body } | Call::Put { name, body }) = call else { return };
-        let sum = xxh3_128(body);
-        let before = self.stored.insert(name.clone(), sum).unwrap_or(sum);
+        // A name that was deleted may be sealed anew: by who cannot know (a stale taker).
+        let is_stale_seal = call.what() == What::Seal && contents.deleted_body(name).is_some();
+        if is_stale_seal || is_trial(name) {
+            return;
+        }
+        let sums = self.stored.entry(name.clone()).or_default();
+        sums.insert(xxh3_128(body));
         let is_heeding = contents.conditional == Conditional::Atomic;
-        // A name that was deleted may be created anew: by who cannot know (a stale taker's seal).
-        let was_deleted = contents.deleted_body(name).is_some();
-        assert!(before == sum || !is_heeding || was_deleted, "B4: {name} has two contents");
+        assert!(sums.len() == 1 || !is_heeding, "B4: {name} has two contents");
         if let Some(Place::Commit { epoch, number: 1 }) = place_of(name) {
             self.owners.insert(epoch, peer);
         }
@@ -160,6 +163,11 @@ impl Rules {
             }
             _ => {}
         }
+    }
+
+    /// Names under which something was stored, and how many of them held different contents.
+    pub fn count_contents(&self) -> (usize, usize) {
+        (self.stored.len(), self.stored.values().filter(|sums| sums.len() > 1).count())
     }
 
     fn resolve(&mut self, peer: usize, name: &str) {

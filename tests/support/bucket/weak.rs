@@ -198,6 +198,11 @@ impl Connection {
         }
     }
 
+    /// It is back.
+    pub fn heal(&mut self) {
+        (self.cut, self.cut_after) = (None, None);
+    }
+
     pub fn listing(&self) -> Listing {
         self.weakness.listing
     }
