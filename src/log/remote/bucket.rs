@@ -9,7 +9,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub struct Bucket {
     pub grace: Duration,
     /// Whether writers may work without atomic conditional PUT.
     pub unsafe_no_fencing: bool,
+    /// Whether creates are conditional PUTs, and not plain ones.
+    fenced: AtomicBool,
     trouble: Mutex<Trouble>,
     /// Signalled when all is given up.
     ended: Condvar,
@@ -58,6 +60,7 @@ impl Bucket {
             patience_ms: AtomicU64::new(patience.as_millis() as u64),
             grace,
             unsafe_no_fencing,
+            fenced: AtomicBool::new(true),
             trouble: Mutex::default(),
             ended: Condvar::new(),
         }
@@ -155,6 +158,12 @@ impl Bucket {
         }
     }
 
+    /// Whether this server's conditional PUT keeps writers apart. Where it does not, and somebody vouches
+    /// that there is only one, it is not asked for: some servers refuse it.
+    pub fn fence(&self, proven: bool) {
+        self.fenced.store(proven, Ordering::Relaxed);
+    }
+
     /// R10: creates an object with these bytes, which are the same at every attempt, and does not
     /// end before its fate is known. `limit`: after that the outcome stays unknown, and is an error.
     pub fn create(&self, name: &str, body: &Bytes, limit: Option<Duration>) -> Result<Created, LogError> {
@@ -162,7 +171,11 @@ impl Bucket {
         let mut refused_since: Option<Instant> = None;
         let mut pauses = Pauses::default();
         loop {
-            let mut error = match once(|done| self.objects.create(name, body.clone(), done)) {
+            let put = |done| match self.fenced.load(Ordering::Relaxed) {
+                true => self.objects.create(name, body.clone(), done),
+                false => self.objects.put(name, body.clone(), done),
+            };
+            let mut error = match once(put) {
                 Ok(()) => {
                     self.answered();
                     return Ok(Created::Ours);

@@ -27,7 +27,7 @@ use super::keeper::Keeper;
 use super::names;
 use super::open::{OpeningState, waste_of};
 use super::record::{Garbage, Link, Opening, Record, Waste};
-use super::seal::Seal;
+use super::seal::{Seal, Why};
 use super::tail::{Entry, Plan, Tail};
 use crate::backend::{ObjectError, Usage};
 use crate::log::commit::{Checkpoint, Commit};
@@ -272,14 +272,14 @@ impl Writer {
                 return false;
             }
             if self.number > ROLL_AFTER && !self.waiting.is_empty() {
-                self.seal(None, None);
+                self.seal(Why::Rolled, None);
                 self.work = Work::Rolling;
             } else if let Some((prepare, done)) = self.waiting.pop_front() {
                 self.freeze(prepare, done);
             } else if self.closing.is_some() && self.uploads.is_empty() {
                 let done = self.closing.take().expect("just seen");
                 let next_segment = self.now.shared.streams.lock().next_number();
-                self.seal(Some(next_segment), Some(SEAL_PATIENCE));
+                self.seal(Why::Closed { next_segment }, Some(SEAL_PATIENCE));
                 self.work = Work::Closing(done);
             } else {
                 return false;
@@ -434,7 +434,7 @@ impl Writer {
     }
 
     /// Has the epoch sealed behind its last commit.
-    fn seal(&mut self, closed_at: Option<u64>, limit: Option<Duration>) {
+    fn seal(&mut self, why: Why, limit: Option<Duration>) {
         let seal = Seal {
             store: self.now.store,
             epoch: self.now.epoch,
@@ -442,7 +442,7 @@ impl Writer {
             number: self.number,
             last: self.now.last,
             last_checksum: self.now.last_checksum,
-            closed_at,
+            why,
             time_ns: now_ns(),
             nonce: random(),
         };
