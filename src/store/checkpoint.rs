@@ -285,7 +285,9 @@ impl Core {
             if self.log.frees_later() {
                 // They stay in the table, and so in what is stored of it, until they are deleted:
                 // a later mount then knows of what this one did not come to (R2).
-                dead.retain(|number| writer.condemned.insert(*number));
+                // One that was deleted since the tree was frozen is not to be deleted again.
+                let Writer { table, condemned, .. } = &mut *writer;
+                dead.retain(|number| table.get(*number).is_some() && condemned.insert(*number));
             } else {
                 for number in &dead {
                     writer.table.remove(*number);
