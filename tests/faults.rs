@@ -289,7 +289,7 @@ fn a_full_store_can_be_opened_and_emptied() {
 fn a_store_never_outgrows_the_size_given_at_its_creation() {
     const SIZE: u64 = 1 << 20;
     let disk = Arc::new(MemoryDisk::default());
-    let options = CreateOptions { size: Some(SIZE), geometry: SMALL.geometry };
+    let options = CreateOptions { size: Some(SIZE), geometry: Some(SMALL.geometry), ..CreateOptions::default() };
     Store::create_on(disk.clone(), &options).unwrap();
     let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
     let mut state = State::new();

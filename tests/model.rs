@@ -153,7 +153,7 @@ fn a_file_keeps_what_is_put_into_it_and_tells_who_has_it() {
     let scratch = Scratch::new();
     let path = scratch.path("store");
     assert!(matches!(Store::open_at(&path, &unhurried()), Err(OpenError::NotFound(_))));
-    let options = CreateOptions { geometry: SMALL.geometry, ..CreateOptions::default() };
+    let options = CreateOptions { geometry: Some(SMALL.geometry), ..CreateOptions::default() };
     Store::create_at(&path, &options).unwrap();
     assert!(matches!(Store::create_at(&path, &options), Err(OpenError::Exists(_))));
 

@@ -5,7 +5,7 @@
 //! | 0 | 8 | magic `kivafsC1` |
 //! | 8 | 2 | format version, 1 |
 //! | 10 | 1 | codec of the body |
-//! | 11 | 1 | bit 0: a checkpoint record follows |
+//! | 11 | 1 | bit 0: a checkpoint record follows; bit 1: a bucket's record follows |
 //! | 12 | 4 | length of the whole commit in bytes |
 //! | 16 | 8 | incompatible features: unknown bits refuse the store |
 //! | 24 | 8 | read-only-compatible features: unknown bits refuse writing |
@@ -14,7 +14,7 @@
 //! | 56 | 16 | the epoch's random id |
 //! | 72 | 8 | number within the epoch, from 1 |
 //! | 80 | 8 | sequence over the life of the store |
-//! | 88 | 8 | own position in the log's address space (local: in the ring) |
+//! | 88 | 8 | own position in the log's address space (local: in the ring; bucket: 0) |
 //! | 96 | 16 | checksum of the predecessor |
 //! | 112 | 8 | wall time, nanoseconds since 1970 |
 //! | 120 | 8 | `redo_from`: sequence of the first commit whose redo is not in the checkpoint |
@@ -24,6 +24,7 @@
 //! | 148 | 4 | length of the body before compression |
 //! | 152 | 16 | XXH3-128 of the whole commit, with these 16 bytes zero |
 //! | 168 | | checkpoint record, if there is one |
+//! | | | a bucket's record, if there is one: see `remote::record` |
 //! | | 12 each | births: data segments opened since the last commit: number (8), place (4) |
 //! | | | body: the redo of the store layer, to the commit's end |
 //!
@@ -42,6 +43,7 @@
 use super::bytes::{Fields, Malformed};
 use super::codec;
 use super::pointer::{Codec, POINTER_BYTES, Pointer, SegmentNo, Sequence, checksum};
+use super::remote::Record;
 
 /// Length of the fixed part.
 pub const HEADER_BYTES: usize = 168;
@@ -52,6 +54,7 @@ const VERSION: u16 = 1;
 const POSITION_AT: usize = 88;
 const CHECKSUM_AT: usize = 152;
 const FLAG_CHECKPOINT: u8 = 1;
+const FLAG_REMOTE: u8 = 2;
 const ROOT_BYTES: usize = 2 + POINTER_BYTES;
 /// Bodies shorter than this stay as they are: nothing is gained within one block.
 const COMPRESS_FROM: usize = 2048;
@@ -70,7 +73,7 @@ pub enum RootKind {
 pub struct Birth {
     /// The segment.
     pub number: SegmentNo,
-    /// Its slot (local).
+    /// Its slot (local); 0 in a bucket.
     pub place: u32,
 }
 
@@ -124,9 +127,11 @@ pub struct Commit {
     pub reservation: u64,
     /// The record, if this is that commit.
     pub checkpoint: Option<Checkpoint>,
-    /// Segments opened since the last commit.
+    /// In a bucket.
+    pub remote: Option<Record>,
+    /// Segments opened since the last commit; in a bucket, those of repeated commits first.
     pub births: Vec<Birth>,
-    /// The store layer's redo.
+    /// The store layer's redo; in a bucket, that of repeated commits first.
     pub body: Vec<u8>,
 }
 
@@ -166,6 +171,12 @@ pub fn outline(header: &[u8], store: &[u8; 16]) -> Option<Outline> {
     })
 }
 
+/// The identity of the store whose commit these bytes begin.
+pub fn store_of(header: &[u8]) -> Option<[u8; 16]> {
+    let is_commit = header.len() >= HEADER_BYTES && header.starts_with(MAGIC);
+    is_commit.then(|| Fields(&header[32..]).array("").ok()).flatten()
+}
+
 impl Commit {
     /// Takes its position from its length; answers its bytes and their checksum.
     pub fn encode(&mut self, position_for: impl FnOnce(u64) -> u64) -> (Vec<u8>, u128) {
@@ -177,7 +188,10 @@ impl Commit {
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.push(body_codec as u8);
-        out.push(if self.checkpoint.is_some() { FLAG_CHECKPOINT } else { 0 });
+        out.push(
+            if self.checkpoint.is_some() { FLAG_CHECKPOINT } else { 0 }
+                | if self.remote.is_some() { FLAG_REMOTE } else { 0 },
+        );
         out.extend_from_slice(&[0; 4 + 16]);
         out.extend_from_slice(&self.store);
         out.extend_from_slice(&self.epoch.to_le_bytes());
@@ -198,6 +212,9 @@ impl Commit {
         assert_eq!(out.len(), HEADER_BYTES);
         if let Some(checkpoint) = &self.checkpoint {
             encode_checkpoint(checkpoint, &mut out);
+        }
+        if let Some(record) = &self.remote {
+            record.encode(&mut out);
         }
         encode_births(&self.births, &mut out);
         out.extend_from_slice(&body);
@@ -248,6 +265,7 @@ impl Commit {
         let body_bytes = fields.u32("body length")?;
         fields.u128("checksum")?;
         let checkpoint = if flags & FLAG_CHECKPOINT != 0 { Some(decode_checkpoint(&mut fields)?) } else { None };
+        let remote = if flags & FLAG_REMOTE != 0 { Some(Record::decode(&mut fields)?) } else { None };
         let births = decode_births(&mut fields, births as usize)?;
         let body = Codec::from_number(body_codec)
             .and_then(|body_codec| codec::decode(fields.0, body_codec, body_bytes as usize))
@@ -268,6 +286,7 @@ impl Commit {
             checkpoint_in,
             reservation,
             checkpoint,
+            remote,
             births,
             body: body.into_owned(),
         };
@@ -365,6 +384,7 @@ mod tests {
                 ],
                 places: vec![Birth { number: SegmentNo(1), place: 0 }],
             }),
+            remote: None,
             births: vec![Birth { number: SegmentNo(11), place: 12 }],
             body,
         }
@@ -404,6 +424,20 @@ mod tests {
                 assert!(Commit::decode(bytes[..at].to_vec(), &STORE).is_err(), "cut at {at}");
             }
         }
+    }
+
+    #[test]
+    fn a_buckets_record_comes_back() {
+        let record = crate::log::remote::record_sample();
+        let mut encoded = Vec::new();
+        record.encode(&mut encoded);
+        let (bytes, sum) = Commit { remote: Some(record.clone()), ..sample(b"redo".to_vec()) }.encode(|_| 0);
+        let (plain, _) = sample(b"redo".to_vec()).encode(|_| 0);
+        let at = plain.len() - 4 - BIRTH_BYTES;
+        assert_eq!(bytes[11], FLAG_CHECKPOINT | FLAG_REMOTE);
+        assert_eq!(bytes[at..at + encoded.len()], encoded);
+        let (commit, again) = Commit::decode(bytes, &STORE).expect("just encoded");
+        assert_eq!((commit.remote, again), (Some(record), sum));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! The log: segments, commits, epochs, recovery, and the storage thread.
 //!
 //! Files, in reading order: `pointer` (how stored things are named and checked), `bytes` (fields),
-//! `codec` (compression); the formats `superblock`, `commit`, `segment`, `holder`; `ring` (where
-//! commits lie), `slots` (where data segments lie), `streams` (segments being filled), `flow`
-//! (back-pressure), `thread` (the storage thread), `open` (creation and recovery), and here
-//! [`Log`], the layer's face.
+//! `codec` (compression), `geometry` (sizes); the formats `commit` and `segment`; `streams` (segments
+//! being filled), `flow` (back-pressure), `message` (what the storage thread is asked), and here
+//! [`Log`], the layer's face. Below it, two kinds of storage, each with its own storage thread:
+//! `local` (one file) and `remote` (a bucket).
 //!
 //! # Contract
 //!
@@ -37,35 +37,33 @@ mod bytes;
 mod codec;
 mod commit;
 mod flow;
-mod holder;
-mod open;
+mod geometry;
+mod local;
+mod message;
 mod pointer;
-mod ring;
+mod remote;
 mod segment;
-mod slots;
 mod streams;
-mod superblock;
-mod thread;
 
 pub use bytes::{Fields, Malformed, put_varint};
 pub use commit::{Birth, Checkpoint, RootKind};
 pub use flow::LIMIT_MAX as IN_FLIGHT_BYTES_MAX;
-pub use holder::HolderRecord;
-pub use open::{Recovery, create, peek};
+pub use geometry::Geometry;
+pub use local::{HolderRecord, VERSION, create};
+pub use message::{Claim, Done, Freed, Message, Prepare, Prepared};
 pub use pointer::{Codec, NUMBER_MAX, POINTER_BYTES, Pointer, SEGMENT_BYTES_MAX, SegmentNo, Sequence, checksum};
+pub use remote::{Access, Bucket, EpochHolder, Sight, create_in};
 pub use segment::Stream;
-pub use slots::Need;
-pub use superblock::{Geometry, VERSION};
-pub use thread::{Claim, Done, Message, Prepare, Prepared};
 
 use crate::backend::Disk;
 use ::bytes::Bytes;
 use flow::Flow;
 use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 use streams::{Found, Streams};
 use thiserror::Error;
 
@@ -74,12 +72,15 @@ use thiserror::Error;
 const RESERVATION_STEP: u64 = 1 << 10;
 /// Longest payload: what a unit or page may have before compression, with room for both.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
-/// Neighbouring payloads are read in one go up to this many bytes.
-const JOINED_READ_BYTES_MAX: u64 = 1 << 20;
-/// Many reads at once (at recovery, say) are shared among threads, so that they wait for the disk
-/// together.
-const RUNS_PER_THREAD: usize = 8;
-const READ_THREADS_MAX: usize = 8;
+
+/// Whether the reserve may be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// New data: the reserve is not for it.
+    Growth,
+    /// Checkpoints, data accepted earlier, batches that shrink the store.
+    Reserve,
+}
 
 /// Stored bytes are wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +104,18 @@ pub enum LogError {
     /// Stored bytes are wrong.
     #[error("{}", .0.what)]
     Damaged(Damage),
+    /// There is no store.
+    #[error("there is no store")]
+    Missing,
+    /// `create`: there is one already.
+    #[error("there is a store already")]
+    Exists,
+    /// Somebody holds it.
+    #[error("held by {0}")]
+    Held(Box<EpochHolder>),
+    /// What is to be read was deleted: by the writer, if this is a reader of an old state.
+    #[error("{0} is missing")]
+    Gone(Arc<str>),
     /// Reading failed.
     #[error("{0}")]
     Io(Arc<str>),
@@ -157,9 +170,16 @@ pub struct Counters {
     pub data_bytes: Counter,
 }
 
+/// Where a log lies.
+enum Medium {
+    /// In one file.
+    Disk(Arc<dyn Disk>),
+    /// In a bucket.
+    Bucket(Arc<Bucket>),
+}
+
 /// What callers and the storage thread share.
 pub struct Shared {
-    disk: Arc<dyn Disk>,
     streams: Mutex<Streams>,
     flow: Flow,
     failure: OnceLock<Arc<str>>,
@@ -169,6 +189,17 @@ pub struct Shared {
 }
 
 impl Shared {
+    fn new(streams: Streams, ring_used: u64) -> Shared {
+        Shared {
+            streams: Mutex::new(streams),
+            flow: Flow::default(),
+            failure: OnceLock::new(),
+            counters: Counters::default(),
+            ring_used: AtomicU64::new(ring_used),
+            tail_bytes: AtomicU64::new(0),
+        }
+    }
+
     fn poison(&self, cause: String) {
         self.failure.get_or_init(|| cause.into());
         self.flow.end();
@@ -186,13 +217,67 @@ impl Shared {
     }
 }
 
+/// What recovery found.
+pub struct Recovery {
+    /// The store's identity.
+    pub store: [u8; 16],
+    /// Most bytes that the store may have; 0: no limit.
+    pub size_limit: u64,
+    /// The newest commit.
+    pub last: Sequence,
+    /// When it was written, nanoseconds since 1970.
+    pub time_ns: u64,
+    /// The epoch it belongs to.
+    pub epoch: u64,
+    /// The checkpoint to build on.
+    pub checkpoint: Checkpoint,
+    /// The redo of the commits after the checkpoint, oldest first.
+    pub redo: Vec<Bytes>,
+    /// Segments opened by those commits.
+    pub births: Vec<Birth>,
+    /// What the storage thread has to know to go on.
+    end: End,
+}
+
+enum End {
+    File(Box<local::End>),
+    Bucket(Box<remote::End>),
+}
+
+impl Recovery {
+    /// The pointer of a root of the checkpoint.
+    pub fn root(&self, kind: RootKind) -> Option<Pointer> {
+        self.checkpoint.root(kind)
+    }
+
+    /// Where its segments are, as far as the log itself knows.
+    fn places(&self) -> HashMap<SegmentNo, u32> {
+        self.checkpoint.places.iter().chain(&self.births).map(|birth| (birth.number, birth.place)).collect()
+    }
+
+    /// Of a store in a bucket: what its newest commit says.
+    pub fn remote(&self) -> Option<&remote::End> {
+        match &self.end {
+            End::File(_) => None,
+            End::Bucket(end) => Some(end),
+        }
+    }
+}
+
+/// Checks and unpacks stored bytes.
+type Unpack<'a> = dyn Fn(&Pointer, Bytes) -> Result<Bytes, LogError> + Sync + 'a;
+
+/// Hands messages to the storage thread.
+type Sender = Box<dyn Fn(Message) + Send + Sync>;
+
 /// An open log.
 pub struct Log {
     shared: Arc<Shared>,
+    medium: Medium,
     geometry: Geometry,
     codec: Codec,
     /// To the storage thread; none in a log opened for reading.
-    sender: Option<Sender<Message>>,
+    sender: Option<Sender>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -200,9 +285,8 @@ impl Log {
     /// Stores a payload (at most the geometry's segment size, less its own overhead).
     pub fn append(&self, stream: Stream, payload: &[u8], hint: &[u8]) -> Result<Pointer, LogError> {
         let (codec, stored) = streams::pack(payload, self.codec);
-        let disk = &*self.shared.disk;
         let appended =
-            self.shared.streams.lock().append(stream, codec, &stored, hint, disk, &mut |message| self.send(message));
+            self.shared.streams.lock().append(stream, codec, &stored, hint, &mut |message| self.send(message));
         appended.inspect_err(|error| self.fail_if_io(error))
     }
 
@@ -220,81 +304,32 @@ impl Log {
     /// The payloads at these pointers, in the same order. Neighbours are read in one go.
     pub fn read_all(&self, pointers: &[Pointer]) -> Result<Vec<Bytes>, LogError> {
         let mut answers: Vec<Bytes> = vec![Bytes::new(); pointers.len()];
-        let mut on_disk: Vec<(u64, usize)> = Vec::new();
+        let mut stored: Vec<(usize, u32)> = Vec::new();
         {
             let streams = self.shared.streams.lock();
             for (which, pointer) in pointers.iter().enumerate() {
                 match streams.find(pointer)? {
                     Found::InMemory(bytes) => answers[which] = self.unpack(pointer, bytes)?,
-                    Found::OnDisk(offset) => on_disk.push((offset, which)),
+                    Found::Stored(place) => stored.push((which, place)),
                 }
             }
         }
-        on_disk.sort_unstable();
-        let runs = join(&on_disk, pointers);
-        let threads = (runs.len() / RUNS_PER_THREAD).clamp(1, READ_THREADS_MAX);
-        let read_runs = |runs: &[&[(u64, usize)]]| -> Result<Vec<(usize, Bytes)>, LogError> {
-            let mut read = Vec::new();
-            for run in runs {
-                self.read_run(run, pointers, &mut read)?;
+        let unpack = |pointer: &Pointer, bytes: Bytes| self.unpack(pointer, bytes);
+        let read = match &self.medium {
+            _ if stored.is_empty() => return Ok(answers),
+            Medium::Disk(disk) => local::read(&**disk, self.geometry, pointers, &stored, &unpack)?,
+            Medium::Bucket(bucket) => {
+                remote::read(bucket, pointers, &stored, &unpack).map_err(|error| match error {
+                    // Nobody else deletes while we hold the store.
+                    LogError::Gone(what) if self.sender.is_some() => LogError::damaged(format!("{what} is missing")),
+                    error => error,
+                })?
             }
-            Ok(read)
         };
-        let read: Vec<Result<Vec<(usize, Bytes)>, LogError>> = if threads == 1 {
-            vec![read_runs(&runs)]
-        } else {
-            std::thread::scope(|scope| {
-                let share = runs.len().div_ceil(threads);
-                let read_runs = &read_runs;
-                let threads: Vec<_> = runs
-                    .chunks(share)
-                    .map(|share| (share, std::thread::Builder::new().spawn_scoped(scope, move || read_runs(share))))
-                    .collect();
-                let join = |(share, thread): (_, std::io::Result<std::thread::ScopedJoinHandle<'_, _>>)| match thread {
-                    Ok(thread) => thread.join().expect("reading does not panic"),
-                    // The system gives no more threads.
-                    Err(_) => read_runs(share),
-                };
-                threads.into_iter().map(join).collect()
-            })
-        };
-        for some in read {
-            for (which, payload) in some? {
-                answers[which] = payload;
-            }
+        for (which, payload) in read {
+            answers[which] = payload;
         }
         Ok(answers)
-    }
-
-    /// Reads neighbours in one go.
-    fn read_run(
-        &self,
-        run: &[(u64, usize)],
-        pointers: &[Pointer],
-        read: &mut Vec<(usize, Bytes)>,
-    ) -> Result<(), LogError> {
-        let (start, first) = run[0];
-        let end = run.iter().map(|(offset, which)| offset + u64::from(pointers[*which].length)).max();
-        let end = end.expect("a run is not empty");
-        let mut buffer = vec![0; (end - start) as usize];
-        self.shared.disk.read_at(start, &mut buffer).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => {
-                LogError::damaged(format!("{}: the store ends before file offset {end:#x}", pointers[first]))
-            }
-            _ => LogError::Io(format!("reading {} at file offset {start:#x}: {error}", pointers[first]).into()),
-        })?;
-        let buffer = Bytes::from(buffer);
-        for &(offset, which) in run {
-            let at = (offset - start) as usize;
-            let stored = at..at + pointers[which].length as usize;
-            // A payload that is kept must not keep its neighbours' bytes in memory.
-            let stored = match pointers[which].codec {
-                Codec::Raw if run.len() > 1 => Bytes::copy_from_slice(&buffer[stored]),
-                Codec::Raw | Codec::Lz4 => buffer.slice(stored),
-            };
-            read.push((which, self.unpack(&pointers[which], stored)?));
-        }
-        Ok(())
     }
 
     fn unpack(&self, pointer: &Pointer, stored: Bytes) -> Result<Bytes, LogError> {
@@ -323,9 +358,15 @@ impl Log {
         self.send(Message::Retry(outcome));
     }
 
-    /// Gives back segments.
-    pub fn free(&self, numbers: Vec<SegmentNo>) {
-        self.send(Message::Free(numbers));
+    /// Gives back segments; `freed` is told when that is done.
+    pub fn free(&self, numbers: Vec<SegmentNo>, freed: Freed) {
+        self.send(Message::Free(numbers, freed));
+    }
+
+    /// Whether freed segments stay for a while, for readers elsewhere: then they are part of the
+    /// segment table until `freed` was told.
+    pub fn frees_later(&self) -> bool {
+        matches!(self.medium, Medium::Bucket(_))
     }
 
     fn send(&self, message: Message) {
@@ -333,8 +374,7 @@ impl Log {
         if let Message::Write(part) = &message {
             self.shared.flow.accept(part.bytes.len() as u64);
         }
-        // The storage thread ends only after `close`, and nothing is sent after that.
-        sender.send(message).unwrap_or_else(|_| panic!("the storage thread has ended"));
+        sender(message);
     }
 
     /// The segments opened since this was last asked. To be called where the redo that refers to
@@ -347,7 +387,7 @@ impl Log {
     pub fn ensure_capacity(&self, bytes: u64, need: Need) -> Result<(), LogError> {
         let mut streams = self.shared.streams.lock();
         while streams.capacity(need) < bytes {
-            if let Err(error) = streams.slots.allocate(&*self.shared.disk) {
+            if let Err(error) = streams.slots().allocate() {
                 let error = LogError::allocating(&error);
                 self.fail_if_io(&error);
                 self.shared.check_failure()?;
@@ -359,7 +399,13 @@ impl Log {
 
     /// Bytes that slots not yet allocated could hold within the size limit.
     pub fn unallocated_bytes(&self) -> u64 {
-        self.shared.streams.lock().slots.remaining().saturating_mul(u64::from(self.geometry.segment_bytes))
+        match self.medium {
+            Medium::Disk(_) => {
+                let slots = self.shared.streams.lock().slots().remaining();
+                slots.saturating_mul(u64::from(self.geometry.segment_bytes))
+            }
+            Medium::Bucket(_) => u64::MAX,
+        }
     }
 
     /// The segments to which more may be appended.
@@ -417,6 +463,21 @@ impl Log {
         }
     }
 
+    /// Ends writing for good and waits for storage no longer: whatever waits for it ends with an error.
+    pub fn abandon(&self, cause: String) {
+        self.give_up();
+        if self.failure().is_none() {
+            self.fail(cause);
+        }
+    }
+
+    /// Waits for a bucket no longer: the first answer that does not come ends writing.
+    pub fn give_up(&self) {
+        if let Medium::Bucket(bucket) = &self.medium {
+            bucket.give_up();
+        }
+    }
+
     /// A disk that cannot even allocate has failed (C5).
     fn fail_if_io(&self, error: &LogError) {
         if let LogError::Io(cause) = error {
@@ -439,9 +500,42 @@ impl Log {
         self.geometry
     }
 
-    /// The disk below.
-    pub fn disk(&self) -> &dyn Disk {
-        &*self.shared.disk
+    /// The disk below, if it is one.
+    pub fn disk(&self) -> Option<&dyn Disk> {
+        match &self.medium {
+            Medium::Disk(disk) => Some(&**disk),
+            Medium::Bucket(_) => None,
+        }
+    }
+
+    /// The bucket below, if it is one.
+    pub fn bucket(&self) -> Option<&Bucket> {
+        match &self.medium {
+            Medium::Disk(_) => None,
+            Medium::Bucket(bucket) => Some(bucket),
+        }
+    }
+
+    /// Begins a new epoch and starts the storage thread: `used` are the slots that hold segments.
+    ///
+    /// In a file the caller's first commit claims the store; in a bucket it is claimed when this
+    /// returns.
+    pub fn start(&mut self, recovery: Recovery, used: impl IntoIterator<Item = u32>) -> Result<(), LogError> {
+        let Recovery { store, size_limit, last, epoch, end, .. } = recovery;
+        let (sender, thread) = match (end, &self.medium) {
+            (End::File(end), Medium::Disk(disk)) => {
+                local::start(self.shared.clone(), disk.clone(), *end, (store, size_limit, last, epoch), used)?
+            }
+            (End::Bucket(end), Medium::Bucket(bucket)) => remote::start(self.shared.clone(), bucket.clone(), *end)?,
+            _ => unreachable!("a recovery belongs to its log"),
+        };
+        self.sender = Some(sender);
+        *self.thread.lock() = Some(thread);
+        // Without a reserve a full store could not even delete; it can still be opened and read.
+        if let Err(error) = self.ensure_capacity(1, Need::Reserve) {
+            tracing::warn!("cannot set space aside for deleting: {error}");
+        }
+        Ok(())
     }
 
     /// Longest payload that a segment of this store can hold.
@@ -466,26 +560,14 @@ impl Log {
     }
 }
 
-/// Cuts file offsets in order (each with the number of its pointer) into runs that are read in one
-/// go.
-fn join<'a>(on_disk: &'a [(u64, usize)], pointers: &[Pointer]) -> Vec<&'a [(u64, usize)]> {
-    let end_of = |(offset, which): (u64, usize)| offset + u64::from(pointers[which].length);
-    let mut runs = Vec::new();
-    let mut rest = on_disk;
-    while let Some(&first) = rest.first() {
-        let mut end = end_of(first);
-        let mut count = 1;
-        for &next in &rest[1..] {
-            // A gap of less than a block is cheaper read than skipped.
-            if next.0 > end + 4096 || end_of(next) - first.0 > JOINED_READ_BYTES_MAX {
-                break;
-            }
-            end = end.max(end_of(next));
-            count += 1;
-        }
-        let (run, behind) = rest.split_at(count);
-        runs.push(run);
-        rest = behind;
-    }
-    runs
+/// Nanoseconds since 1970.
+fn now_ns() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
+}
+
+/// A fresh identity.
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).expect("the system gives random bytes");
+    bytes
 }

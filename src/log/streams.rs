@@ -4,6 +4,9 @@
 //! is on disk when that part has been written. Readers look in this order, so that they never miss
 //! it on the way.
 //!
+//! In a bucket a part is a whole segment, uploaded as one object: what is cut off ends its segment,
+//! however short that is.
+//!
 //! S1 A part begins and ends on block boundaries: a block with acknowledged bytes is never written
 //! again.
 //! S2 A segment's number is used once in what recovery can see (R3), and only below the
@@ -11,14 +14,13 @@
 
 use super::codec;
 use super::commit::Birth;
+use super::geometry::BLOCK;
+use super::local::Slots;
 use super::pointer::{Codec, Pointer, SegmentNo, checksum};
 use super::segment::{self, Index, Stream};
-use super::slots::{Need, Slots};
-use super::superblock::BLOCK;
-use super::{LogError, Message, RESERVATION_STEP};
-use crate::backend::Disk;
+use super::{LogError, Message, Need};
 use bytes::Bytes;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A buffer this long is cut off and written while the segment is still being filled.
 const PART_BYTES: usize = 1 << 20;
@@ -27,7 +29,7 @@ const PART_BYTES: usize = 1 << 20;
 pub struct Part {
     /// The segment.
     pub segment: SegmentNo,
-    /// Its slot.
+    /// Its slot (local).
     pub place: u32,
     /// Where the run begins in it.
     pub offset: u32,
@@ -53,8 +55,8 @@ pub struct Streams {
     open: [Option<Open>; 2],
     /// A stream without space of its own has used the other's segment.
     is_mixed: bool,
-    /// The slots of the file.
-    pub slots: Slots,
+    /// The slots of the file; none in a bucket.
+    slots: Option<Slots>,
     next_number: u64,
     /// Numbers below this are covered by a durable commit.
     pub reservation: u64,
@@ -70,7 +72,7 @@ impl Streams {
         store: [u8; 16],
         epoch: u64,
         segment_bytes: u32,
-        slots: Slots,
+        slots: Option<Slots>,
         next_number: u64,
         places: HashMap<SegmentNo, u32>,
     ) -> Streams {
@@ -90,15 +92,23 @@ impl Streams {
         }
     }
 
-    /// From here on segments of that epoch are written into these slots.
-    pub fn begin_epoch(&mut self, epoch: u64, slots: Slots) {
+    /// From here on segments of that epoch are written, into these slots, with numbers below the
+    /// reservation.
+    pub fn begin_epoch(&mut self, epoch: u64, slots: Option<Slots>, reservation: u64) {
         assert!(self.open.iter().all(Option::is_none), "R3: a mount starts in new segments");
         self.epoch = epoch;
         self.slots = slots;
-        // The file's lock keeps others away, so numbers can be used before the epoch's first
-        // commit names them: what a crash leaves there is garbage behind the old reservation, in
-        // slots that are free.
-        self.reservation = self.next_number + RESERVATION_STEP;
+        self.reservation = reservation;
+    }
+
+    /// Segments opened from here on are of that epoch.
+    pub fn roll(&mut self, epoch: u64) {
+        self.epoch = epoch;
+    }
+
+    /// The slots of a local store.
+    pub fn slots(&mut self) -> &mut Slots {
+        self.slots.as_mut().expect("only a local store's thread asks for slots")
     }
 
     /// Longest payload, as stored, that a segment can hold.
@@ -113,11 +123,10 @@ impl Streams {
         codec: Codec,
         stored: &[u8],
         hint: &[u8],
-        disk: &dyn Disk,
         send: &mut dyn FnMut(Message),
     ) -> Result<Pointer, LogError> {
         assert!(stored.len() <= Streams::payload_bytes_max(self.segment_bytes as u32), "a payload of {}", stored.len());
-        let which = self.ready_for(stream, stored.len(), hint, disk, send)?;
+        let which = self.ready_for(stream, stored.len(), hint, send)?;
         let open = self.open[which].as_mut().expect("just made ready");
         let pointer = Pointer {
             segment: open.number,
@@ -128,7 +137,7 @@ impl Streams {
         };
         open.buffer.extend_from_slice(stored);
         open.index.push(&pointer, hint);
-        if open.buffer.len() >= PART_BYTES {
+        if self.slots.is_some() && open.buffer.len() >= PART_BYTES {
             self.cut_open(which, send);
         }
         Ok(pointer)
@@ -140,7 +149,6 @@ impl Streams {
         stream: Stream,
         length: usize,
         hint: &[u8],
-        disk: &dyn Disk,
         send: &mut dyn FnMut(Message),
     ) -> Result<usize, LogError> {
         let (which, other) = (stream as usize - 1, 2 - stream as usize);
@@ -150,7 +158,7 @@ impl Streams {
             return Ok(which);
         }
         self.seal(which, send);
-        match self.open_segment(stream, disk) {
+        match self.open_segment(stream) {
             Ok(open) => self.open[which] = Some(open),
             // The last slot is the other stream's: better a mixed segment than none.
             Err(LogError::NoSpace) if self.open[other].as_ref().is_some_and(fits) => {
@@ -171,6 +179,10 @@ impl Streams {
     }
 
     fn cut_open(&mut self, which: usize, send: &mut dyn FnMut(Message)) {
+        if self.slots.is_none() {
+            self.seal(which, send);
+            return;
+        }
         let Some(open) = self.open[which].as_mut() else { return };
         // S1. Near the segment's end the padding may meet the place of index and footer: then only
         // the seal can write that block, and does.
@@ -195,7 +207,9 @@ impl Streams {
         let end = std::mem::take(&mut open.index).finish();
         let room = self.segment_bytes - open.base;
         assert!(open.buffer.len() + end.len() <= room, "index and footer fit");
-        open.buffer.resize(room - end.len(), 0);
+        if self.slots.is_some() {
+            open.buffer.resize(room - end.len(), 0);
+        }
         open.buffer.extend_from_slice(&end);
         let bytes = Bytes::from(open.buffer);
         self.hand_over(Part { segment: open.number, place: open.place, offset: open.base as u32, bytes }, send);
@@ -207,17 +221,22 @@ impl Streams {
         send(Message::Write(part));
     }
 
-    fn open_segment(&mut self, stream: Stream, disk: &dyn Disk) -> Result<Open, LogError> {
-        // Usually one stands ready (R7); how much payloads waste at the ends of segments is only
-        // estimated, though.
-        while self.slots.ready(Need::Growth) == 0 {
-            match self.slots.allocate(disk) {
-                Ok(()) => {}
-                Err(_) if self.slots.has_reserve() => break,
-                Err(error) => return Err(LogError::allocating(&error)),
+    fn open_segment(&mut self, stream: Stream) -> Result<Open, LogError> {
+        let place = match &mut self.slots {
+            None => 0,
+            Some(slots) => {
+                // Usually one stands ready (R7); how much payloads waste at the ends of segments is
+                // only estimated, though.
+                while slots.ready(Need::Growth) == 0 {
+                    match slots.allocate() {
+                        Ok(()) => {}
+                        Err(_) if slots.has_reserve() => break,
+                        Err(error) => return Err(LogError::allocating(&error)),
+                    }
+                }
+                slots.take(Need::Reserve).expect("allocated, or the reserve")
             }
-        }
-        let place = self.slots.take(Need::Reserve).expect("allocated, or the reserve");
+        };
         let number = SegmentNo(self.next_number);
         assert!(number.0 < self.reservation, "S2: {number:?} is beyond the reservation {}", self.reservation);
         self.next_number += 1;
@@ -225,6 +244,11 @@ impl Streams {
         self.places.insert(number, place);
         let buffer = segment::header(&self.store, number, self.epoch, stream);
         Ok(Open { number, place, base: 0, buffer, index: Index::default() })
+    }
+
+    /// Segments of which parts were handed over and are not stored yet.
+    pub fn not_stored(&self) -> BTreeSet<SegmentNo> {
+        self.parts.keys().map(|(segment, _)| *segment).collect()
     }
 
     /// How many parts were sent so far.
@@ -248,8 +272,9 @@ impl Streams {
     }
 
     /// Bytes that can be appended without another slot being allocated; slots that only
-    /// `Need::Reserve` may take count for it alone.
+    /// `Need::Reserve` may take count for it alone. In a bucket there is no end of them.
     pub fn capacity(&self, need: Need) -> u64 {
+        let Some(slots) = &self.slots else { return u64::MAX };
         let open: usize = self
             .open
             .iter()
@@ -260,10 +285,10 @@ impl Streams {
         // covers that, indexes and padding; half where segments are small.
         let slot = self.segment_bytes as u64;
         let usable = if slot >= 1 << 20 { slot / 8 * 7 } else { slot / 2 };
-        open as u64 / 2 + self.slots.ready(need) * usable
+        open as u64 / 2 + slots.ready(need) * usable
     }
 
-    /// The bytes at that pointer, if they are not on disk yet; else the segment's slot.
+    /// The bytes at that pointer, if they are not stored yet; else the segment's place.
     pub fn find(&self, pointer: &Pointer) -> Result<Found, LogError> {
         let (start, length) = (pointer.offset as usize, pointer.length as usize);
         for open in self.open.iter().flatten() {
@@ -282,12 +307,12 @@ impl Streams {
             return Ok(Found::InMemory(part.slice(at..at + length)));
         }
         match self.places.get(&pointer.segment) {
-            Some(place) => Ok(Found::OnDisk(self.slots.offset_of(*place) + u64::from(pointer.offset))),
+            Some(place) => Ok(Found::Stored(*place)),
             None => Err(LogError::damaged(format!("{pointer}: there is no such segment"))),
         }
     }
 
-    /// A part is on disk (or at least in the hands of the system below).
+    /// A part is stored (on a disk, at least in the hands of the system below).
     pub fn written(&mut self, segment: SegmentNo, offset: u32) {
         let part = self.parts.remove(&(segment, offset));
         assert!(part.is_some(), "{segment:?}+{offset:#x} was handed over");
@@ -299,11 +324,12 @@ impl Streams {
     pub fn drain_unused(&mut self) -> Vec<(u64, u64)> {
         let slot_bytes = self.segment_bytes as u64;
         let mut unused: Vec<(u64, u64)> = Vec::new();
-        for slot in self.slots.drain_ready() {
-            unused.push((self.slots.offset_of(slot), slot_bytes));
+        let slots = self.slots.as_mut().expect("only a local store has slots");
+        for slot in slots.drain_ready() {
+            unused.push((slots.offset_of(slot), slot_bytes));
         }
         for open in self.open.iter_mut().filter_map(Option::take) {
-            unused.push((self.slots.offset_of(open.place) + open.base as u64, slot_bytes - open.base as u64));
+            unused.push((slots.offset_of(open.place) + open.base as u64, slot_bytes - open.base as u64));
         }
         unused
     }
@@ -329,8 +355,8 @@ impl Streams {
 pub enum Found {
     /// Not on disk yet.
     InMemory(Bytes),
-    /// At this offset of the file.
-    OnDisk(u64),
+    /// In its segment, which lies at this place.
+    Stored(u32),
 }
 
 /// The stored form of a payload, ready to append. Compresses: call it with no lock held.

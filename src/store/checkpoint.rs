@@ -32,6 +32,9 @@ use std::time::{Duration, Instant};
 /// soon, even if nothing else happens.
 const DEAD_SEGMENTS_MAX: u64 = 8;
 
+/// Redo that is left to the next mount when a store in a bucket is closed.
+const REDO_LEFT_BYTES_MAX: u64 = 64 << 10;
+
 /// How long a checkpoint that failed is not tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -104,8 +107,13 @@ impl Core {
 
     /// Whether more is still to be stored than half a segment, so that it might not find its space
     /// in the reserve alone.
+    ///
+    /// In a bucket: whether the next mount would have many pages to fetch for the redo.
     pub(super) fn owes_much(&self) -> bool {
-        self.writer.lock().owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 2
+        match self.log.bucket() {
+            Some(_) => self.log.tail_bytes() > REDO_LEFT_BYTES_MAX,
+            None => self.writer.lock().owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 2,
+        }
     }
 
     /// Tells the checkpoint thread, unless it knows.
@@ -156,7 +164,12 @@ impl Core {
     /// The first commit of an epoch, together with a checkpoint of what recovery found, if it
     /// found a long log: opening must not use up the room that a checkpoint needs, however often
     /// the store is opened and dies again.
+    ///
+    /// In a bucket the log has claimed the store already, and no ring can fill up.
     pub(super) fn claim(self: &Arc<Self>, as_of: Sequence, stored: &mut StoredTable) -> Result<(), StoreError> {
+        if self.log.bucket().is_some() {
+            return Ok(());
+        }
         let owed = self.writer.lock().owed_bytes();
         let is_due = self.log.ring_used() >= self.limits.tail_max;
         if !is_due || self.log.ensure_capacity(owed, Need::Reserve).is_err() || self.place_settled().is_err() {
@@ -266,11 +279,17 @@ impl Core {
     }
 
     /// Ends the era of readers that may know these segments, and frees them when it is over.
-    fn retire(self: &Arc<Self>, dead: Vec<SegmentNo>) {
+    fn retire(self: &Arc<Self>, mut dead: Vec<SegmentNo>) {
         {
             let mut writer = self.writer.lock();
-            for number in &dead {
-                writer.table.remove(*number);
+            if self.log.frees_later() {
+                // They stay in the table, and so in what is stored of it, until they are deleted:
+                // a later mount then knows of what this one did not come to (R2).
+                dead.retain(|number| writer.condemned.insert(*number));
+            } else {
+                for number in &dead {
+                    writer.table.remove(*number);
+                }
             }
             writer.dead_before = writer.table.dead();
         }
@@ -280,13 +299,27 @@ impl Core {
     }
 
     /// Frees what no reader can know any more.
-    pub(super) fn bury(&self) {
+    pub(super) fn bury(self: &Arc<Self>) {
         let mut graveyard = self.graveyard.lock();
         while graveyard.front().is_some_and(|(era, _)| Arc::strong_count(era) == 1) {
             let (_, dead) = graveyard.pop_front().expect("just seen");
             if !dead.is_empty() {
-                self.log.free(dead);
+                // Not to keep a store alive that nobody uses any more.
+                let core = Arc::downgrade(self);
+                self.log.free(dead, Box::new(move |freed| core.upgrade().iter().for_each(|core| core.freed(freed))));
             }
+        }
+    }
+
+    /// Segments are gone. On the storage thread.
+    fn freed(&self, numbers: &[SegmentNo]) {
+        if self.log.frees_later() {
+            let mut writer = self.writer.lock();
+            for number in numbers {
+                writer.condemned.remove(number);
+                writer.table.remove(*number);
+            }
+            writer.dead_before = writer.dead_before.min(writer.table.dead());
         }
     }
 }

@@ -8,7 +8,7 @@ use super::checkpoint::FreezeRequest;
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
 use crate::log::{Checkpoint, Claim, LogError, Prepared, Sequence, Stream};
-use crate::tree::Root;
+use crate::tree::{Root, Value};
 use parking_lot::MutexGuard;
 use std::sync::Arc;
 
@@ -139,7 +139,9 @@ impl Core {
         if is_optional && frozen.is_empty() && births.is_empty() {
             return None;
         }
-        Some(Prepared { body: redo::encode(frozen.iter()), births, checkpoint })
+        let changed_bytes = frozen.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Value::len)) as u64);
+        let (changes, changed_bytes) = (frozen.len() as u64, changed_bytes.sum());
+        Some(Prepared { body: redo::encode(frozen.iter()), births, checkpoint, changes, changed_bytes })
     }
 
     /// The writer lock, at a moment when no more raw bytes are pending than a commit takes.

@@ -46,6 +46,10 @@ pub enum StoreError {
     /// Stored bytes are wrong.
     #[error("damaged: {0}")]
     Damaged(Arc<str>),
+    /// What was to be read is gone from its bucket: the writer elsewhere deleted it, and this is a
+    /// reader of an older state. Open it again to see the newer one.
+    #[error("{0} is gone: the store has changed since it was opened for reading; open it again")]
+    Gone(Arc<str>),
     /// Reading failed.
     #[error("cannot read: {0}")]
     Io(Arc<str>),
@@ -73,7 +77,9 @@ impl From<LogError> for StoreError {
             LogError::Damaged(damage) => StoreError::Damaged(damage.what),
             LogError::Io(cause) => StoreError::Io(cause),
             LogError::Poisoned(cause) => StoreError::Poisoned(cause),
+            LogError::Gone(what) => StoreError::Gone(what),
             LogError::Foreign | LogError::Newer(_) => StoreError::Damaged(error.to_string().into()),
+            LogError::Missing | LogError::Exists | LogError::Held(_) => StoreError::Io(error.to_string().into()),
         }
     }
 }
@@ -148,6 +154,10 @@ impl OpenError {
         match error {
             LogError::NoSpace => OpenError::NoSpace { path, what: error.to_string() },
             LogError::Foreign => OpenError::NotAStore(path),
+            LogError::Missing => OpenError::NotFound(path),
+            LogError::Exists => OpenError::Exists(path),
+            LogError::Held(holder) => OpenError::InUse { path, holder: (*holder).into() },
+            LogError::Gone(what) => OpenError::Damaged { path, what: format!("{what} is missing") },
             LogError::Newer(what) => OpenError::Newer { path, what },
             LogError::Damaged(damage) => OpenError::Damaged { path, what: damage.what.to_string() },
             LogError::Io(cause) | LogError::Poisoned(cause) => {

@@ -1,6 +1,6 @@
 //! The library's public API: views, transactions, sync.
 //!
-//! Files, in reading order: `error`, `open` (create, open, close, info), `view` (reading),
+//! Files, in reading order: `error`, `open` (create, open, close), `look` (info, check), `view` (reading),
 //! `txn` (changing), `writer` (the state under the writer lock), `commit` (what goes into a
 //! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
 //! background threads), `cache`, `check`; the formats `redo` and `table`.
@@ -48,6 +48,7 @@ mod checkpoint;
 mod commit;
 mod error;
 mod keeper;
+mod look;
 mod open;
 mod place;
 mod redo;
@@ -59,10 +60,12 @@ mod writer;
 pub use crate::log::Geometry;
 pub use crate::tree::{Direction, Extent, Value};
 pub use error::{AsMiss, Miss, OpenError, StoreError};
-pub use open::{Compression, CreateOptions, Holder, Info, OpenOptions};
+pub use look::{BucketInfo, Holder, Info};
+pub use open::{Compression, CreateOptions, OpenOptions};
 pub use txn::{TXN_BYTES_MAX, Txn};
 pub use view::View;
 
+use crate::backend::Usage;
 use crate::log::{Log, SegmentNo};
 use crate::tree::{Node, Pages, Root};
 use cache::Cache;
@@ -73,6 +76,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use writer::Writer;
+
+/// What a bucket is taken to hold where no limit was given.
+const BUCKET_BYTES: u64 = 1 << 50;
 
 /// How full a store is, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
@@ -123,6 +129,8 @@ struct Core {
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
     signals: Signals,
     read_only: bool,
+    /// In a bucket: most live bytes; 0: no limit.
+    size_limit: u64,
     limits: Limits,
 }
 
@@ -156,19 +164,20 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(geometry: Geometry) -> Limits {
+    fn new(geometry: Geometry, in_bucket: bool) -> Limits {
         // Beside the redo a commit holds its header, a checkpoint record and births; and the three
         // parts of the redo leave a twentieth for what counting them leaves out.
         let body = (geometry.commit_bytes_max() - COMMIT_OVERHEAD) as usize;
+        let (raw_inside, txn) = ((body / 5 * 2).min(1 << 20), body / 5 * 2);
         let segment_bytes = u64::from(geometry.segment_bytes);
         let tail_max = geometry.ring_bytes / 4;
         Limits {
-            raw_inside: (body / 5 * 2).min(1 << 20),
-            pending: body / 20 * 3,
-            txn: body / 5 * 2,
+            raw_inside,
+            pending: body - raw_inside - txn - body / 20,
+            txn,
             changed: (16 * segment_bytes).min(64 << 20),
             tail_max,
-            tail_min: tail_max.min(1 << 20),
+            tail_min: tail_max.min(if in_bucket { 4 << 20 } else { 1 << 20 }),
             dirty_max: (64 * segment_bytes).min(16 << 20),
         }
     }
@@ -235,14 +244,18 @@ impl Store {
         self.core.log.wait_for_room();
     }
 
-    /// How full it is, in whole segments. Takes the writer lock for a moment: not to be called by
+    /// How full it is, in whole segments; in a bucket, in live bytes. Takes the writer lock for a moment: not to be called by
     /// who has a transaction under way, which would wait for itself.
     pub fn space(&self) -> Space {
         let geometry = self.core.log.geometry();
+        let Some(disk) = self.core.log.disk() else {
+            let used = self.core.writer.lock().table.live();
+            let total = if self.core.size_limit > 0 { self.core.size_limit } else { BUCKET_BYTES };
+            return Space { total: total.max(used), used, free: total.saturating_sub(used) };
+        };
         let segments = self.core.writer.lock().table.iter().count() as u64;
         let used = geometry.slots_offset() + segments * u64::from(geometry.segment_bytes);
-        let disk = self.core.log.disk().free_space().unwrap_or(0);
-        let free = disk.min(self.core.log.unallocated_bytes());
+        let free = disk.free_space().unwrap_or(0).min(self.core.log.unallocated_bytes());
         Space { total: used + free, used, free }
     }
 
@@ -271,6 +284,11 @@ impl Store {
             writer.table.dead() > writer.dead_before
         };
         frees && self.core.checkpoint().is_ok()
+    }
+
+    /// Requests to the bucket since the store was opened; none for a local store.
+    pub fn usage(&self) -> Option<Usage> {
+        self.core.log.bucket().map(|bucket| bucket.usage())
     }
 
     /// Writes a checkpoint now and waits until it is durable. It comes by itself; this is for

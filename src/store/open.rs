@@ -1,32 +1,37 @@
-//! Creating, opening, closing and looking at a store.
+//! Creating, opening and closing a store.
 
 use super::cache::Cache;
 use super::checkpoint::StoredTable;
 use super::commit::InFlight;
 use super::keeper::Signals;
+use super::look::{Holder, holder_of};
 use super::table::{self, Deltas, Table};
 use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError, redo};
-use crate::backend::{Disk, FileDisk, Hold};
-use crate::log::{self, Birth, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind};
+use crate::backend::{Disk, FileDisk, Hold, Objects};
+use crate::log::{self, Access, Birth, Bucket, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind};
 use crate::tree::{Key, Node, Pages, Tree, TreeError, Value};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::ffi::OsString;
-use std::fmt;
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
+
+/// How long creating and opening wait for a bucket to answer.
+const OPENING_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What is fixed for the life of a store.
 #[derive(Clone, Debug, Default)]
 pub struct CreateOptions {
-    /// Most bytes that the store's file may have; `None`: what its disk has.
+    /// Most bytes that the store's file may have, or in a bucket: most live bytes; `None`: what there
+    /// is.
     pub size: Option<u64>,
-    /// Its sizes; the usual ones by default.
-    pub geometry: Geometry,
+    /// Its sizes; `None`: the usual ones.
+    pub geometry: Option<Geometry>,
+    /// In a bucket: make it even if the server's conditional PUT is not atomic.
+    pub unsafe_no_fencing: bool,
 }
 
 /// How stored bytes are compressed from now on; what is stored already stays as it is.
@@ -52,6 +57,21 @@ pub struct OpenOptions {
     pub compression: Compression,
     /// What others are told about who holds the store: the mount point or socket.
     pub serving_at: Option<PathBuf>,
+    /// In a bucket: how long what is read waits for an answer.
+    pub timeout: Duration,
+    /// In a bucket: take the store even from a holder that may be alive; it is fenced.
+    pub takeover: bool,
+    /// In a bucket: write even if the server's conditional PUT is not atomic.
+    pub unsafe_no_fencing: bool,
+    /// In a bucket: how long deleted segments stay, for readers elsewhere.
+    pub grace: Duration,
+}
+
+impl OpenOptions {
+    /// How long opening waits for an answer: who typed a wrong address should not wait for long.
+    pub(super) fn opening_patience(&self) -> Duration {
+        self.timeout.min(OPENING_PATIENCE)
+    }
 }
 
 impl Default for OpenOptions {
@@ -62,57 +82,12 @@ impl Default for OpenOptions {
             commit_interval: Duration::from_secs(5),
             compression: Compression::default(),
             serving_at: None,
+            timeout: Duration::from_secs(300),
+            takeover: false,
+            unsafe_no_fencing: false,
+            grace: Duration::from_secs(600),
         }
     }
-}
-
-/// Who has a store open for writing, as that process wrote it down.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Its process id; 0: it has not said yet.
-    pub pid: u32,
-    /// Where it serves the store: a mount point, say. Absolute.
-    pub serving_at: Option<PathBuf>,
-    /// It is making the last changes durable and will be gone soon.
-    pub draining: bool,
-}
-
-impl fmt::Display for Holder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.pid {
-            0 => f.write_str("another process")?,
-            pid => write!(f, "pid {pid}")?,
-        }
-        match &self.serving_at {
-            Some(place) => write!(f, " at {}", place.display()),
-            None => Ok(()),
-        }
-    }
-}
-
-/// What `info` tells of a store; read without a lock, as of its newest commit.
-#[derive(Clone, Debug)]
-pub struct Info {
-    /// The store's identity, 32 hexadecimal digits.
-    pub id: String,
-    /// Format version.
-    pub version: u16,
-    /// Epoch: how many times it was opened for writing, creation included.
-    pub epoch: u64,
-    /// Sequence number of the newest commit.
-    pub sequence: u64,
-    /// When that was written.
-    pub committed_at: SystemTime,
-    /// Bytes of disk that the file occupies.
-    pub occupied_bytes: u64,
-    /// Bytes that live data occupies in data segments.
-    pub live_bytes: u64,
-    /// Data segments.
-    pub segments: u64,
-    /// The limit given at creation.
-    pub size: Option<u64>,
-    /// Who has it open for writing now.
-    pub holder: Option<Holder>,
 }
 
 impl Store {
@@ -148,57 +123,41 @@ impl Store {
         open(path, Arc::new(disk), options)
     }
 
+    /// Makes a new, empty store in that bucket, below its prefix. Tries out whether the server keeps
+    /// two writers apart. Durable when it returns.
+    pub fn create_in(bucket: Arc<dyn Objects>, options: &CreateOptions) -> Result<(), OpenError> {
+        let path = PathBuf::from(bucket.name());
+        let geometry = options.geometry.unwrap_or_else(Geometry::for_bucket);
+        let size = check_sizes(&path, geometry, 4 * u64::from(geometry.segment_bytes), options.size)?;
+        let patience = OpenOptions::default().opening_patience();
+        let bucket = Bucket::new(bucket, patience, Duration::ZERO, options.unsafe_no_fencing);
+        log::create_in(&bucket, geometry, size).map_err(|error| OpenError::from_log(path, error))
+    }
+
+    /// Opens the store in that bucket. Opened for writing, it is ours when this returns: who had it
+    /// before can acknowledge nothing more.
+    pub fn open_in(bucket: Arc<dyn Objects>, options: &OpenOptions) -> Result<Store, OpenError> {
+        let path = PathBuf::from(bucket.name());
+        let bucket = Bucket::new(bucket, options.opening_patience(), options.grace, options.unsafe_no_fencing);
+        let access = match options.read_only {
+            true => Access::ReadOnly,
+            false => Access::Write {
+                place: options.serving_at.as_ref().map(|place| place.as_os_str().as_bytes().to_vec()),
+                takeover: options.takeover,
+            },
+        };
+        let opened = Log::open_in(bucket, codec_of(options), access);
+        let (log, recovery) = opened.map_err(|error| OpenError::from_log(path.clone(), error))?;
+        let store = open_log(&path, log, recovery, options)?;
+        if let Some(bucket) = store.core.log.bucket() {
+            bucket.set_patience(options.timeout);
+        }
+        Ok(store)
+    }
+
     /// Opens the store on that disk.
     pub fn open_on(disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store, OpenError> {
         open(&nowhere(), disk, options)
-    }
-
-    /// Looks at the store in that file, without a lock, also while another process holds it.
-    pub fn info_at(path: &Path) -> Result<Info, OpenError> {
-        let file = Arc::new(FileDisk::open(path, Hold::None).map_err(|error| open_error(path, error))?);
-        let held = file.is_held_by_other().map_err(|error| open_error(path, error))?;
-        let holder = held.then(|| holder_of(&*file));
-        // What a writer does meanwhile can look like damage for a moment.
-        let mut tries = 5;
-        let (recovery, table) = loop {
-            match Log::open(file.clone(), Codec::Raw).map_err(StoreOrLog::Log).and_then(|(log, recovery)| {
-                let (table, _) = load_table(&log, &recovery).map_err(StoreOrLog::Store)?;
-                Ok((recovery, table))
-            }) {
-                Ok(read) => break read,
-                Err(StoreOrLog::Log(log::LogError::Damaged(_)) | StoreOrLog::Store(StoreError::Damaged(_)))
-                    if held && tries > 0 =>
-                {
-                    tries -= 1;
-                }
-                Err(StoreOrLog::Log(error)) => return Err(OpenError::from_log(path.into(), error)),
-                Err(StoreOrLog::Store(error)) => return Err(OpenError::from_store(path.into(), error)),
-            }
-        };
-        Ok(Info {
-            id: recovery.store.iter().map(|byte| format!("{byte:02x}")).collect(),
-            version: log::VERSION,
-            epoch: recovery.epoch,
-            sequence: recovery.last.0,
-            committed_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(recovery.time_ns),
-            occupied_bytes: file.occupied_bytes().map_err(|error| open_error(path, error))?,
-            live_bytes: table.iter().map(|(_, entry)| entry.live).sum(),
-            segments: table.iter().count() as u64,
-            size: (recovery.size_limit > 0).then_some(recovery.size_limit),
-            holder,
-        })
-    }
-
-    /// Verifies the structure (and with `data` every stored byte). The answer lists what is wrong,
-    /// one line each; empty: whole. A reader's lock is held meanwhile.
-    pub fn check_at(path: &Path, data: bool) -> Result<Vec<String>, OpenError> {
-        let disk = lock(path, Hold::Shared)?;
-        check(path, Arc::new(disk), data)
-    }
-
-    /// Verifies the store on that disk, as [`Store::check_at`].
-    pub fn check_on(disk: Arc<dyn Disk>, data: bool) -> Result<Vec<String>, OpenError> {
-        check(&nowhere(), disk, data)
     }
 
     /// Verifies this open store, as of now. Slow; reads everything.
@@ -211,8 +170,9 @@ impl Store {
         if self.core.read_only {
             return;
         }
-        if let Some(record) = HolderRecord::read(self.core.log.disk())
-            && let Err(error) = (HolderRecord { draining: true, ..record }).write(self.core.log.disk())
+        if let Some(disk) = self.core.log.disk()
+            && let Some(record) = HolderRecord::read(disk)
+            && let Err(error) = (HolderRecord { draining: true, ..record }).write(disk)
         {
             tracing::warn!("cannot tell others that this store is being closed: {error}");
         }
@@ -234,7 +194,9 @@ impl Store {
             return Ok(());
         }
         self.core.log.close(paid)?;
-        if let Err(error) = HolderRecord::clear(self.core.log.disk()) {
+        if let Some(disk) = self.core.log.disk()
+            && let Err(error) = HolderRecord::clear(disk)
+        {
             tracing::debug!("cannot clear the holder record: {error}");
         }
         Ok(())
@@ -262,13 +224,10 @@ impl Store {
 
 impl Drop for Store {
     fn drop(&mut self) {
+        // What the background threads may be waiting for.
+        self.core.log.give_up();
         self.stop_threads();
     }
-}
-
-enum StoreOrLog {
-    Store(StoreError),
-    Log(log::LogError),
 }
 
 fn nowhere() -> PathBuf {
@@ -276,44 +235,39 @@ fn nowhere() -> PathBuf {
 }
 
 fn create(path: &Path, disk: &dyn Disk, options: &CreateOptions) -> Result<(), OpenError> {
-    let size = options.size.unwrap_or(0);
+    let geometry = options.geometry.unwrap_or_default();
+    let least = geometry.slots_offset() + 4 * u64::from(geometry.segment_bytes);
+    let size = check_sizes(path, geometry, least, options.size)?;
+    log::create(disk, geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
+}
+
+/// Answers the size limit; 0: none.
+fn check_sizes(path: &Path, geometry: Geometry, least: u64, size: Option<u64>) -> Result<u64, OpenError> {
+    let size = size.unwrap_or(0);
     let invalid = |what| OpenError::Io { path: path.into(), error: io::Error::new(io::ErrorKind::InvalidInput, what) };
-    if !options.geometry.is_valid() {
-        return Err(invalid(format!("a store cannot have these sizes: {:?}", options.geometry)));
+    if !geometry.is_valid() {
+        return Err(invalid(format!("a store cannot have these sizes: {geometry:?}")));
     }
-    let least = options.geometry.slots_offset() + 4 * u64::from(options.geometry.segment_bytes);
     if size > 0 && size < least {
         // Rounded up, so that it can be asked for as it stands here.
         let least_kib = least.div_ceil(1 << 10);
         let (least, unit) = if least_kib > 9999 { (least_kib.div_ceil(1 << 10), 'M') } else { (least_kib, 'K') };
         return Err(invalid(format!("a size of {size} bytes is too small: it must be at least {least}{unit}")));
     }
-    log::create(disk, options.geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
+    Ok(size)
 }
 
-fn lock(path: &Path, hold: Hold) -> Result<FileDisk, OpenError> {
+pub fn lock(path: &Path, hold: Hold) -> Result<FileDisk, OpenError> {
     FileDisk::open(path, hold).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => {
             let holder = FileDisk::open(path, Hold::None).map(|disk| holder_of(&disk));
-            let nobody = Holder { pid: 0, serving_at: None, draining: false };
-            OpenError::InUse { path: path.into(), holder: holder.unwrap_or(nobody) }
+            OpenError::InUse { path: path.into(), holder: holder.unwrap_or_else(|_| Holder::local(0, None, false)) }
         }
         _ => open_error(path, error),
     })
 }
 
-fn holder_of(disk: &dyn Disk) -> Holder {
-    match HolderRecord::read(disk) {
-        Some(record) => Holder {
-            pid: record.pid,
-            serving_at: record.place.map(|place| PathBuf::from(OsString::from_vec(place))),
-            draining: record.draining,
-        },
-        None => Holder { pid: 0, serving_at: None, draining: false },
-    }
-}
-
-fn open_error(path: &Path, error: io::Error) -> OpenError {
+pub fn open_error(path: &Path, error: io::Error) -> OpenError {
     match error.kind() {
         io::ErrorKind::NotFound => OpenError::NotFound(path.into()),
         io::ErrorKind::AlreadyExists => OpenError::Exists(path.into()),
@@ -322,31 +276,42 @@ fn open_error(path: &Path, error: io::Error) -> OpenError {
     }
 }
 
-fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store, OpenError> {
-    let from_log = |error| OpenError::from_log(path.into(), error);
-    let from_store = |error| OpenError::from_store(path.into(), error);
-    let codec = match options.compression {
+fn codec_of(options: &OpenOptions) -> Codec {
+    match options.compression {
         Compression::None => Codec::Raw,
         Compression::Lz4 => Codec::Lz4,
-    };
-    let (mut log, recovery) = Log::open(disk, codec).map_err(from_log)?;
+    }
+}
+
+pub fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store, OpenError> {
+    let (log, recovery) =
+        Log::open(disk, codec_of(options)).map_err(|error| OpenError::from_log(path.into(), error))?;
+    open_log(path, log, recovery, options)
+}
+
+fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions) -> Result<Store, OpenError> {
+    let from_log = |error| OpenError::from_log(path.into(), error);
+    let from_store = |error| OpenError::from_store(path.into(), error);
     let cache = Cache::new(options.cache_bytes);
     let (writer, mut stored) = recover(&log, &cache, &recovery).map_err(from_store)?;
-    let last = recovery.last;
+    let (last, size_limit) = (recovery.last, recovery.size_limit);
     if !options.read_only {
         let record = HolderRecord {
             pid: std::process::id(),
             draining: false,
             place: options.serving_at.as_ref().map(|place| place.as_os_str().as_bytes().to_vec()),
         };
-        record.write(log.disk()).map_err(|error| open_error(path, error))?;
+        if let Some(disk) = log.disk() {
+            record.write(disk).map_err(|error| open_error(path, error))?;
+        }
         log.start(recovery, writer.table.iter().map(|(_, entry)| entry.place)).map_err(from_log)?;
     }
     let published = Published { root: writer.tree.root(), era: Arc::default() };
     let core = Arc::new(Core {
         committed: RwLock::new(writer.tree.root()),
         published: RwLock::new(published),
-        limits: Limits::new(log.geometry()),
+        limits: Limits::new(log.geometry(), log.bucket().is_some()),
+        size_limit: if log.bucket().is_some() { size_limit } else { 0 },
         log,
         cache,
         writer: Mutex::new(writer),
@@ -370,7 +335,9 @@ fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<Store
 /// The state that recovery found: the checkpoint, and the redo after it applied.
 fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, StoredTable), StoreError> {
     let (mut table, stored) = load_table(log, recovery)?;
-    drop_reused_places(&mut table, recovery)?;
+    if log.disk().is_some() {
+        drop_reused_places(&mut table, recovery)?;
+    }
     log.adopt(table.iter().map(|(number, entry)| Birth { number, place: entry.place }));
     let tree = Tree::stored(recovery.root(RootKind::Tree), log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table);
@@ -416,7 +383,7 @@ impl Pages for Replayed<'_> {
 }
 
 /// The segment table as of the checkpoint, and the segments opened since.
-fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable), StoreError> {
+pub fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable), StoreError> {
     let mut table = Table::default();
     let list = recovery.root(RootKind::Table);
     let mut chunks = BTreeMap::new();
@@ -456,13 +423,4 @@ fn drop_reused_places(table: &mut Table, recovery: &Recovery) -> Result<(), Stor
 
 fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(what.into())
-}
-
-fn check(path: &Path, disk: Arc<dyn Disk>, data: bool) -> Result<Vec<String>, OpenError> {
-    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-    match open(path, disk, &options) {
-        Ok(store) => Ok(store.check(data)),
-        Err(OpenError::Damaged { what, .. }) => Ok(vec![what]),
-        Err(error) => Err(error),
-    }
 }

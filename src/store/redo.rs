@@ -72,8 +72,7 @@ pub fn encode<'a>(changes: impl Iterator<Item = (&'a Key, &'a Option<Value>)>) -
 }
 
 /// Reads the changes back.
-pub fn decode(body: Vec<u8>) -> Result<Vec<Change>, Malformed> {
-    let body = Bytes::from(body);
+pub fn decode(body: Bytes) -> Result<Vec<Change>, Malformed> {
     let mut fields = Fields(&body);
     let mut changes: Vec<Change> = Vec::new();
     while !fields.0.is_empty() {
@@ -134,7 +133,7 @@ mod tests {
         golden.extend_from_slice(&4u128.to_be_bytes());
         golden.extend_from_slice(b"\xc8\x01\x05");
         assert_eq!(encode(sample().iter()), golden);
-        assert_eq!(decode(golden), Ok(sample().into_iter().collect()));
+        assert_eq!(decode(golden.into()), Ok(sample().into_iter().collect()));
     }
 
     #[test]
@@ -142,12 +141,14 @@ mod tests {
         let bytes = encode(sample().iter());
         for at in 0..bytes.len() {
             assert!(
-                decode(bytes[..at].to_vec()).is_err() || at == 0 || decode(bytes[..at].to_vec()).unwrap().len() < 3
+                decode(bytes[..at].to_vec().into()).is_err()
+                    || at == 0
+                    || decode(bytes[..at].to_vec().into()).unwrap().len() < 3
             );
             for flip in [1, 0x80, 0xff] {
                 let mut wrong = bytes.clone();
                 wrong[at] ^= flip;
-                let _either = decode(wrong);
+                let _either = decode(wrong.into());
             }
         }
     }

@@ -56,6 +56,8 @@ pub struct Table {
     changed: BTreeSet<u64>,
     /// How many segments have no live bytes.
     dead: u64,
+    /// Live bytes of all.
+    live: u64,
 }
 
 /// Changes to the counters, gathered during one call of the tree: a subtraction may come before
@@ -113,6 +115,7 @@ impl Table {
             let entry = self.chunk_mut(number).get_mut(&low(number)).expect("just seen");
             let Some(live) = entry.live.checked_add_signed(delta) else { return false };
             let was_dead = std::mem::replace(&mut entry.live, live) == 0;
+            self.live = self.live.wrapping_add_signed(delta);
             self.dead = self.dead - u64::from(was_dead) + u64::from(live == 0);
         }
         true
@@ -122,6 +125,11 @@ impl Table {
     /// those that the next checkpoint frees.
     pub fn dead(&self) -> u64 {
         self.dead
+    }
+
+    /// Live bytes of all segments.
+    pub fn live(&self) -> u64 {
+        self.live
     }
 
     /// What is known of a segment.
@@ -187,6 +195,7 @@ impl Table {
             }
             chunk.insert(low, entry);
         }
+        self.live = chunk.values().fold(self.live, |sum, entry| sum.saturating_add(entry.live));
         self.dead += chunk.values().filter(|entry| entry.live == 0).count() as u64;
         let before = self.chunks.insert(number, Arc::new(chunk));
         assert!(before.is_none(), "a chunk is read once");

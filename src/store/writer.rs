@@ -10,9 +10,10 @@
 use super::commit::Waiter;
 use super::redo;
 use super::table::Table;
+use crate::log::SegmentNo;
 use crate::tree::{Key, Tree, Value};
 use lru::LruCache;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 /// Where the work on a checkpoint stands.
@@ -49,6 +50,8 @@ pub struct Writer {
     pub phase: Phase,
     /// Segments without live bytes that the last checkpoint had to leave.
     pub dead_before: u64,
+    /// Segments that the log was told to free, and that are still there.
+    pub condemned: BTreeSet<SegmentNo>,
     /// Bytes of pages that a checkpoint is writing: they have left the count of changed ones, or
     /// will soon, and their space is still owed.
     pub frozen_bytes: u64,
@@ -82,6 +85,7 @@ impl Writer {
             waiters: Vec::new(),
             phase: Phase::Idle,
             dead_before: 0,
+            condemned: BTreeSet::new(),
             frozen_bytes: 0,
             is_stuck: false,
             retry_at: None,

@@ -74,7 +74,7 @@ pub struct Piece {
 
 pub fn create(disk: Arc<dyn Disk>, sizes: Sizes) -> Result<(), OpenError> {
     end_with_the_store();
-    Store::create_on(disk, &CreateOptions { geometry: sizes.geometry, ..CreateOptions::default() })
+    Store::create_on(disk, &CreateOptions { geometry: Some(sizes.geometry), ..CreateOptions::default() })
 }
 
 /// A failed assertion in one of the store's threads ends the process, as it does in release: else

@@ -22,7 +22,7 @@ pub fn errno(error: &FsError) -> Errno {
         FsError::NoAttribute => Errno::NO_XATTR,
         FsError::NoData => Errno::ENXIO,
         FsError::NotSupported => Errno::EOPNOTSUPP,
-        FsError::Stale => Errno::ESTALE,
+        FsError::Stale | FsError::Gone(_) => Errno::ESTALE,
         FsError::RangeTooSmall => Errno::ERANGE,
         FsError::ValueTooBig => Errno::E2BIG,
         FsError::Damaged(_) | FsError::Io(_) | FsError::Poisoned(_) => Errno::EIO,
@@ -31,5 +31,5 @@ pub fn errno(error: &FsError) -> Errno {
 
 /// Is it storage's fault, so that the log must say what errno can't?
 pub fn is_storage(error: &FsError) -> bool {
-    matches!(error, FsError::Damaged(_) | FsError::Io(_) | FsError::Poisoned(_))
+    matches!(error, FsError::Damaged(_) | FsError::Gone(_) | FsError::Io(_) | FsError::Poisoned(_))
 }

@@ -70,6 +70,9 @@ pub enum FsError {
     /// Stored bytes are wrong; says which. [EIO]
     #[error("damaged: {0}")]
     Damaged(Arc<str>),
+    /// Deleted by the writer elsewhere since this store was opened for reading. [ESTALE]
+    #[error("{0} is gone: the store has changed since it was mounted: mount it again")]
+    Gone(Arc<str>),
     /// Reading from storage failed. [EIO]
     #[error("cannot read: {0}")]
     Io(Arc<str>),
@@ -96,6 +99,7 @@ impl From<StoreError> for FsError {
             StoreError::ReadOnly => FsError::ReadOnly,
             StoreError::Poisoned(cause) => FsError::Poisoned(cause),
             StoreError::Damaged(what) => FsError::Damaged(what),
+            StoreError::Gone(what) => FsError::Gone(what),
             StoreError::Io(what) => FsError::Io(what),
         }
     }

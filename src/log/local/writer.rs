@@ -10,81 +10,27 @@
 //! Shutdown order: the store stops its other threads, sends a last commit, then `Close`: a clean
 //! superblock is written and flushed, and the thread ends. Only then is the file's lock dropped.
 
-use super::commit::{Birth, Checkpoint, Commit};
-use super::pointer::{SegmentNo, Sequence};
 use super::ring::Ring;
-use super::streams::Part;
-use super::superblock::{BLOCK, Geometry, Start, Superblock};
-use super::{LogError, RESERVATION_STEP, Shared};
+use super::superblock::{Start, Superblock};
+use crate::backend::Disk;
+use crate::log::commit::Commit;
+use crate::log::geometry::{BLOCK, Geometry};
+use crate::log::message::{Claim, Done, Message, Prepare};
+use crate::log::pointer::{SegmentNo, Sequence};
+use crate::log::streams::Part;
+use crate::log::{LogError, RESERVATION_STEP, Shared, now_ns};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
-use std::time::SystemTime;
 
 /// Data is flushed when so much was written since the last time.
 const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
 
-/// What the layer above puts into a commit.
-pub struct Prepared {
-    /// Its redo.
-    pub body: Vec<u8>,
-    /// The segments opened up to the moment at which the redo was frozen.
-    pub births: Vec<Birth>,
-    /// A checkpoint that is complete but for this commit.
-    pub checkpoint: Option<Checkpoint>,
-}
-
-/// Freezes what is to be committed, given the sequence that the commit will have and the bytes that
-/// it may take; `None`: there is nothing. Runs on the storage thread.
-pub type Prepare = Box<dyn FnOnce(Sequence, u64) -> Option<Prepared> + Send>;
-/// Told how a commit went: the newest durable sequence, or the store's first failure. Runs on the
-/// storage thread.
-pub type Done = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
-
-/// How a commit uses the room in the ring.
-///
-/// The last commit that fits must be one that completes a checkpoint: nothing else makes room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// Waits while the ring is tight.
-    Ordinary,
-    /// Part of a checkpoint or of opening: leaves room for a `Last`, or is refused with
-    /// [`LogError::NoSpace`], unprepared.
-    Early,
-    /// Completes a checkpoint.
-    Last,
-}
-
-/// What the storage thread is asked to do.
-pub enum Message {
-    /// Write a run of blocks of a data segment.
-    Write(Part),
-    /// Make a commit.
-    Commit {
-        /// Freezes its content.
-        prepare: Prepare,
-        /// Gets the result.
-        done: Done,
-        /// Which room it may use.
-        claim: Claim,
-    },
-    /// A checkpoint was made, or failed: commits that wait for room go on, or are told.
-    Retry(Option<LogError>),
-    /// Give back the space of segments that nothing refers to any more.
-    Free(Vec<SegmentNo>),
-    /// Write the clean mark and end.
-    Close {
-        /// Unused slots are given back to the disk.
-        give_back: bool,
-        /// Gets the result.
-        done: Box<dyn FnOnce(Result<(), LogError>) + Send>,
-    },
-}
-
 /// The state of the log's end, owned by the storage thread.
 pub struct Writer {
+    pub disk: Arc<dyn Disk>,
     pub shared: Arc<Shared>,
     pub geometry: Geometry,
     pub size_limit: u64,
@@ -147,7 +93,10 @@ impl Writer {
                         }
                     }
                 }
-                Message::Free(numbers) => self.free(&numbers),
+                Message::Free(numbers, freed) => {
+                    self.free(&numbers);
+                    freed(&numbers);
+                }
                 Message::Close { give_back, done } => {
                     let result = self.close(give_back);
                     done(result);
@@ -171,7 +120,7 @@ impl Writer {
             let offset = self.geometry.slots_offset()
                 + u64::from(part.place) * u64::from(self.geometry.segment_bytes)
                 + u64::from(part.offset);
-            if let Err(error) = self.shared.disk.write_at(offset, &part.bytes) {
+            if let Err(error) = self.disk.write_at(offset, &part.bytes) {
                 self.fail("writing data", error);
             }
             self.data_unsynced += length;
@@ -248,6 +197,7 @@ impl Writer {
             checkpoint_in: if prepared.checkpoint.is_some() { sequence } else { self.checkpoint_in },
             reservation,
             checkpoint: prepared.checkpoint,
+            remote: None,
             births: prepared.births,
             body: prepared.body,
         };
@@ -260,7 +210,7 @@ impl Writer {
             self.shared.check_failure()?;
         }
         bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
-        if let Err(error) = self.shared.disk.write_at(self.ring.offset_of(commit.position), &bytes) {
+        if let Err(error) = self.disk.write_at(self.ring.offset_of(commit.position), &bytes) {
             self.fail("writing a commit", error);
         } else if let Err(error) = self.sync() {
             self.fail("flushing a commit", error);
@@ -321,11 +271,11 @@ impl Writer {
             serial: self.serial,
             start,
             durable: self.last,
-            reserve: self.shared.streams.lock().slots.reserve_slot(),
+            reserve: self.shared.streams.lock().slots().reserve_slot(),
             clean,
         };
         let which = (self.serial % 2) as usize;
-        if let Err(error) = self.shared.disk.write_at(which as u64 * BLOCK, &superblock.encode()) {
+        if let Err(error) = self.disk.write_at(which as u64 * BLOCK, &superblock.encode()) {
             self.fail("writing a superblock", error);
             self.shared.check_failure()?;
         }
@@ -337,7 +287,7 @@ impl Writer {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        self.shared.disk.sync()?;
+        self.disk.sync()?;
         self.shared.counters.syncs.add(1);
         if let Some((which, position)) = self.superblock_unsynced.take() {
             self.superblock_starts[which] = position;
@@ -356,17 +306,17 @@ impl Writer {
             let (slot, offset) = {
                 let mut streams = self.shared.streams.lock();
                 let slot = streams.forget(*number);
-                (slot, streams.slots.offset_of(slot))
+                (slot, streams.slots().offset_of(slot))
             };
-            match self.shared.disk.punch(offset, slot_bytes) {
-                Ok(()) => self.shared.streams.lock().slots.give_back(slot),
+            match self.disk.punch(offset, slot_bytes) {
+                Ok(()) => self.shared.streams.lock().slots().give_back(slot),
                 // Nothing is lost but space: the slot stays out of use until the next mount.
                 Err(error) => tracing::warn!("cannot give back the space of {number:?} at {offset:#x}: {error}"),
             }
         }
         let mut streams = self.shared.streams.lock();
-        if !streams.slots.has_reserve()
-            && let Err(error) = streams.slots.allocate(&*self.shared.disk)
+        if !streams.slots().has_reserve()
+            && let Err(error) = streams.slots().allocate()
         {
             tracing::warn!("cannot set space aside for deleting: {error}");
         }
@@ -376,7 +326,7 @@ impl Writer {
         self.shared.check_failure()?;
         let unused = if give_back { self.shared.streams.lock().drain_unused() } else { Vec::new() };
         for (offset, length) in unused {
-            if let Err(error) = self.shared.disk.punch(offset, length) {
+            if let Err(error) = self.disk.punch(offset, length) {
                 tracing::warn!("cannot give back unused space at {offset:#x}: {error}");
             }
         }
@@ -403,8 +353,4 @@ impl Writer {
         tracing::error!("{doing} failed: {error}; nothing more is written");
         self.shared.poison(format!("{doing} failed: {error}"));
     }
-}
-
-pub fn now_ns() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_nanos() as u64)
 }

@@ -5,11 +5,14 @@
 //! accepted already, or that shrinks it.
 
 use crate::backend::Disk;
+use crate::log::Need;
 use std::collections::BTreeSet;
 use std::io;
+use std::sync::Arc;
 
 /// The slots of a store.
 pub struct Slots {
+    disk: Arc<dyn Disk>,
     offset: u64,
     slot_bytes: u64,
     /// Slots from 0 up to here exist in the file or are in use.
@@ -23,19 +26,16 @@ pub struct Slots {
     reserve: Option<u32>,
 }
 
-/// Whether the reserve may be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// New data: the reserve is not for it.
-    Growth,
-    /// Checkpoints, data accepted earlier, batches that shrink the store.
-    Reserve,
-}
-
 impl Slots {
     /// The slots of a file in which `used` are taken. `size_limit`: most bytes of the file; 0:
     /// no limit.
-    pub fn new(offset: u64, slot_bytes: u32, size_limit: u64, used: impl IntoIterator<Item = u32>) -> Slots {
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        offset: u64,
+        slot_bytes: u32,
+        size_limit: u64,
+        used: impl IntoIterator<Item = u32>,
+    ) -> Slots {
         let used: BTreeSet<u32> = used.into_iter().collect();
         let count = used.last().map_or(0, |last| last + 1);
         let slot_bytes = u64::from(slot_bytes);
@@ -44,7 +44,7 @@ impl Slots {
             limit => (limit.saturating_sub(offset) / slot_bytes).min(u64::from(u32::MAX)) as u32,
         };
         let free = (0..count).filter(|slot| !used.contains(slot)).collect();
-        Slots { offset, slot_bytes, count, count_max, free, spare: Vec::new(), reserve: None }
+        Slots { disk, offset, slot_bytes, count, count_max, free, spare: Vec::new(), reserve: None }
     }
 
     /// Where a slot begins in the file.
@@ -65,13 +65,13 @@ impl Slots {
 
     /// Allocates one more slot; `StorageFull` when the disk or the size limit is reached. The
     /// reserve is filled first.
-    pub fn allocate(&mut self, disk: &dyn Disk) -> io::Result<()> {
+    pub fn allocate(&mut self) -> io::Result<()> {
         let slot = match self.free.first() {
             Some(slot) => *slot,
             None if self.count < self.count_max => self.count,
             None => return Err(io::ErrorKind::StorageFull.into()),
         };
-        disk.allocate(self.offset_of(slot), self.slot_bytes)?;
+        self.disk.allocate(self.offset_of(slot), self.slot_bytes)?;
         self.free.remove(&slot);
         self.count = self.count.max(slot + 1);
         match self.reserve {
@@ -102,12 +102,12 @@ impl Slots {
 
     /// Sets aside the slot that was the reserve when the store was last closed, if it is still
     /// free: it is allocated already, which matters when the disk is full by now.
-    pub fn adopt_reserve(&mut self, slot: u32, disk: &dyn Disk) -> io::Result<()> {
+    pub fn adopt_reserve(&mut self, slot: u32) -> io::Result<()> {
         let known = slot < self.count;
         if self.reserve.is_some() || slot >= self.count_max || (known && !self.free.contains(&slot)) {
             return Ok(());
         }
-        disk.allocate(self.offset_of(slot), self.slot_bytes)?;
+        self.disk.allocate(self.offset_of(slot), self.slot_bytes)?;
         self.free.remove(&slot);
         self.free.extend(self.count..slot);
         self.count = self.count.max(slot + 1);
@@ -139,30 +139,30 @@ mod tests {
 
     #[test]
     fn the_reserve_is_filled_first_and_taken_last() {
-        let disk = MemoryDisk::default();
-        let mut slots = Slots::new(100, 10, 0, [0, 2]);
-        slots.allocate(&disk).expect("memory");
+        let disk = Arc::new(MemoryDisk::default());
+        let mut slots = Slots::new(disk, 100, 10, 0, [0, 2]);
+        slots.allocate().expect("memory");
         assert_eq!((slots.ready(Need::Growth), slots.ready(Need::Reserve)), (0, 1), "slot 1 is the reserve");
-        slots.allocate(&disk).expect("memory");
+        slots.allocate().expect("memory");
         assert_eq!(slots.take(Need::Growth), Some(3));
         assert_eq!(slots.take(Need::Growth), None);
         assert_eq!(slots.take(Need::Reserve), Some(1));
         assert_eq!(slots.take(Need::Reserve), None);
         slots.give_back(0);
-        slots.allocate(&disk).expect("memory");
+        slots.allocate().expect("memory");
         assert!(slots.has_reserve());
         assert_eq!(slots.take(Need::Reserve), Some(0));
     }
 
     #[test]
     fn the_size_limit_holds() {
-        let disk = MemoryDisk::default();
-        let mut slots = Slots::new(100, 10, 125, []);
-        slots.allocate(&disk).expect("first");
-        slots.allocate(&disk).expect("second");
-        assert_eq!(slots.allocate(&disk).map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
+        let disk = Arc::new(MemoryDisk::default());
+        let mut slots = Slots::new(disk, 100, 10, 125, []);
+        slots.allocate().expect("first");
+        slots.allocate().expect("second");
+        assert_eq!(slots.allocate().map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
         assert_eq!(slots.take(Need::Growth), Some(1));
         slots.give_back(1);
-        slots.allocate(&disk).expect("reused");
+        slots.allocate().expect("reused");
     }
 }

@@ -24,15 +24,12 @@
 //!
 //! All numbers little-endian.
 
-use super::bytes::{Fields, Malformed};
-use super::pointer::{SEGMENT_BYTES_MAX, Sequence, checksum};
+use crate::log::bytes::{Fields, Malformed};
+use crate::log::geometry::{BLOCK, Geometry};
+use crate::log::pointer::{Sequence, checksum};
 
-/// The unit in which commits lie in the file; also the size of a superblock's place.
-pub const BLOCK: u64 = 4096;
 /// Where the holder record lies.
 pub const HOLDER_OFFSET: u64 = 2 * BLOCK;
-/// Where the ring begins.
-pub const RING_OFFSET: u64 = 4 * BLOCK;
 /// The version that this code writes.
 pub const VERSION: u16 = 1;
 
@@ -40,49 +37,6 @@ const MAGIC: &[u8; 8] = b"kivafsSB";
 const FLAG_CLEAN: u16 = 1;
 const CHECKED_BYTES: usize = 120;
 const BYTES: usize = CHECKED_BYTES + 16;
-
-/// Sizes that are fixed when a store is created.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Geometry {
-    /// Bytes of the ring that holds the commits: a multiple of 4096, at least 48 KiB.
-    pub ring_bytes: u64,
-    /// Bytes of a data segment: a multiple of 4096, 8 KiB to 16 MiB.
-    pub segment_bytes: u32,
-    /// Target size of a tree page before compression: 1 KiB to 32 KiB, at most half a segment.
-    pub page_bytes: u32,
-}
-
-impl Default for Geometry {
-    /// A ring of 16 MiB; segments of 4 MiB, so that little space waits in segments being filled
-    /// and in the reserve, and comes back in small steps; pages of 4 KiB.
-    fn default() -> Geometry {
-        Geometry { ring_bytes: 16 << 20, segment_bytes: 4 << 20, page_bytes: 4096 }
-    }
-}
-
-impl Geometry {
-    /// Whether a store can have these sizes.
-    pub fn is_valid(&self) -> bool {
-        let segment = u64::from(self.segment_bytes);
-        self.ring_bytes.is_multiple_of(BLOCK)
-            && (12 * BLOCK..=1 << 40).contains(&self.ring_bytes)
-            && segment.is_multiple_of(BLOCK)
-            && (2 * BLOCK..=SEGMENT_BYTES_MAX).contains(&segment)
-            && (1 << 10..=32 << 10).contains(&self.page_bytes)
-            && u64::from(self.page_bytes) * 2 <= segment
-    }
-
-    /// Most bytes that one commit may have: what lets the ring always take the two commits that a
-    /// checkpoint needs beside the tail that it replaces.
-    pub fn commit_bytes_max(&self) -> u64 {
-        self.ring_bytes / 6 / BLOCK * BLOCK
-    }
-
-    /// Where the data slots begin.
-    pub fn slots_offset(&self) -> u64 {
-        RING_OFFSET + self.ring_bytes
-    }
-}
 
 /// What a superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -14,10 +14,11 @@
 //! | 16 | n | where it serves: an absolute path |
 //! | | 16 | XXH3-128 of all before |
 
-use super::bytes::{Fields, Malformed};
-use super::pointer::checksum;
-use super::superblock::BLOCK;
+use super::superblock::HOLDER_OFFSET;
 use crate::backend::Disk;
+use crate::log::bytes::{Fields, Malformed};
+use crate::log::geometry::BLOCK;
+use crate::log::pointer::checksum;
 use std::io;
 
 const MAGIC: &[u8; 8] = b"kivafsHR";
@@ -67,18 +68,18 @@ impl HolderRecord {
 
     /// Writes the record.
     pub fn write(&self, disk: &dyn Disk) -> io::Result<()> {
-        disk.write_at(super::superblock::HOLDER_OFFSET, &self.encode())
+        disk.write_at(HOLDER_OFFSET, &self.encode())
     }
 
     /// Removes it.
     pub fn clear(disk: &dyn Disk) -> io::Result<()> {
-        disk.write_at(super::superblock::HOLDER_OFFSET, &[0; BLOCK as usize])
+        disk.write_at(HOLDER_OFFSET, &[0; BLOCK as usize])
     }
 
     /// Reads it; none: nobody, or not readable.
     pub fn read(disk: &dyn Disk) -> Option<HolderRecord> {
         let mut block = vec![0; BLOCK as usize];
-        disk.read_at(super::superblock::HOLDER_OFFSET, &mut block).ok()?;
+        disk.read_at(HOLDER_OFFSET, &mut block).ok()?;
         HolderRecord::decode(&block).ok()
     }
 }

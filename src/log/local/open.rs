@@ -9,45 +9,26 @@
 //! file that bears our magic. After an *unclean* end, damage to exactly the last commit cannot be
 //! told from a commit that a crash tore: the log then ends before it.
 
-use super::commit::{Birth, Checkpoint, Commit, RootKind};
-use super::flow::Flow;
-use super::pointer::{Codec, Sequence};
 use super::ring::{self, Found, Ring};
-use super::slots::{Need, Slots};
-use super::streams::Streams;
-use super::superblock::{BLOCK, Geometry, Start, Superblock, Unusable};
-use super::thread::{Message, Writer};
-use super::{Counters, Log, LogError, Shared};
+use super::slots::Slots;
+use super::superblock::{Start, Superblock, Unusable};
+use super::writer::Writer;
 use crate::backend::Disk;
+use crate::log::commit::{Checkpoint, Commit};
+use crate::log::geometry::{BLOCK, Geometry};
+use crate::log::message::Message;
+use crate::log::pointer::{Codec, Sequence};
+use crate::log::streams::Streams;
+use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, now_ns, random};
+use bytes::Bytes;
 use parking_lot::Mutex;
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, OnceLock};
-
-/// What recovery found.
-pub struct Recovery {
-    /// The store's identity.
-    pub store: [u8; 16],
-    /// Most bytes that the file may have; 0: no limit.
-    pub size_limit: u64,
-    /// The newest commit.
-    pub last: Sequence,
-    /// When it was written, nanoseconds since 1970.
-    pub time_ns: u64,
-    /// The epoch it belongs to.
-    pub epoch: u64,
-    /// The checkpoint to build on.
-    pub checkpoint: Checkpoint,
-    /// The redo of the commits after the checkpoint, oldest first.
-    pub redo: Vec<Vec<u8>>,
-    /// Segments opened by those commits.
-    pub births: Vec<Birth>,
-    end: End,
-}
+use std::sync::Arc;
+use std::thread::JoinHandle;
 
 /// What the storage thread has to know to go on.
-struct End {
+pub struct End {
     superblock: Superblock,
     superblock_starts: [u64; 2],
     ring: Ring,
@@ -86,11 +67,12 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
         sequence: Sequence(1),
         position: 0,
         predecessor: 0,
-        time_ns: super::thread::now_ns(),
+        time_ns: now_ns(),
         redo_from: Sequence(1),
         checkpoint_in: Sequence(1),
         reservation: 1,
         checkpoint: Some(Checkpoint::empty()),
+        remote: None,
         births: Vec::new(),
         body: Vec::new(),
     };
@@ -112,13 +94,6 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
         disk.write_at(serial % 2 * BLOCK, &superblock.encode()).map_err(failed)?;
     }
     disk.sync().map_err(failed)
-}
-
-/// Reads a store's newest state without keeping anything open.
-pub fn peek(disk: &dyn Disk) -> Result<(Recovery, Geometry), LogError> {
-    let recovery = recover(disk)?;
-    let geometry = recovery.end.superblock.geometry;
-    Ok((recovery, geometry))
 }
 
 fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
@@ -162,7 +137,7 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
         checkpoint,
         redo: Vec::new(),
         births: Vec::new(),
-        end: End {
+        end: crate::log::End::File(Box::new(End {
             ring: Ring::new(geometry.ring_bytes, tail, head),
             starts,
             last_checksum: newest.checksum,
@@ -171,16 +146,16 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
             reservation: newest.commit.reservation,
             superblock,
             superblock_starts,
-        },
+        })),
     };
-    Ok(with_redo(recovery, found))
+    Ok(with_redo(recovery, redo_from, found))
 }
 
-fn with_redo(mut recovery: Recovery, found: Vec<Found>) -> Recovery {
+fn with_redo(mut recovery: Recovery, redo_from: Sequence, found: Vec<Found>) -> Recovery {
     for Found { commit, .. } in found {
-        if commit.sequence >= recovery.end.redo_from {
+        if commit.sequence >= redo_from {
             recovery.births.extend(commit.births);
-            recovery.redo.push(commit.body);
+            recovery.redo.push(Bytes::from(commit.body));
         }
     }
     recovery
@@ -238,104 +213,82 @@ fn read_superblocks(disk: &dyn Disk) -> Result<(Superblock, [u64; 2], Sequence),
     Ok((mine, starts, durable))
 }
 
-fn random() -> [u8; 16] {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).expect("the system gives random bytes");
-    bytes
-}
-
 impl Log {
     /// Recovers the store on that disk. The log can be read from; before it is written to, the
     /// caller adopts where all segments are and calls [`Log::start`].
     pub fn open(disk: Arc<dyn Disk>, codec: Codec) -> Result<(Log, Recovery), LogError> {
         let recovery = recover(&*disk)?;
-        let geometry = recovery.end.superblock.geometry;
-        let places: HashMap<_, _> = recovery
-            .checkpoint
-            .places
-            .iter()
-            .chain(&recovery.births)
-            .map(|birth| (birth.number, birth.place))
-            .collect();
-        let slots = Slots::new(geometry.slots_offset(), geometry.segment_bytes, recovery.size_limit, []);
+        let crate::log::End::File(end) = &recovery.end else { unreachable!("just recovered from a file") };
+        let geometry = end.superblock.geometry;
+        let slots = Slots::new(disk.clone(), geometry.slots_offset(), geometry.segment_bytes, recovery.size_limit, []);
         let streams = Streams::new(
             recovery.store,
             recovery.epoch,
             geometry.segment_bytes,
-            slots,
-            recovery.end.reservation,
-            places,
+            Some(slots),
+            end.reservation,
+            recovery.places(),
         );
-        let shared = Shared {
-            disk,
-            streams: Mutex::new(streams),
-            flow: Flow::default(),
-            failure: OnceLock::new(),
-            counters: Counters::default(),
-            ring_used: AtomicU64::new(recovery.end.ring.used()),
-            tail_bytes: AtomicU64::new(0),
-        };
-        let log = Log { shared: Arc::new(shared), geometry, codec, sender: None, thread: Mutex::new(None) };
-        Ok((log, recovery))
-    }
-
-    /// Begins a new epoch and starts the storage thread: `used` are the slots that hold segments.
-    /// The caller's first commit claims the store.
-    pub fn start(&mut self, recovery: Recovery, used: impl IntoIterator<Item = u32>) -> Result<(), LogError> {
-        let Recovery { store, size_limit, last, epoch, end, .. } = recovery;
-        let geometry = self.geometry;
-        {
-            let mut streams = self.shared.streams.lock();
-            streams
-                .begin_epoch(epoch + 1, Slots::new(geometry.slots_offset(), geometry.segment_bytes, size_limit, used));
-            if let Some(slot) = end.superblock.reserve {
-                adopt_reserve(&mut streams.slots, slot, &*self.shared.disk);
-            }
-        }
-        // Without a reserve a full store could not even delete; it can still be opened and read.
-        if let Err(error) = self.ensure_capacity(1, Need::Reserve) {
-            tracing::warn!("cannot set space aside for deleting: {error}");
-        }
-        let writer = Writer {
-            shared: self.shared.clone(),
-            geometry,
-            size_limit,
-            store,
-            epoch: epoch + 1,
-            epoch_id: random(),
-            number: 1,
-            ring: end.ring,
-            last,
-            last_checksum: end.last_checksum,
-            starts: end.starts,
-            redo_from: end.redo_from,
-            checkpoint_in: end.checkpoint_in,
-            serial: end.superblock.serial,
-            superblock_starts: end.superblock_starts,
-            superblock_unsynced: None,
-            parts_written: 0,
-            data_unsynced: 0,
-        };
-        let (sender, receiver) = std::sync::mpsc::channel::<Message>();
-        let thread = std::thread::Builder::new()
-            .name("kivafs-storage".into())
-            .spawn(move || writer.run(receiver))
-            .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
-        self.sender = Some(sender);
-        *self.thread.lock() = Some(thread);
-        Ok(())
+        let shared = Arc::new(Shared::new(streams, end.ring.used()));
+        let medium = Medium::Disk(disk);
+        Ok((Log { shared, medium, geometry, codec, sender: None, thread: Mutex::new(None) }, recovery))
     }
 }
 
-fn adopt_reserve(slots: &mut Slots, slot: u32, disk: &dyn Disk) {
-    if let Err(error) = slots.adopt_reserve(slot, disk) {
+/// Begins a new epoch and starts the storage thread.
+pub fn start(
+    shared: Arc<Shared>,
+    disk: Arc<dyn Disk>,
+    end: End,
+    (store, size_limit, last, epoch): ([u8; 16], u64, Sequence, u64),
+    used: impl IntoIterator<Item = u32>,
+) -> Result<(Sender, JoinHandle<()>), LogError> {
+    let geometry = end.superblock.geometry;
+    {
+        let mut streams = shared.streams.lock();
+        let slots = Slots::new(disk.clone(), geometry.slots_offset(), geometry.segment_bytes, size_limit, used);
+        // The file's lock keeps others away, so numbers can be used before the epoch's first
+        // commit names them: what a crash leaves there is garbage behind the old reservation, in
+        // slots that are free.
+        let reservation = streams.next_number() + RESERVATION_STEP;
+        streams.begin_epoch(epoch + 1, Some(slots), reservation);
+        if let Some(slot) = end.superblock.reserve {
+            adopt_reserve(streams.slots(), slot);
+        }
+    }
+    let writer = Writer {
+        disk,
+        shared,
+        geometry,
+        size_limit,
+        store,
+        epoch: epoch + 1,
+        epoch_id: random(),
+        number: 1,
+        ring: end.ring,
+        last,
+        last_checksum: end.last_checksum,
+        starts: end.starts,
+        redo_from: end.redo_from,
+        checkpoint_in: end.checkpoint_in,
+        serial: end.superblock.serial,
+        superblock_starts: end.superblock_starts,
+        superblock_unsynced: None,
+        parts_written: 0,
+        data_unsynced: 0,
+    };
+    let (sender, receiver) = std::sync::mpsc::channel::<Message>();
+    let thread = std::thread::Builder::new()
+        .name("kivafs-storage".into())
+        .spawn(move || writer.run(receiver))
+        .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
+    // The storage thread ends only after `close`, and nothing is sent after that.
+    let send = move |message| sender.send(message).unwrap_or_else(|_| panic!("the storage thread has ended"));
+    Ok((Box::new(send), thread))
+}
+
+fn adopt_reserve(slots: &mut Slots, slot: u32) {
+    if let Err(error) = slots.adopt_reserve(slot) {
         tracing::warn!("cannot set slot {slot} aside for deleting: {error}");
-    }
-}
-
-impl Recovery {
-    /// The pointer of a root of the checkpoint.
-    pub fn root(&self, kind: RootKind) -> Option<super::Pointer> {
-        self.checkpoint.root(kind)
     }
 }

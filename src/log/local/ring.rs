@@ -9,11 +9,12 @@
 //! another, and the superblock names the first that counts: recovery reads exactly the tail, and
 //! what may be overwritten is one comparison ([`Ring::room`], R6).
 
-use super::commit::{self, Commit, NotACommit};
-use super::pointer::Sequence;
-use super::superblock::{BLOCK, RING_OFFSET, Start};
-use super::{Damage, LogError};
+use super::superblock::Start;
 use crate::backend::Disk;
+use crate::log::commit::{self, Commit, NotACommit};
+use crate::log::geometry::{BLOCK, RING_OFFSET};
+use crate::log::pointer::Sequence;
+use crate::log::{Damage, LogError};
 use std::io;
 
 /// How much of the ring is looked through at once.

@@ -1,0 +1,115 @@
+//! Reading payloads from a file.
+
+use crate::backend::Disk;
+use crate::log::geometry::Geometry;
+use crate::log::pointer::{Codec, Pointer};
+use crate::log::{LogError, Unpack};
+use bytes::Bytes;
+use std::io;
+
+/// Neighbouring payloads are read in one go up to this many bytes.
+const JOINED_READ_BYTES_MAX: u64 = 1 << 20;
+/// Many reads at once (at recovery, say) are shared among threads, so that they wait for the disk
+/// together.
+const RUNS_PER_THREAD: usize = 8;
+const READ_THREADS_MAX: usize = 8;
+
+/// Reads the payloads of `stored`: which of the pointers, and the slot of its segment. Answers them
+/// unpacked.
+pub fn read(
+    disk: &dyn Disk,
+    geometry: Geometry,
+    pointers: &[Pointer],
+    stored: &[(usize, u32)],
+    unpack: &Unpack<'_>,
+) -> Result<Vec<(usize, Bytes)>, LogError> {
+    let slot_bytes = u64::from(geometry.segment_bytes);
+    let offset_of = |&(which, slot): &(usize, u32)| {
+        (geometry.slots_offset() + u64::from(slot) * slot_bytes + u64::from(pointers[which].offset), which)
+    };
+    let mut on_disk: Vec<(u64, usize)> = stored.iter().map(offset_of).collect();
+    on_disk.sort_unstable();
+    let runs = join(&on_disk, pointers);
+    let threads = (runs.len() / RUNS_PER_THREAD).clamp(1, READ_THREADS_MAX);
+    let read_runs = |runs: &[&[(u64, usize)]]| -> Result<Vec<(usize, Bytes)>, LogError> {
+        let mut read = Vec::new();
+        for run in runs {
+            read_run(disk, run, pointers, unpack, &mut read)?;
+        }
+        Ok(read)
+    };
+    if threads == 1 {
+        return read_runs(&runs);
+    }
+    let read: Vec<Result<Vec<(usize, Bytes)>, LogError>> = std::thread::scope(|scope| {
+        let share = runs.len().div_ceil(threads);
+        let read_runs = &read_runs;
+        let threads: Vec<_> = runs
+            .chunks(share)
+            .map(|share| (share, std::thread::Builder::new().spawn_scoped(scope, move || read_runs(share))))
+            .collect();
+        let join = |(share, thread): (_, io::Result<std::thread::ScopedJoinHandle<'_, _>>)| match thread {
+            Ok(thread) => thread.join().expect("reading does not panic"),
+            // The system gives no more threads.
+            Err(_) => read_runs(share),
+        };
+        threads.into_iter().map(join).collect()
+    });
+    Ok(read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+}
+
+/// Reads neighbours in one go.
+fn read_run(
+    disk: &dyn Disk,
+    run: &[(u64, usize)],
+    pointers: &[Pointer],
+    unpack: &Unpack<'_>,
+    read: &mut Vec<(usize, Bytes)>,
+) -> Result<(), LogError> {
+    let (start, first) = run[0];
+    let end = run.iter().map(|(offset, which)| offset + u64::from(pointers[*which].length)).max();
+    let end = end.expect("a run is not empty");
+    let mut buffer = vec![0; (end - start) as usize];
+    disk.read_at(start, &mut buffer).map_err(|error| match error.kind() {
+        io::ErrorKind::UnexpectedEof => {
+            LogError::damaged(format!("{}: the store ends before file offset {end:#x}", pointers[first]))
+        }
+        _ => LogError::Io(format!("reading {} at file offset {start:#x}: {error}", pointers[first]).into()),
+    })?;
+    let buffer = Bytes::from(buffer);
+    for &(offset, which) in run {
+        let at = (offset - start) as usize;
+        let stored = at..at + pointers[which].length as usize;
+        // A payload that is kept must not keep its neighbours' bytes in memory.
+        let stored = match pointers[which].codec {
+            Codec::Raw if run.len() > 1 => Bytes::copy_from_slice(&buffer[stored]),
+            Codec::Raw | Codec::Lz4 => buffer.slice(stored),
+        };
+        read.push((which, unpack(&pointers[which], stored)?));
+    }
+    Ok(())
+}
+
+/// Cuts file offsets in order (each with the number of its pointer) into runs that are read in one
+/// go.
+fn join<'a>(on_disk: &'a [(u64, usize)], pointers: &[Pointer]) -> Vec<&'a [(u64, usize)]> {
+    let end_of = |(offset, which): (u64, usize)| offset + u64::from(pointers[which].length);
+    let mut runs = Vec::new();
+    let mut rest = on_disk;
+    while let Some(&first) = rest.first() {
+        let mut end = end_of(first);
+        let mut count = 1;
+        for &next in &rest[1..] {
+            // A gap of less than a block is cheaper read than skipped.
+            if next.0 > end + 4096 || end_of(next) - first.0 > JOINED_READ_BYTES_MAX {
+                break;
+            }
+            end = end.max(end_of(next));
+            count += 1;
+        }
+        let (run, behind) = rest.split_at(count);
+        runs.push(run);
+        rest = behind;
+    }
+    runs
+}

@@ -1,0 +1,259 @@
+//! Requests that wait, and are tried again: the bucket as the log sees it.
+//!
+//! The backend makes single attempts; here is what to do about their outcomes (R10, C7, the outage
+//! rules): jittered backoff, a time limit for those who can be told, none for what must not be given up.
+
+use crate::backend::{Done, ObjectError, Objects, Usage};
+use crate::log::LogError;
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
+
+/// The pause after a first failed attempt, and the longest.
+const PAUSE: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long an object that must be there may seem missing: caches on the way keep a 404 for a while.
+const MISSING_FOR: Duration = Duration::from_secs(30);
+/// A failure is worth a word when it lasts so long.
+const TELL_AFTER: Duration = Duration::from_secs(2);
+
+/// A bucket, and how long to wait for it.
+pub struct Bucket {
+    objects: Arc<dyn Objects>,
+    /// How long reads wait for an answer.
+    patience_ms: AtomicU64,
+    /// How long deleted segments stay, for readers elsewhere.
+    pub grace: Duration,
+    /// Whether writers may work without atomic conditional PUT.
+    pub unsafe_no_fencing: bool,
+    trouble: Mutex<Trouble>,
+    /// Signalled when all is given up.
+    ended: Condvar,
+}
+
+#[derive(Default)]
+struct Trouble {
+    since: Option<Instant>,
+    told: bool,
+    given_up: bool,
+}
+
+/// What became of a create.
+pub enum Created {
+    /// The object is there with our bytes.
+    Ours,
+    /// Somebody else's object has the name.
+    Others(Bytes),
+}
+
+impl Bucket {
+    /// A bucket, before anything is asked of it.
+    pub fn new(objects: Arc<dyn Objects>, patience: Duration, grace: Duration, unsafe_no_fencing: bool) -> Bucket {
+        Bucket {
+            objects,
+            patience_ms: AtomicU64::new(patience.as_millis() as u64),
+            grace,
+            unsafe_no_fencing,
+            trouble: Mutex::default(),
+            ended: Condvar::new(),
+        }
+    }
+
+    /// What people call it.
+    pub fn name(&self) -> &str {
+        self.objects.name()
+    }
+
+    /// How long reads wait.
+    pub fn patience(&self) -> Duration {
+        Duration::from_millis(self.patience_ms.load(Ordering::Relaxed))
+    }
+
+    /// Reads wait that long from now on.
+    pub fn set_patience(&self, patience: Duration) {
+        self.patience_ms.store(patience.as_millis() as u64, Ordering::Relaxed);
+    }
+
+    /// Requests so far.
+    pub fn usage(&self) -> Usage {
+        self.objects.usage()
+    }
+
+    /// The backend itself.
+    pub fn objects(&self) -> &dyn Objects {
+        &*self.objects
+    }
+
+    /// Nobody waits for the bucket any more: everything that waits ends with an error.
+    pub fn give_up(&self) {
+        self.trouble.lock().given_up = true;
+        self.ended.notify_all();
+    }
+
+    /// Whether all was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.trouble.lock().given_up
+    }
+
+    /// An object, or a range of it; none: it is not there, as far as can be seen.
+    pub fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Option<Bytes>, LogError> {
+        self.patiently(&format!("reading {name}"), |done| self.objects.get(name, range.clone(), done))
+    }
+
+    /// An object that must be there: it was seen, or what refers to it stands.
+    pub fn get_existing(&self, name: &str, range: Option<Range<u64>>) -> Result<Option<Bytes>, LogError> {
+        let since = Instant::now();
+        let mut pauses = Pauses::default();
+        loop {
+            match self.get(name, range.clone())? {
+                None if since.elapsed() < MISSING_FOR.min(self.patience()) => {
+                    if !self.pause(pauses.next(&ObjectError::Missing)) {
+                        return Ok(None);
+                    }
+                }
+                done => return Ok(done),
+            }
+        }
+    }
+
+    /// The first names.
+    pub fn list(&self, prefix: &str, max: u32) -> Result<Vec<String>, LogError> {
+        let names = self.patiently("listing", |done| self.objects.list(prefix, max, done))?;
+        Ok(names.unwrap_or_default())
+    }
+
+    fn patiently<T: Send + 'static>(&self, doing: &str, ask: impl Fn(Done<T>)) -> Result<Option<T>, LogError> {
+        let since = Instant::now();
+        let mut pauses = Pauses::default();
+        loop {
+            let error = match once(&ask) {
+                Ok(answer) => {
+                    self.answered();
+                    return Ok(Some(answer));
+                }
+                Err(ObjectError::Missing) => {
+                    self.answered();
+                    return Ok(None);
+                }
+                Err(error) => error,
+            };
+            let failed = |what: &str| Err(LogError::Io(format!("{}: {doing}: {error}{what}", self.name()).into()));
+            if matches!(error, ObjectError::Refused(_)) {
+                return failed("");
+            }
+            self.failed(&error);
+            if since.elapsed() >= self.patience() {
+                return failed(&format!(" (for {} s)", since.elapsed().as_secs()));
+            }
+            if !self.pause(pauses.next(&error)) {
+                return failed(" (given up)");
+            }
+        }
+    }
+
+    /// R10: creates an object with these bytes, which are the same at every attempt, and does not
+    /// end before its fate is known. `limit`: after that the outcome stays unknown, and is an error.
+    pub fn create(&self, name: &str, body: &Bytes, limit: Option<Duration>) -> Result<Created, LogError> {
+        let since = Instant::now();
+        let mut refused_since: Option<Instant> = None;
+        let mut pauses = Pauses::default();
+        loop {
+            let mut error = match once(|done| self.objects.create(name, body.clone(), done)) {
+                Ok(()) => {
+                    self.answered();
+                    return Ok(Created::Ours);
+                }
+                Err(error) => error,
+            };
+            if error == ObjectError::Exists {
+                // Ours, if an earlier answer was lost.
+                match once(|done| self.objects.get(name, None, done)) {
+                    Ok(bytes) => {
+                        self.answered();
+                        return Ok(if bytes == body { Created::Ours } else { Created::Others(bytes) });
+                    }
+                    // Perhaps a 404 from before it was created.
+                    Err(of_get) => error = of_get,
+                }
+            }
+            self.failed(&error);
+            let failed =
+                |what: &str| Err(LogError::Io(format!("{}: writing {name}: {error}{what}", self.name()).into()));
+            match &error {
+                // Keys and permissions come back, sometimes; but not for ever.
+                ObjectError::Refused(_) if limit.is_some() => return failed(""),
+                ObjectError::Refused(_) => {
+                    if refused_since.get_or_insert_with(Instant::now).elapsed() >= self.patience() {
+                        return failed("");
+                    }
+                }
+                // An owner that cannot be read by anybody: nothing may be acknowledged (R10).
+                ObjectError::Missing if since.elapsed() >= self.patience().max(MISSING_FOR) => {
+                    return failed(" (somebody's object of that name exists, but cannot be read)");
+                }
+                _ => refused_since = None,
+            }
+            if limit.is_some_and(|limit| since.elapsed() >= limit) {
+                return failed(" (whether it was written is not known)");
+            }
+            if !self.pause(pauses.next(&error)) {
+                return failed(" (given up)");
+            }
+        }
+    }
+
+    /// Waits; false: all was given up.
+    pub fn pause(&self, pause: Duration) -> bool {
+        let until = Instant::now() + pause;
+        let mut trouble = self.trouble.lock();
+        while !trouble.given_up && !self.ended.wait_until(&mut trouble, until).timed_out() {}
+        !trouble.given_up
+    }
+
+    /// An answer came.
+    pub fn answered(&self) {
+        let mut trouble = self.trouble.lock();
+        if let Some(since) = trouble.since.take()
+            && std::mem::take(&mut trouble.told)
+        {
+            tracing::info!("{}: answers again, after {} s", self.name(), since.elapsed().as_secs());
+        }
+    }
+
+    /// None came.
+    pub fn failed(&self, error: &ObjectError) {
+        let mut trouble = self.trouble.lock();
+        let since = *trouble.since.get_or_insert_with(Instant::now);
+        if !trouble.told && since.elapsed() >= TELL_AFTER {
+            trouble.told = true;
+            tracing::warn!("{}: {error}: what needs it waits", self.name());
+        }
+    }
+}
+
+/// One attempt, waited for.
+fn once<T: Send + 'static>(ask: impl FnOnce(Done<T>)) -> Result<T, ObjectError> {
+    let (answer, answered) = channel();
+    // Whoever asked is waiting just below.
+    ask(Box::new(move |result| drop(answer.send(result))));
+    answered.recv().unwrap_or_else(|_| Err(ObjectError::Unknown("the request was dropped".into())))
+}
+
+/// Longer and longer pauses between attempts, each of random length so that clients do not come back
+/// all at once.
+#[derive(Clone, Copy, Default)]
+pub struct Pauses(u32);
+
+impl Pauses {
+    /// The next pause.
+    pub fn next(&mut self, error: &ObjectError) -> Duration {
+        let slower = if matches!(error, ObjectError::Slow(_)) { 4 } else { 1 };
+        let pause = (PAUSE * slower * (1 << self.0.min(10))).min(PAUSE_MAX);
+        self.0 += 1;
+        pause.mul_f64(0.5 + fastrand::f64() / 2.0)
+    }
+}
