@@ -228,9 +228,11 @@ fn a_holder_that_sleeps_keeps_its_store_until_it_is_taken_over_and_then_is_fence
     let place = with_store();
     let log = place.root().join("log");
     place.mount(&["-o", &format!("log={}", log.display())]).silently();
-    let mut file = File::create(place.dir.join("file")).unwrap();
-    file.write_all(b"before").unwrap();
-    file.sync_all().unwrap();
+    let file = place.dir.join("file");
+    std::fs::write(&file, "before").unwrap();
+    // Nothing may be open there while the server sleeps: each process that a test of this program
+    // starts has a copy for a moment, and would wait when it lets go of that.
+    File::open(&file).unwrap().sync_all().unwrap();
     let old = place.server().unwrap();
     kill(old, Signal::SIGSTOP).unwrap();
     let other = elsewhere(&place);
@@ -240,12 +242,14 @@ fn a_holder_that_sleeps_keeps_its_store_until_it_is_taken_over_and_then_is_fence
     std::fs::write(other.dir.join("new"), "by the taker").unwrap();
     File::open(other.dir.join("new")).unwrap().sync_all().unwrap();
     kill(old, Signal::SIGCONT).unwrap();
-    let late = file.write_all(b" after").and_then(|()| file.sync_all()).unwrap_err();
-    assert_eq!(late.raw_os_error(), Some(Errno::EIO as i32));
+    let late = File::options().append(true).open(&file).and_then(|mut file| {
+        file.write_all(b" after")?;
+        file.sync_all()
+    });
+    assert_eq!(late.unwrap_err().raw_os_error(), Some(Errno::EIO as i32));
     // From now on nothing is taken in; what was there can be read.
     let refused = std::fs::write(place.dir.join("later"), "").unwrap_err().raw_os_error();
     assert!(matches!(refused, Some(nix::libc::EIO | nix::libc::EROFS)), "{refused:?}");
-    drop(file);
     let taker = other.server().unwrap();
     let said = std::fs::read_to_string(&log).unwrap();
     assert!(said.contains("taken over") && said.contains(&taker.to_string()), "{said}");

@@ -376,8 +376,15 @@ fn watch(
     mut urgency: Urgency,
     waiting: &mut Waiting,
 ) -> Result<(), StoreError> {
-    let mut given_up = false;
-    while !drain.is_over() {
+    loop {
+        let silence_max = match urgency {
+            Urgency::None | Urgency::Orderly => plan.options.store.timeout,
+            Urgency::Forced => FORCED_SILENCE_MAX,
+        };
+        if let Some(outcome) = drain.outcome(plan.store.may_be_away().then_some(silence_max)) {
+            return outcome;
+        }
+        waiting.answer(drain.backlog());
         let others: Vec<BorrowedFd<'_>> = [drain.as_fd()].into_iter().chain(waiting.descriptors()).collect();
         match signals.wait(&others, Some(BEAT)) {
             Ok(Wake::Stop) => urgency = urgency.more(),
@@ -391,19 +398,7 @@ fn watch(
         if waiting.is_forced() {
             urgency = Urgency::Forced;
         }
-        let backlog = drain.backlog();
-        waiting.answer(backlog);
-        let silence_max = match urgency {
-            Urgency::None | Urgency::Orderly => plan.options.store.timeout,
-            Urgency::Forced => FORCED_SILENCE_MAX,
-        };
-        if !given_up && plan.store.may_be_away() && backlog.silent >= silence_max {
-            warn!("{}: given up on, with {}: that is lost", plan.store, backlog.shown());
-            drain.give_up();
-            given_up = true;
-        }
     }
-    drain.join()
 }
 
 fn detach_or_serve(dir: &Path) {
