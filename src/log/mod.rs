@@ -63,7 +63,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use streams::{Found, Streams};
 use thiserror::Error;
 
@@ -440,9 +440,14 @@ impl Log {
         self.shared.flow.drop(bytes);
     }
 
-    /// Waits until less than the limit is in flight.
-    pub fn wait_for_room(&self) {
-        self.shared.flow.wait_for_room();
+    /// Whether less than the limit is in flight.
+    pub fn has_room(&self) -> bool {
+        self.shared.flow.has_room()
+    }
+
+    /// Waits until that is so, or until the deadline; answers whether it is so.
+    pub fn wait_for_room(&self, until: Option<Instant>) -> bool {
+        self.shared.flow.wait_for_room(until)
     }
 
     /// Bytes accepted and not yet stored.

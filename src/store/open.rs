@@ -19,6 +19,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long creating and opening wait for a bucket to answer.
@@ -194,7 +195,7 @@ impl Store {
         // Much that is owed needs the space that stands ready for it, which others might take as
         // soon as it is given back.
         let owes = !self.core.read_only && self.core.owes_much();
-        let paid = !owes || self.checkpoint().is_ok();
+        let paid = synced.is_ok() && (!owes || self.checkpoint().is_ok());
         self.stop_threads();
         synced?;
         if self.core.read_only {
@@ -217,7 +218,12 @@ impl Store {
     fn stop_threads(&self) {
         self.refuse_transactions();
         self.core.signals.stop();
-        for thread in self.threads.lock().drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if self.core.abandoned.load(Ordering::Relaxed) {
+            // They may wait for storage, for as long as it likes, and end then.
+            return;
+        }
+        for thread in threads {
             thread.join().expect("the background threads do not panic");
         }
         let mut writer = self.core.writer.lock();
@@ -327,6 +333,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         in_flight: Mutex::new(InFlight::default()),
         graveyard: Mutex::new(VecDeque::new()),
         signals: Signals::new(options.commit_interval),
+        abandoned: AtomicBool::new(false),
         read_only: options.read_only,
     });
     let threads = match options.read_only {

@@ -1,5 +1,6 @@
 //! What the integration tests share. Files, in reading order: `random` (seeded choices), `scratch`
 //! (directories), `crash_disk` (what a power cut may leave), `faulty_disk` (calls that fail),
+//! `silent_disk` (calls that are not answered),
 //! `toy_log` (a log so simple that it can be seen to be right or wrong: the harness' own test),
 //! `bucket` (a bucket in memory: weak, failing, shared), `store` (transactions over a store and over a
 //! map, side by side), `medium` (what a store lies on), `machine` (machines that share a bucket),
@@ -16,5 +17,6 @@ pub mod machine;
 pub mod medium;
 pub mod random;
 pub mod scratch;
+pub mod silent_disk;
 pub mod store;
 pub mod toy_log;

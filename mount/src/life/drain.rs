@@ -112,7 +112,7 @@ impl Drain {
             }
             (None, Some(silence_max)) if backlog.silent >= silence_max => {
                 tracing::warn!("storage does not answer and is given up: {}", backlog.shown());
-                self.store.abandon();
+                self.store.abandon("it was given up: storage did not answer");
                 self.given_up = Some(Instant::now());
             }
             _ => {}

@@ -348,7 +348,7 @@ impl Mount {
         if !self.ends_within(ABORTED_MAX, signals)? && plan.store.may_be_away() {
             // Who reads requests may be waiting for room, which only storage can make.
             warn!("{}: given up on: what is not durable by now is lost", plan.store);
-            store.abandon();
+            store.abandon("it was given up: storage did not answer");
             self.ends_within(ABORTED_MAX, signals)?;
         }
         Ok(())
