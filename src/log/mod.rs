@@ -353,6 +353,22 @@ impl Log {
         }
     }
 
+    /// In a bucket: reads with one request what lies around a checkpoint's last payload, for what comes
+    /// next; [`Log::forget_near`] ends that.
+    pub fn have_near(&self, pointer: &Pointer) -> Result<(), LogError> {
+        match &self.medium {
+            Medium::Disk(_) => Ok(()),
+            Medium::Bucket(bucket) => bucket.have_near(pointer),
+        }
+    }
+
+    /// See [`Log::have_near`].
+    pub fn forget_near(&self) {
+        if let Medium::Bucket(bucket) = &self.medium {
+            bucket.forget_near();
+        }
+    }
+
     /// Queues a commit.
     pub fn commit(&self, prepare: Prepare, done: Done, claim: Claim) {
         self.send(Message::Commit { prepare, done, claim });

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant};
 const DEAD_SEGMENTS_MAX: u64 = 8;
 
 /// Redo that is left to the next mount when a store in a bucket is closed.
-const REDO_LEFT_BYTES_MAX: u64 = 64 << 10;
+const REDO_LEFT_BYTES_MAX: u64 = 16 << 10;
 
 /// How long a checkpoint that failed is not tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);

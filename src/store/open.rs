@@ -344,6 +344,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
             core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?
         }
     };
+    core.log.forget_near();
     Ok(Store { core, threads: Mutex::new(threads) })
 }
 
@@ -414,6 +415,7 @@ pub fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable)
     let list = recovery.root(RootKind::Table);
     let mut chunks = BTreeMap::new();
     if let Some(pointer) = &list {
+        log.have_near(pointer)?;
         chunks = table::decode_list(&log.read(pointer)?).map_err(|error| damaged(error.what))?;
         log.adopt(chunks.values().map(|chunk| Birth { number: chunk.pointer.segment, place: chunk.place }));
         for (number, chunk) in &chunks {

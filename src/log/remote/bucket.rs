@@ -3,8 +3,10 @@
 //! The backend makes single attempts; here is what to do about their outcomes (R10, C7, the outage
 //! rules): jittered backoff, a time limit for those who can be told, none for what must not be given up.
 
+use super::names;
 use crate::backend::{DiskCache, Done, ObjectError, Objects, Usage};
 use crate::log::LogError;
+use crate::log::pointer::{Pointer, SegmentNo};
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
@@ -18,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long an object that must be there may seem missing: caches on the way keep a 404 for a while.
 const MISSING_FOR: Duration = Duration::from_secs(30);
+/// How much is read at once before the end of a checkpoint.
+const NEAR_BYTES: u64 = 512 << 10;
 /// A failure is worth a word when it lasts so long.
 const TELL_AFTER: Duration = Duration::from_secs(2);
 
@@ -26,6 +30,8 @@ pub struct Bucket {
     objects: Arc<dyn Objects>,
     /// Where payloads that were read or written are kept, if they are.
     cache: OnceLock<DiskCache>,
+    /// Part of a segment that is needed while the store is opened: which, from where, and its bytes.
+    near: Mutex<Option<(SegmentNo, u64, Bytes)>>,
     /// How long reads wait for an answer.
     patience_ms: AtomicU64,
     /// How long deleted segments stay, for readers elsewhere.
@@ -60,6 +66,7 @@ impl Bucket {
         Bucket {
             objects,
             cache: OnceLock::new(),
+            near: Mutex::default(),
             patience_ms: AtomicU64::new(patience.as_millis() as u64),
             grace,
             unsafe_no_fencing,
@@ -92,6 +99,31 @@ impl Bucket {
     /// The backend itself.
     pub fn objects(&self) -> &dyn Objects {
         &*self.objects
+    }
+
+    /// Reads what lies before the end of a payload with one GET, and has it at hand until it is asked to
+    /// forget it: a checkpoint's pages lie together, the segment table and the tree's upper pages last.
+    pub fn have_near(&self, pointer: &Pointer) -> Result<(), LogError> {
+        let end = u64::from(pointer.offset) + u64::from(pointer.length);
+        let start = end.saturating_sub(NEAR_BYTES);
+        // If it is missing, whoever reads it will say so.
+        if let Some(bytes) = self.get(&names::segment(pointer.segment), Some(start..end))? {
+            *self.near.lock() = Some((pointer.segment, start, bytes));
+        }
+        Ok(())
+    }
+
+    /// Keeps nothing at hand any more.
+    pub fn forget_near(&self) {
+        *self.near.lock() = None;
+    }
+
+    /// The bytes of that range, if they are at hand.
+    pub fn near(&self, segment: SegmentNo, range: &Range<u64>) -> Option<Bytes> {
+        let near = self.near.lock();
+        let (of, start, bytes) = near.as_ref()?;
+        let (from, to) = (range.start.checked_sub(*start)? as usize, range.end.checked_sub(*start)? as usize);
+        (*of == segment && to <= bytes.len()).then(|| bytes.slice(from..to))
     }
 
     /// The cache on the local disk, if there is one.

@@ -52,7 +52,13 @@ pub fn read(
             answers.push((which, unpack(&pointers[which], bytes)?));
         }
     }
-    let mut runs: HashMap<usize, Run> = join(wanted, pointers).into_iter().enumerate().collect();
+    let mut runs = HashMap::new();
+    for (number, run) in join(wanted, pointers).into_iter().enumerate() {
+        match bucket.near(run.segment, &run.range) {
+            Some(bytes) => take_apart(bucket, &run, &bytes, pointers, unpack, &mut answers)?,
+            None => drop(runs.insert(number, run)),
+        }
+    }
     let since = Instant::now();
     let mut pauses = Pauses::default();
     let mut to_ask: Vec<usize> = runs.keys().copied().collect();
