@@ -292,7 +292,7 @@ fn options_that_cannot_work_are_refused_before_anything_is_sent() {
         Ok(_) => panic!("it opened"),
     };
     let options = || S3Options { bucket: "b".into(), endpoint: Some(endpoint()), ..S3Options::default() };
-    assert_eq!(refused(S3Options::default()), "no bucket is named: write s3://ceph().bucket/PREFIX");
+    assert_eq!(refused(S3Options::default()), "no bucket is named: write s3://BUCKET/PREFIX");
     assert!(refused(S3Options { endpoint: Some("host:7480".into()), ..options() }).contains("http://"));
     let tls = || S3Options { endpoint: Some("https://localhost".into()), ..options() };
     let missing = S3Options { ca_file: Some("/no/such/file".into()), ..tls() };
