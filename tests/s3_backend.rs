@@ -2,65 +2,39 @@
 
 #[path = "support/bucket_client.rs"]
 mod bucket_client;
+#[path = "support/ceph.rs"]
+#[allow(dead_code, reason = "each test program uses its part")]
+mod ceph;
 
-use aws_sdk_s3::config::{BehaviorVersion, Credentials, Region};
-use bucket_client::{KEY, Later, SECRET, later, open, wait};
+use bucket_client::{Later, later, open, wait};
 use bytes::Bytes;
+use ceph::{ceph, fresh_prefix};
 use kivafs::backend::{ObjectError, Objects, S3, S3Options, Usage};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::SystemTime;
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
-const BUCKET: &str = "kivafs-s3-backend";
-
 fn endpoint() -> String {
-    std::env::var("KIVAFS_TEST_S3").unwrap_or_else(|_| "http://127.0.0.1:7480".into())
+    ceph().endpoint.clone()
 }
 
 fn server() -> SocketAddr {
     endpoint().trim_start_matches("http://").parse().expect("an endpoint that is an address")
 }
 
-/// The bucket, made if need be, and a prefix in it that nobody has used.
+/// A prefix in the server's bucket that nobody has used.
 fn bucket() -> S3 {
-    let prefix = fresh_prefix();
-    bucket_with(|options| options.prefix = prefix)
+    bucket_with(|options| options.prefix = fresh_prefix())
 }
 
 fn bucket_with(change: impl FnOnce(&mut S3Options)) -> S3 {
-    make_bucket();
-    open(&endpoint(), BUCKET, change)
-}
-
-fn fresh_prefix() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_micros();
-    format!("{now:x}-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
-fn make_bucket() {
-    static MADE: std::sync::Once = std::sync::Once::new();
-    MADE.call_once(|| {
-        let config = aws_sdk_s3::Config::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .endpoint_url(endpoint())
-            .force_path_style(true)
-            .credentials_provider(Credentials::new(KEY, SECRET, None, None, "test"))
-            .http_client(aws_smithy_http_client::Builder::new().build_http())
-            .build();
-        let client = aws_sdk_s3::Client::from_conf(config);
-        let runtime = Runtime::new().expect("a runtime");
-        runtime.block_on(client.create_bucket().bucket(BUCKET).send()).expect("a bucket of our own");
-    });
+    open(&endpoint(), ceph().bucket, change)
 }
 
 fn create(s3: &S3, name: &str, body: impl Into<Bytes>) -> Result<(), ObjectError> {
@@ -290,7 +264,7 @@ fn what_the_server_refuses_is_said_in_one_line_with_the_cure() {
     );
     let tls = server.replace("http:", "https:");
     all_are_refused_with(
-        &open(&tls, BUCKET, |_| {}),
+        &open(&tls, ceph().bucket, |_| {}),
         &format!("{tls} does not speak TLS: write http:// if it is meant"),
     );
 }
@@ -300,10 +274,10 @@ fn what_cannot_be_reached_is_named_with_the_reason() {
     // A port that was free a moment ago.
     let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
     let nobody = format!("http://127.0.0.1:{port}");
-    all_are_unknown_with(&open(&nobody, BUCKET, |_| {}), &format!("cannot reach {nobody}: connection refused"));
+    all_are_unknown_with(&open(&nobody, ceph().bucket, |_| {}), &format!("cannot reach {nobody}: connection refused"));
     let nobody = format!("http://localhost:{port}");
-    all_are_unknown_with(&open(&nobody, BUCKET, |_| {}), &format!("cannot reach {nobody}: connection refused"));
-    for error in errors_of_all(&open("http://nowhere.invalid", BUCKET, |_| {})) {
+    all_are_unknown_with(&open(&nobody, ceph().bucket, |_| {}), &format!("cannot reach {nobody}: connection refused"));
+    for error in errors_of_all(&open("http://nowhere.invalid", ceph().bucket, |_| {})) {
         let ObjectError::Unknown(text) = error else { panic!("{error:?}") };
         assert!(text.starts_with("cannot reach http://nowhere.invalid: failed to lookup address"), "{text}");
     }
@@ -330,9 +304,9 @@ fn options_that_cannot_work_are_refused_before_anything_is_sent() {
 
 #[test]
 fn a_name_is_looked_up_and_the_bucket_is_called_what_people_call_it() {
-    let s3 = open(&endpoint().replace("127.0.0.1", "localhost"), BUCKET, |options| options.prefix = "/a/b/".into());
-    assert_eq!(s3.name(), "s3://kivafs-s3-backend/a/b");
-    make_bucket();
+    let s3 =
+        open(&endpoint().replace("127.0.0.1", "localhost"), ceph().bucket, |options| options.prefix = "/a/b/".into());
+    assert_eq!(s3.name(), "s3://kivafs-test/a/b");
     assert_eq!(get(&s3, "none", None), Err(ObjectError::Missing));
 }
 
@@ -367,10 +341,8 @@ fn pass_on(mut from: TcpStream, mut to: TcpStream, damaged: &[u8]) {
 
 #[test]
 fn a_body_that_is_damaged_on_the_way_up_is_refused_by_the_server() {
-    make_bucket();
     let relay = format!("http://{}", damaging_relay());
-    let prefix = fresh_prefix();
-    let s3 = open(&relay, BUCKET, |options| options.prefix = prefix);
+    let s3 = open(&relay, ceph().bucket, |options| options.prefix = fresh_prefix());
     put(&s3, "good", "to be left alone");
     for outcome in [create(&s3, "a", "to be damaged"), wait(|done| s3.put("b", Bytes::from("to be damaged"), done))] {
         let Err(ObjectError::Unknown(text)) = &outcome else { panic!("{outcome:?}") };
@@ -410,20 +382,18 @@ fn tls_relay(runtime: &Runtime) -> (PathBuf, u16) {
 
 #[test]
 fn https_is_spoken_with_servers_whose_certificates_are_trusted() {
-    make_bucket();
     let runtime = Runtime::new().expect("a runtime");
     let (certificate, port) = tls_relay(&runtime);
     let server = format!("https://localhost:{port}");
-    let prefix = fresh_prefix();
-    let trusting = open(&server, BUCKET, |options| {
-        options.prefix = prefix;
+    let trusting = open(&server, ceph().bucket, |options| {
+        options.prefix = fresh_prefix();
         options.ca_file = Some(certificate.clone());
     });
     let body = noise(7, 3 << 20);
     create(&trusting, "a", body.clone()).expect("create");
     assert_eq!(get(&trusting, "a", None), Ok(body));
     all_are_refused_with(
-        &open(&server, BUCKET, |_| {}),
+        &open(&server, ceph().bucket, |_| {}),
         &format!(
             "{server} shows a certificate that is not trusted (unknown authority): give its authority with ca_file= \
              or AWS_CA_BUNDLE"
@@ -431,7 +401,7 @@ fn https_is_spoken_with_servers_whose_certificates_are_trusted() {
     );
     let by_address = format!("https://127.0.0.1:{port}");
     all_are_refused_with(
-        &open(&by_address, BUCKET, |options| options.ca_file = Some(certificate)),
+        &open(&by_address, ceph().bucket, |options| options.ca_file = Some(certificate)),
         &format!(
             "{by_address} shows a certificate that is not trusted (made for another name): give its authority with \
              ca_file= or AWS_CA_BUNDLE"
@@ -441,7 +411,6 @@ fn https_is_spoken_with_servers_whose_certificates_are_trusted() {
 
 #[test]
 fn it_is_opened_used_and_dropped_on_the_threads_of_another_runtime() {
-    make_bucket();
     Runtime::new().expect("a runtime").block_on(async {
         let s3 = bucket();
         let (sender, receiver) = tokio::sync::oneshot::channel();
@@ -461,12 +430,11 @@ fn keys_come_from_the_environment() {
     const CHILD: &str = "KIVAFS_TEST_KEYS_FROM";
     const TEST: &str = "keys_come_from_the_environment";
     if std::env::var(CHILD).is_ok() {
-        let options = S3Options { bucket: BUCKET.into(), endpoint: Some(endpoint()), ..S3Options::default() };
+        let options = S3Options { bucket: ceph().bucket.into(), endpoint: Some(endpoint()), ..S3Options::default() };
         let outcome = get(&S3::open(options).expect("options in order"), "none", None);
         println!("outcome: {outcome:?}");
         return;
     }
-    make_bucket();
     let child = |set: &[(&str, &str)]| {
         let mut command = std::process::Command::new(std::env::current_exe().expect("a path"));
         command.args([TEST, "--exact", "--nocapture"]).env(CHILD, "1");
@@ -477,7 +445,7 @@ fn keys_come_from_the_environment() {
         let output = command.envs(set.iter().copied()).output().expect("the same program");
         String::from_utf8(output.stdout).expect("text")
     };
-    let with_keys = child(&[("AWS_ACCESS_KEY_ID", KEY), ("AWS_SECRET_ACCESS_KEY", SECRET)]);
+    let with_keys = child(&[("AWS_ACCESS_KEY_ID", ceph().key), ("AWS_SECRET_ACCESS_KEY", ceph().secret)]);
     assert!(with_keys.contains("outcome: Err(Missing)"), "{with_keys}");
     let without = child(&[]);
     assert!(without.contains("outcome: Err(Refused(\"no S3 keys were found: set AWS_ACCESS_KEY_ID"), "{without}");

@@ -10,7 +10,10 @@
 //!
 //! * **Concurrency.** Any number of threads may call anything; no call waits, and outcomes come in
 //!   any order. At most so many requests as the backend was told are under way at once; others
-//!   queue, in order.
+//!   queue, reads and writes each in order. A `create` does not queue behind them, and racing
+//!   creates really race.
+//! * **End.** When the backend is dropped, everything under way or queued ends with
+//!   [`ObjectError::Unknown`]: each `done` is called exactly once, whatever happens.
 //! * **Durability.** When `create` or `put` answers Ok, the object survives the loss of this
 //!   machine, and a later `get` sees it (C7), unless a 404 for that name was seen before.
 //! * **Failure.** Each call is one attempt (a `get` that is slow may be sent twice). An attempt

@@ -33,7 +33,7 @@ pub enum ObjectError {
     Refused(Arc<str>),
 }
 
-/// Requests sent, each attempt counted, and bytes of bodies, since the backend was opened.
+/// Requests sent, each attempt counted, and bytes of objects' bodies, since the backend was opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// PUT requests, conditional ones included.
@@ -44,9 +44,9 @@ pub struct Usage {
     pub lists: u64,
     /// DELETE requests; one may name many objects.
     pub deletes: u64,
-    /// Bytes of bodies sent.
+    /// Bytes of the objects that PUTs sent, each counted whole, also where an attempt broke off.
     pub bytes_up: u64,
-    /// Bytes of bodies received.
+    /// Bytes of objects that GETs received.
     pub bytes_down: u64,
 }
 

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{OnceLock, mpsc};
 
 /// What the real server knows.
-pub const KEY: &str = "testkey";
-pub const SECRET: &str = "testsecret";
+const KEY: &str = "testkey";
+const SECRET: &str = "testsecret";
 
 /// Keys for the tests, in a file that the environment names, with some wrong ones beside them: the
 /// profiles `wrong-key`, `wrong-secret` and `empty`.

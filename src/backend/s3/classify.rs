@@ -10,6 +10,9 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+const NO_KEYS: &str = "no S3 keys were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or write them to \
+     ~/.aws/credentials and name the profile with profile=";
+
 /// What requests are sent to, for messages.
 #[derive(Debug)]
 pub(super) struct Target {
@@ -227,12 +230,12 @@ impl Request<'_> {
     fn classify_credentials(&self, error: &CredentialsError) -> ObjectError {
         let cause = root_cause(error);
         let text = match (&self.target.profile, error) {
+            (None, CredentialsError::CredentialsNotLoaded(_)) => NO_KEYS.into(),
+            // The last place to look, a cloud machine's own service, is turned off: that is final.
+            (None, CredentialsError::ProviderError(_)) if cause.contains("IMDS is disabled") => NO_KEYS.into(),
             (Some(profile), CredentialsError::CredentialsNotLoaded(_)) => {
                 format!("the profile '{profile}' has no S3 keys: write them to ~/.aws/credentials, or correct profile=")
             }
-            (None, CredentialsError::CredentialsNotLoaded(_)) => "no S3 keys were found: set AWS_ACCESS_KEY_ID and \
-                 AWS_SECRET_ACCESS_KEY, or write them to ~/.aws/credentials and name the profile with profile="
-                .into(),
             (Some(profile), CredentialsError::InvalidConfiguration(_)) if cause.contains("was not defined") => {
                 format!("there is no profile '{profile}' in ~/.aws/credentials or ~/.aws/config: correct profile=")
             }
@@ -412,6 +415,8 @@ mod tests {
         is_refused_with(classified(&with_profile, none()), &["profile 'work' has no S3 keys"]);
         let typo = CredentialsError::invalid_configuration("profile `work` was not defined");
         is_refused_with(classified(&with_profile, typo), &["no profile 'work'", "profile="]);
+        let disabled = CredentialsError::provider_error("request forbidden: IMDS is disabled or not allowed");
+        is_refused_with(classified(&target(), disabled), &["no S3 keys were found"]);
         let late = CredentialsError::provider_timed_out(std::time::Duration::from_secs(5));
         assert!(matches!(classified(&target(), late), ObjectError::Unknown(_)));
     }

@@ -1,21 +1,18 @@
-//! The SDK's client: keys, region, endpoint, certificates, and everything of the SDK turned off
-//! that would try again or wait by rules of its own.
+//! The SDK's client: region, endpoint, keys and certificates put together, and everything of the
+//! SDK turned off that would try again or wait by rules of its own.
 //!
 //! Proxies (`HTTP_PROXY` and the like) are not used.
 
 use super::classify::Target;
+use super::keys::Keys;
 use super::options::{Endpoint, Place, S3Options, refuse};
 use super::resolver::{Addresses, Resolver};
+use super::trust::trust;
 use crate::backend::ObjectError;
 use aws_config::BehaviorVersion;
-use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
-use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
-use aws_config::provider_config::ProviderConfig;
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::error::CredentialsError;
-use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_config::profile::ProfileFileRegionProvider;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
@@ -25,10 +22,7 @@ use aws_sdk_s3::config::{
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use aws_smithy_runtime_api::client::http::SharedHttpClient;
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -71,14 +65,14 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connection, ObjectErr
         }
     };
     let is_tls = endpoint.as_ref().is_none_or(|endpoint| endpoint.is_tls);
-    let trust = if is_tls { trust(options.ca_file.as_deref().or(bundle.as_deref()))? } else { TrustStore::empty() };
+    let trusted = if is_tls { trust(options.ca_file.as_deref().or(bundle.as_deref()))? } else { TrustStore::empty() };
     let addresses = Arc::new(Addresses::new(endpoint.as_ref().map_or(PORT_HTTPS, |endpoint| endpoint.port)));
 
-    let keys = Keys { profile: options.profile.clone(), region: region.clone(), http_client: for_keys };
+    let keys = Keys::new(options.profile.clone(), region.clone(), for_keys);
     let mut builder = Builder::from(&settings)
         .region(Region::new(region.clone()))
         .credentials_provider(keys)
-        .http_client(http_client(trust, Some(Resolver(Arc::clone(&addresses)))))
+        .http_client(http_client(trusted, Some(Resolver(Arc::clone(&addresses)))))
         .force_path_style(options.path_style.unwrap_or(endpoint.is_some()))
         // Each attempt is counted, timed and repeated by rules of ours; a repeated create can meet
         // its own success.
@@ -108,42 +102,6 @@ fn region_of_profile(profile: Option<&str>) -> ProfileFileRegionProvider {
     }
 }
 
-/// Fetches keys from the usual places, or from a profile that was asked for by name: then from
-/// nowhere else.
-///
-/// Each time as if for the first time. The SDK's providers read `~/.aws` once and tell only once
-/// what is wrong with it; this one sees keys that have been replaced there. The SDK asks again when
-/// keys expire, and every 15 minutes for keys that do not.
-#[derive(Debug)]
-struct Keys {
-    profile: Option<String>,
-    region: String,
-    http_client: SharedHttpClient,
-}
-
-impl Keys {
-    async fn fetch(&self) -> Result<Credentials, CredentialsError> {
-        let region = Region::new(self.region.clone());
-        let config = ProviderConfig::default().with_region(Some(region)).with_http_client(self.http_client.clone());
-        match &self.profile {
-            Some(profile) => {
-                let keys = ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
-                keys.provide_credentials().await
-            }
-            None => DefaultCredentialsChain::builder().configure(config).build().await.provide_credentials().await,
-        }
-    }
-}
-
-impl ProvideCredentials for Keys {
-    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
-    where
-        Self: 'a,
-    {
-        future::ProvideCredentials::new(self.fetch())
-    }
-}
-
 /// Connects with rustls and ring; finds addresses with `resolver`, or as the system does.
 fn http_client(trust: TrustStore, resolver: Option<Resolver>) -> SharedHttpClient {
     let tls = TlsContext::builder().with_trust_store(trust).build().expect("nothing in it can be wrong");
@@ -157,34 +115,66 @@ fn http_client(trust: TrustStore, resolver: Option<Resolver>) -> SharedHttpClien
     }
 }
 
-/// The certificates in the file, or the system's.
-///
-/// The SDK panics on a certificate that it cannot read, and bundles have such: so each is tried
-/// here and left out if need be.
-fn trust(ca_file: Option<&Path>) -> Result<TrustStore, ObjectError> {
-    let Some(path) = ca_file else { return Ok(TrustStore::default()) };
-    let text = match std::fs::read(path) {
-        Ok(text) => String::from_utf8_lossy(&text).into_owned(),
-        Err(error) => return refuse(format!("cannot read the certificates in {}: {error}", path.display())),
-    };
-    let mut trust = TrustStore::empty();
-    let mut tried = RootCertStore::empty();
-    for pem in certificates(&text) {
-        let is_good = CertificateDer::from_pem_slice(pem.as_bytes()).is_ok_and(|der| tried.add(der).is_ok());
-        if is_good {
-            trust.add_pem_certificate(pem);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::s3::resolver::LookupFuture;
+    use aws_sdk_s3::config::Credentials;
+    use std::io::{Read, Write};
+    use std::net::{IpAddr, Ipv4Addr, TcpListener, TcpStream};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Barrier, mpsc};
+
+    /// Answers one request for each connection, when as many have come as the barrier waits for.
+    fn serve(listener: TcpListener, barrier: Arc<Barrier>, served: Arc<AtomicUsize>) {
+        for connection in listener.incoming().flatten() {
+            let (barrier, served) = (Arc::clone(&barrier), Arc::clone(&served));
+            std::thread::spawn(move || {
+                let mut connection: TcpStream = connection;
+                // Probes connect and send nothing.
+                if connection.read(&mut [0; 4096]).is_ok_and(|count| count > 0) {
+                    served.fetch_add(1, Ordering::SeqCst);
+                    barrier.wait();
+                    connection.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").unwrap();
+                }
+            });
         }
     }
-    if tried.is_empty() {
-        return refuse(format!("{} holds no certificate in PEM form", path.display()));
-    }
-    Ok(trust)
-}
 
-/// Each certificate of a PEM file, with its marks.
-fn certificates(text: &str) -> impl Iterator<Item = &str> {
-    const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
-    const END: &str = "-----END CERTIFICATE-----";
-    let starts = text.match_indices(BEGIN).map(|(start, _)| &text[start..]);
-    starts.filter_map(|rest| rest.find(END).map(|end| &rest[..end + END.len()]))
+    #[test]
+    fn connections_are_spread_over_the_addresses() {
+        const REQUESTS: usize = 8;
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let listeners = [first, TcpListener::bind(("127.0.0.2", port)).unwrap()];
+        let barrier = Arc::new(Barrier::new(REQUESTS));
+        let served = [(); 2].map(|()| Arc::new(AtomicUsize::new(0)));
+        for (listener, served) in listeners.into_iter().zip(served.clone()) {
+            let barrier = Arc::clone(&barrier);
+            std::thread::spawn(move || serve(listener, barrier, served));
+        }
+        let found = [Ipv4Addr::new(127, 0, 0, 1), Ipv4Addr::new(127, 0, 0, 2)].map(IpAddr::from).to_vec();
+        let lookup = Box::new(move |_| -> LookupFuture {
+            let found = found.clone();
+            Box::pin(async move { Ok(found) })
+        });
+        let resolver = Resolver(Arc::new(Addresses::with_lookup(port, lookup)));
+        let config = aws_sdk_s3::Config::builder()
+            .behavior_version(BehaviorVersion::latest())
+            .region(Region::new("us-east-1"))
+            .endpoint_url(format!("http://server.test:{port}"))
+            .force_path_style(true)
+            .credentials_provider(Credentials::new("key", "secret", None, None, "test"))
+            .http_client(http_client(TrustStore::empty(), Some(resolver)))
+            .build();
+        let client = Client::from_conf(config);
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let (sender, answers) = mpsc::channel();
+        for _ in 0..REQUESTS {
+            let (request, sender) = (client.get_object().bucket("b").key("k").send(), sender.clone());
+            runtime.spawn(async move { sender.send(request.await.is_ok()) });
+        }
+        assert!((0..REQUESTS).all(|_| answers.recv().unwrap()));
+        assert_eq!(served.map(|count| count.load(Ordering::SeqCst)), [REQUESTS / 2; 2]);
+    }
 }

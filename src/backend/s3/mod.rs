@@ -1,7 +1,7 @@
 //! A bucket on an S3 server.
 //!
 //! Files, in reading order: `options` (which bucket, where, as whom), `client` (the SDK's client,
-//! set up for that), `resolver` (the server's addresses, looked up and set aside in the
+//! set up for that), `keys` (what requests are signed with), `trust` (certificates), `resolver` (the server's addresses, looked up and set aside in the
 //! background), `attempts` (one request and its answer), `body` (what a GET brings), `classify`
 //! (what errors mean, in one line each), `hedge` (slow GETs are sent twice), `lanes` (how many
 //! requests at once, and which is next), `reply` (each caller hears once), `counters`.
@@ -32,10 +32,12 @@ mod classify;
 mod client;
 mod counters;
 mod hedge;
+mod keys;
 mod lanes;
 mod options;
 mod reply;
 mod resolver;
+mod trust;
 
 pub use options::S3Options;
 

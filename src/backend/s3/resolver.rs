@@ -9,8 +9,9 @@
 //! minutes is kept and connections spread over all of it.
 //!
 //! The client does not say which address failed to connect. So when one did, each is probed with a
-//! TCP connect of our own. One that fails is set aside, longer each time, and is used again after
-//! another probe succeeded. When all are set aside, all are used.
+//! TCP connect of our own; when a connection broke, its address is. One that fails is set aside,
+//! longer each time, and is used again after another probe succeeded. When all are set aside, all
+//! are used.
 //!
 //! An endpoint that is an address has one, and the client does not ask.
 
@@ -44,8 +45,8 @@ const ASIDE_MAX: Duration = Duration::from_secs(120);
 /// How long one is set aside that takes connections but gives no answers, which a probe cannot see.
 const ASIDE_SILENT: Duration = Duration::from_secs(30);
 
-type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
-type Lookup = Box<dyn Fn(String) -> LookupFuture + Send + Sync>;
+pub(super) type LookupFuture = Pin<Box<dyn Future<Output = io::Result<Vec<IpAddr>>> + Send>>;
+pub(super) type Lookup = Box<dyn Fn(String) -> LookupFuture + Send + Sync>;
 
 /// Answers the HTTP client from [`Addresses`].
 #[derive(Clone, Debug)]
@@ -184,7 +185,7 @@ impl Addresses {
         )
     }
 
-    fn with_lookup(port: u16, lookup: Lookup) -> Addresses {
+    pub fn with_lookup(port: u16, lookup: Lookup) -> Addresses {
         Addresses { port, lookup, names: Mutex::default(), changed: Notify::new() }
     }
 
@@ -234,11 +235,12 @@ impl Addresses {
         self.changed.notify_waiters();
     }
 
-    /// A connection could not be made, to which address is not known.
-    pub fn connect_failed(self: &Arc<Addresses>) {
+    /// A connection to this address broke, or one could not be made, to which is not known.
+    pub fn suspect(self: &Arc<Addresses>, ip: Option<IpAddr>) {
         let mut probes = Vec::new();
         for (host, name) in self.names.lock().iter_mut() {
-            probes.push((host.clone(), name.begin_probes(|address| address.state == State::Good)));
+            let is_suspect = |address: &Address| ip.is_none_or(|ip| ip == address.ip) && address.state == State::Good;
+            probes.push((host.clone(), name.begin_probes(is_suspect)));
         }
         for (host, ips) in probes {
             self.probe(&host, ips);
@@ -404,7 +406,7 @@ mod tests {
             let offered = || async { addresses.resolve(HOST).await.unwrap()[0] };
             let two: HashSet<IpAddr> = [offered().await, offered().await].into();
             assert_eq!(two.len(), 2, "nothing is wrong so far");
-            addresses.connect_failed();
+            addresses.suspect(None);
             probes_end(&addresses).await;
             for _ in 0..4 {
                 assert_eq!(offered().await, ip("127.0.0.1"));
