@@ -5,6 +5,7 @@ use crate::scratch::Scratch;
 use crate::values::{SMALL, STORE, cache_files, disk_usage, hits, key, open, open_warm, put};
 use kivafs::backend::DiskCache;
 use std::io::ErrorKind;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -107,7 +108,8 @@ fn a_foreign_file_with_our_name_is_left_alone_and_counted() {
     }
     drop(cache);
     assert_eq!(std::fs::metadata(&foreign).unwrap().len(), 20 << 20);
-    assert!(cache_files(&directory).iter().filter(|path| **path != foreign).all(|path| *path > foreign));
+    assert!(cache_files(&directory).iter().any(|path| *path > foreign), "numbers go on behind it");
+    assert!(hits(&open_warm(&directory, SMALL), 2 * SMALL / 60_000 - 1, 60_000));
 }
 
 #[test]
@@ -197,6 +199,53 @@ fn files_cut_short_under_a_running_cache_are_misses() {
     assert_eq!(found(&cache, 600), 600);
 }
 
+/// Sets or clears what makes a file refuse all writes. `false`: we may not, or the file system cannot.
+fn set_immutable(path: &Path, immutable: bool) -> bool {
+    const FS_IMMUTABLE_FL: libc::c_long = 0x10;
+    let file = std::fs::File::open(path).unwrap();
+    let mut flags: libc::c_long = 0;
+    // SAFETY: the descriptor is open, and the flags are of the type that both calls take.
+    let done = unsafe {
+        libc::ioctl(file.as_raw_fd(), libc::FS_IOC_GETFLAGS, &mut flags) == 0 && {
+            flags = if immutable { flags | FS_IMMUTABLE_FL } else { flags & !FS_IMMUTABLE_FL };
+            libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &flags) == 0
+        }
+    };
+    if !done {
+        println!("cannot make a file immutable ({}): run as root to test this", std::io::Error::last_os_error());
+    }
+    done
+}
+
+#[test]
+fn a_failing_write_ends_storing_for_a_while() {
+    let scratch = Scratch::new();
+    let directory = scratch.path("cache");
+    let cache = filled(&directory, 100);
+    let [path] = &cache_files(&directory)[..] else { panic!("one file") };
+    if !set_immutable(path, true) {
+        return;
+    }
+    (100..200).for_each(|number| put(&cache, number, LENGTH));
+    cache.flush();
+    (200..300).for_each(|number| put(&cache, number, LENGTH));
+    cache.flush();
+    let (found_meanwhile, stats) = (found(&cache, 300), cache.stats());
+    // Before anything can fail: an immutable file cannot be cleared away.
+    assert!(set_immutable(path, false));
+    assert_eq!((found_meanwhile, stats.dropped, stats.failed), (100, 200, 0), "what is there is served");
+    while !hits(&cache, 300, LENGTH) {
+        put(&cache, 300, LENGTH);
+        cache.flush();
+    }
+    put(&cache, 301, LENGTH);
+    drop(cache);
+    let cache = open_warm(&directory, SMALL);
+    assert_eq!(found(&cache, 300), 100);
+    assert!(hits(&cache, 300, LENGTH) && hits(&cache, 301, LENGTH));
+    assert_eq!(cache_files(&directory).len(), 1, "the same file went on");
+}
+
 #[test]
 fn many_threads_get_right_bytes_or_none() {
     let scratch = Scratch::new();
@@ -214,7 +263,7 @@ fn many_threads_get_right_bytes_or_none() {
                     if !hits(cache, number, length(number)) {
                         put(cache, number, length(number));
                     }
-                    if random.one_in(300) {
+                    if random.one_in(40) {
                         cache.flush();
                     }
                 }

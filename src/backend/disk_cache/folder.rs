@@ -151,10 +151,12 @@ fn open(path: &Path) -> io::Result<Folder> {
     // Values are the content of files: nobody else gets to read them.
     DirBuilder::new().recursive(true).mode(0o700).create(path)?;
     let path = path.canonicalize()?;
-    let open_directory = |path: &Path| OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY).open(path);
-    let directory = open_directory(&path)?;
+    let open_directory =
+        |path: &Path, flags| OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | flags).open(path);
+    let directory = open_directory(&path, 0)?;
     let parent = match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) => Some((open_directory(parent)?, CString::new(name.as_bytes())?)),
+        // Perhaps one that we may pass through but not list.
+        (Some(parent), Some(name)) => Some((open_directory(parent, libc::O_PATH)?, CString::new(name.as_bytes())?)),
         _ => None,
     };
     let held = hold(directory, &path)?;

@@ -24,6 +24,7 @@
 //! without a lock.
 
 use super::Key;
+use std::mem::ManuallyDrop;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use xxhash_rust::xxh3::xxh3_128;
@@ -43,6 +44,7 @@ const USED: u64 = 1 << (FILE_SHIFT + FILE_BITS);
 const TAG_SHIFT: u32 = FILE_SHIFT + FILE_BITS + 1;
 const FREE: u64 = 0;
 const BUCKET_SLOTS: usize = 8;
+const BUCKET_BYTES: usize = BUCKET_SLOTS * size_of::<AtomicU64>();
 const _: () = assert!(TAG_SHIFT + TAG_BITS == 64 && 1 << FILE_BITS == FILES);
 
 /// Where an entry lies.
@@ -72,14 +74,12 @@ pub struct Hash {
 
 /// The table.
 pub struct Index {
-    buckets: Vec<Bucket>,
+    words: Vec<AtomicU64>,
+    /// Where the first bucket begins: at the start of a cache line.
+    first: usize,
+    buckets: usize,
     occupied: AtomicUsize,
 }
-
-/// Aligned, so that looking at it loads one cache line.
-#[derive(Default)]
-#[repr(align(64))]
-struct Bucket([AtomicU64; BUCKET_SLOTS]);
 
 impl Slot {
     pub fn place(&self) -> Place {
@@ -99,8 +99,11 @@ impl Slot {
 impl Index {
     /// A table that takes so many bytes of memory, and room for one value for 8 of them.
     pub fn new(bytes: usize) -> Index {
-        let buckets = (bytes / size_of::<Bucket>()).max(1);
-        Index { buckets: (0..buckets).map(|_| Bucket::default()).collect(), occupied: AtomicUsize::new(0) }
+        let buckets = (bytes / BUCKET_BYTES).max(1);
+        let words = zeros((buckets + 1) * BUCKET_SLOTS);
+        let beyond = words.as_ptr().addr() % BUCKET_BYTES;
+        let first = (BUCKET_BYTES - beyond) % BUCKET_BYTES / size_of::<AtomicU64>();
+        Index { words, first, buckets, occupied: AtomicUsize::new(0) }
     }
 
     /// What to look for a key by.
@@ -108,7 +111,7 @@ impl Index {
         let hash = xxh3_128(key);
         let (low, high) = (hash as u64, (hash >> 64) as u64);
         // The top bits choose the bucket, so the tag takes the lowest.
-        let bucket = |half: u64| ((u128::from(half) * self.buckets.len() as u128) >> 64) as usize;
+        let bucket = |half: u64| ((u128::from(half) * self.buckets as u128) >> 64) as usize;
         Hash { buckets: [bucket(low), bucket(high)], tag: low & ((1 << TAG_BITS) - 1) }
     }
 
@@ -196,7 +199,7 @@ impl Index {
 
     /// How many slots there are. They are numbered from 0.
     pub fn slots(&self) -> usize {
-        self.buckets.len() * BUCKET_SLOTS
+        self.buckets * BUCKET_SLOTS
     }
 
     /// How many hold a value.
@@ -209,8 +212,17 @@ impl Index {
     }
 
     fn word(&self, at: usize) -> &AtomicU64 {
-        &self.buckets[at / BUCKET_SLOTS].0[at % BUCKET_SLOTS]
+        &self.words[self.first + at]
     }
+}
+
+/// So many words of zeros, which take memory only when they are first touched.
+fn zeros(count: usize) -> Vec<AtomicU64> {
+    const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
+    let mut zeros = ManuallyDrop::new(vec![0_u64; count]);
+    // SAFETY: the vector is given up; an AtomicU64 has the size and representation of a u64, and, as
+    // was asserted, its alignment.
+    unsafe { Vec::from_raw_parts(zeros.as_mut_ptr().cast(), zeros.len(), zeros.capacity()) }
 }
 
 fn slots_of(bucket: usize) -> Range<usize> {

@@ -13,18 +13,19 @@ use super::format::{
 use super::index::{FILES, Place};
 use crate::backend::file::{fallocate, full_as_one, is_unsupported};
 use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
-/// Bytes written before the kernel is asked to begin writing them to the disk.
+/// Bytes written before the kernel is asked to begin writing them to the disk; fewer in short files.
 const BEHIND_BYTES: u64 = 4 << 20;
-/// How far back it is asked to forget its copies of what was written.
-const FORGET_BYTES: u64 = 4 * BEHIND_BYTES;
+/// How far back it is asked to forget its copies: what it has not yet written it keeps.
+const FORGET_BYTES: u64 = 64 << 20;
 
 /// A file.
 pub struct Shelf {
@@ -36,9 +37,16 @@ pub struct Shelf {
     share: Share,
 }
 
+/// Bytes of disk that are counted for files, deleted ones that are still open included.
+#[derive(Default)]
+pub struct Occupied {
+    bytes: Mutex<u64>,
+    less: Condvar,
+}
+
 /// What a file takes of the directory's size, from before it is made until it is closed.
 pub struct Share {
-    total: Arc<AtomicU64>,
+    total: Arc<Occupied>,
     bytes: u64,
 }
 
@@ -67,25 +75,42 @@ pub struct Active {
     bookmark: u32,
     /// Bytes from here on were not yet begun to be written to the disk.
     behind: u64,
+    /// The file before this one, whose end the kernel has yet to forget.
+    previous: Option<Arc<Shelf>>,
+}
+
+impl Occupied {
+    pub fn bytes(&self) -> u64 {
+        *self.bytes.lock()
+    }
+
+    /// Waits until it is at most so many bytes, but not longer than `patience`. Returns whether it is.
+    pub fn is_at_most(&self, bytes: u64, patience: Duration) -> bool {
+        let until = Instant::now() + patience;
+        let mut now = self.bytes.lock();
+        while *now > bytes && !self.less.wait_until(&mut now, until).timed_out() {}
+        *now <= bytes
+    }
 }
 
 impl Share {
-    pub fn new(total: &Arc<AtomicU64>, bytes: u64) -> Share {
-        total.fetch_add(bytes, Ordering::AcqRel);
+    pub fn new(total: &Arc<Occupied>, bytes: u64) -> Share {
+        *total.bytes.lock() += bytes;
         Share { total: total.clone(), bytes }
     }
 
     /// Counts more, where a file turns out to take more.
     fn grow_to(&mut self, bytes: u64) {
         let more = bytes.saturating_sub(self.bytes);
-        self.total.fetch_add(more, Ordering::AcqRel);
+        *self.total.bytes.lock() += more;
         self.bytes += more;
     }
 }
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.bytes, Ordering::AcqRel);
+        *self.total.bytes.lock() -= self.bytes;
+        self.total.less.notify_all();
     }
 }
 
@@ -242,15 +267,16 @@ impl Shelf {
 }
 
 impl Active {
-    /// Appends to a new file.
-    pub fn new(shelf: Arc<Shelf>) -> Active {
-        Active::resume(shelf, Tail { end: ENTRIES_UNIT, catalog: 0, uncatalogued: Vec::new() })
+    /// Appends to a new file, after another one was full.
+    pub fn new(shelf: Arc<Shelf>, previous: Option<Arc<Shelf>>) -> Active {
+        let tail = Tail { end: ENTRIES_UNIT, catalog: 0, uncatalogued: Vec::new() };
+        Active { previous, ..Active::resume(shelf, tail) }
     }
 
     /// Goes on where a file's entries end.
     pub fn resume(shelf: Arc<Shelf>, tail: Tail) -> Active {
         let (bookmark, behind) = (tail.catalog, at_unit(tail.end));
-        Active { shelf, tail, buffer: Vec::new(), buffered: HashMap::new(), bookmark, behind }
+        Active { shelf, tail, buffer: Vec::new(), buffered: HashMap::new(), bookmark, behind, previous: None }
     }
 
     pub fn shelf(&self) -> &Arc<Shelf> {
@@ -317,9 +343,12 @@ impl Active {
         }
         self.buffer.clear();
         let end = at_unit(self.tail.end);
-        if end - self.behind >= BEHIND_BYTES {
-            write_behind(&self.shelf.file, end);
+        if end - self.behind >= BEHIND_BYTES.min(self.shelf.bytes() / 4) {
             self.behind = end;
+            write_behind(&self.shelf.file, end);
+            if let Some(previous) = self.previous.take() {
+                write_behind(&previous.file, previous.bytes());
+            }
         }
         Ok(std::mem::take(&mut self.buffered))
     }

@@ -13,10 +13,12 @@ use super::index::{FILE_UNITS_MAX, FILES};
 use super::shelf::{Share, Shelf};
 use super::{BYTES_MAX, BYTES_MIN, Shared};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tracing::warn;
 
 /// Files that a cache consists of, at most: one of them is what is forgotten at a time, and each
@@ -28,6 +30,8 @@ const FILE_BYTES_MIN: u64 = 4 << 20;
 const BLOCK_BYTES: u64 = 64 << 10;
 /// Set aside for the directory, the lock and the tag: a block each, and one to spare.
 const BYTES_ASIDE: u64 = 4 * BLOCK_BYTES;
+/// How long to wait for those who read a file that was deleted.
+const READ_PATIENCE: Duration = Duration::from_millis(100);
 const _: () = assert!(FILES_MAX as u64 * 2 <= FILES);
 const _: () = assert!(FILE_BYTES_MIN > 2 * VALUE_BYTES_MAX as u64);
 const _: () = assert!(BYTES_MAX / FILES_MAX as u64 <= FILE_UNITS_MAX as u64 * UNIT as u64);
@@ -37,7 +41,7 @@ const _: () = assert!(BYTES_MIN >= BYTES_ASIDE + 8 * share_of(FILE_BYTES_MIN));
 #[derive(Debug)]
 pub enum Trouble {
     Io(io::Error),
-    /// Readers still hold files that were deleted.
+    /// A deleted file is still being read.
     Later,
 }
 
@@ -67,15 +71,15 @@ impl Stock {
 
     /// Takes the files of these numbers, which earlier runs left. What is of no use, of another
     /// store, or too much, is deleted. Returns the files to be loaded, oldest first.
-    pub fn admit(&mut self, mut numbers: Vec<u64>, shared: &Shared) -> Vec<Arc<Shelf>> {
+    pub fn admit(&mut self, mut numbers: Vec<u64>, shared: &Shared) -> Vec<Weak<Shelf>> {
         assert!(self.order.is_empty(), "files are admitted once");
         self.left_alone_bytes = 0;
         numbers.sort_unstable();
-        self.next_number = numbers.last().map_or(1, |last| last + 1);
         for number in numbers.into_iter().rev() {
             self.admit_file(number, shared);
         }
-        self.order.iter().cloned().collect()
+        self.next_number = self.order.back().map_or(1, |newest| newest.number + 1);
+        self.order.iter().map(Arc::downgrade).collect()
     }
 
     /// The newest of those still to be admitted.
@@ -105,7 +109,7 @@ impl Stock {
         self.order.push_front(shelf);
     }
 
-    fn examine(&self, number: u64) -> io::Result<(std::fs::File, FileKind, u64)> {
+    fn examine(&self, number: u64) -> io::Result<(File, FileKind, u64)> {
         let file = self.folder.open_file(number)?;
         let metadata = file.metadata()?;
         let mut start = [0; UNIT];
@@ -130,28 +134,21 @@ impl Stock {
         while !self.has_room_for_one() {
             self.evict_oldest(shared)?;
         }
+        self.await_readers(shared)?;
         // Never the one who takes a disk's last space. When that is gone, the oldest values make
         // room for new ones, and if others take what that gives back, the cache shrinks.
         let is_tight = |stock: &Stock| io::Result::Ok(stock.folder.free_space()? < 2 * stock.file_bytes);
+        if is_tight(self)? && !self.order.is_empty() {
+            self.evict_oldest(shared)?;
+            self.await_readers(shared)?;
+        }
         if is_tight(self)? {
-            if !self.order.is_empty() {
-                self.evict_oldest(shared)?;
-            }
-            if is_tight(self)? {
-                return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full").into());
-            }
+            return Err(io::Error::new(io::ErrorKind::StorageFull, "the disk is full").into());
         }
-        let share = share_of(self.file_bytes);
-        let taken = shared.occupied.load(Ordering::Acquire) + self.left_alone_bytes + BYTES_ASIDE;
-        if taken + share > self.bytes_max {
-            return Err(Trouble::Later);
-        }
-        let number = self.next_number;
-        self.next_number += 1;
-        let header =
-            FileHeader { number, bytes: self.file_bytes, store: self.store, salt: getrandom::u64().unwrap_or(number) };
-        let share = Share::new(&shared.occupied, share);
-        let file = self.folder.create_file(number)?;
+        let share = Share::new(&shared.occupied, share_of(self.file_bytes));
+        let (number, file) = self.create_file()?;
+        let salt = getrandom::u64().unwrap_or(number);
+        let header = FileHeader { number, bytes: self.file_bytes, store: self.store, salt };
         let shelf = match Shelf::create(file, header, share) {
             Ok(shelf) => Arc::new(shelf),
             Err(error) => {
@@ -162,6 +159,18 @@ impl Stock {
         *shared.shelf(shelf.id()).write() = Some(shelf.clone());
         self.order.push_back(shelf.clone());
         Ok(shelf)
+    }
+
+    /// An empty file of the next number that nobody has taken.
+    fn create_file(&mut self) -> io::Result<(u64, File)> {
+        loop {
+            let number = self.next_number;
+            self.next_number += 1;
+            match self.folder.create_file(number) {
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                created => return Ok((number, created?)),
+            }
+        }
     }
 
     /// The file that will be deleted to make the next one, if one will be.
@@ -193,7 +202,7 @@ impl Stock {
     }
 
     /// Forgets all files, and makes and locks the directory anew.
-    pub fn start_again(&mut self, shared: &Shared) -> io::Result<Vec<Arc<Shelf>>> {
+    pub fn start_again(&mut self, shared: &Shared) -> io::Result<Vec<Weak<Shelf>>> {
         for shelf in std::mem::take(&mut self.order) {
             forget(&shelf, shared);
         }
@@ -205,6 +214,12 @@ impl Stock {
     /// The directory, for people.
     pub fn path(&self) -> std::path::Display<'_> {
         self.folder.path().display()
+    }
+
+    /// Waits until deleted files are closed, and so take no space any more.
+    fn await_readers(&self, shared: &Shared) -> Result<(), Trouble> {
+        let is_closed = shared.occupied.is_at_most(self.file_bytes_counted(), READ_PATIENCE);
+        if is_closed { Ok(()) } else { Err(Trouble::Later) }
     }
 
     fn evict_oldest(&mut self, shared: &Shared) -> io::Result<()> {
@@ -229,8 +244,11 @@ impl Stock {
     }
 
     fn counted_bytes(&self) -> u64 {
-        let files: u64 = self.order.iter().map(|shelf| shelf.share_bytes()).sum();
-        files + self.left_alone_bytes + BYTES_ASIDE
+        self.file_bytes_counted() + self.left_alone_bytes + BYTES_ASIDE
+    }
+
+    fn file_bytes_counted(&self) -> u64 {
+        self.order.iter().map(|shelf| shelf.share_bytes()).sum()
     }
 }
 

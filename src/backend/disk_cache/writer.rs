@@ -18,8 +18,8 @@ use super::stock::{Stock, Trouble};
 use super::{Key, Shared};
 use bytes::Bytes;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
@@ -44,8 +44,9 @@ const DRAIN_MAX: Duration = Duration::from_millis(250);
 pub struct Writer {
     shared: Arc<Shared>,
     stock: Stock,
-    /// The files whose content is still to be found, the newest last.
-    loading: Vec<Arc<Shelf>>,
+    /// The files whose content is still to be found, the newest last. Nothing here keeps a file open
+    /// that has to go.
+    loading: Vec<Weak<Shelf>>,
     active: Option<Active>,
     /// A file that could not be written to, to be tried again.
     interrupted: Option<Arc<Shelf>>,
@@ -170,10 +171,9 @@ impl Writer {
             }
             self.write_out()?;
             // What is not rescued by now is given up: the victim must be closed before it goes.
-            (self.active, self.rescue) = (None, None);
-            let created = self.stock.create(&self.shared);
-            self.loading.retain(|shelf| self.stock.has(shelf));
-            let active = Active::new(created?);
+            let previous = self.active.take().map(|active| active.shelf().clone());
+            self.rescue = None;
+            let active = Active::new(self.stock.create(&self.shared)?, previous);
             let half = active.shelf().bytes() / 2;
             self.rescue_bytes = (self.rescue_bytes + half).min(RESCUE_HALVES_MAX * half);
             self.active = Some(active);
@@ -243,14 +243,15 @@ impl Writer {
 
     /// Finds what is in one more file.
     fn load_next(&mut self, is_newest: bool) {
-        match self.loading.pop() {
+        let Some(shelf) = self.loading.pop() else { return };
+        match shelf.upgrade() {
             Some(shelf) if is_newest => self.resume(shelf),
             Some(shelf) => {
                 if let Err(error) = load(&shelf, &self.shared) {
                     self.tell_unless_stopped(&error);
                 }
             }
-            None => return,
+            None => {}
         }
         if self.loading.is_empty() {
             self.begin_rescue();
@@ -334,7 +335,6 @@ impl Writer {
         if self.stock.forget_deleted(&self.shared) > 0 {
             info!("the cache in {}: files were deleted", self.stock.path());
             let is_gone = |shelf: &Arc<Shelf>| !self.stock.has(shelf);
-            self.loading.retain(|shelf| !is_gone(shelf));
             if self.active.take_if(|active| is_gone(active.shelf())).is_some() {
                 self.moved.clear();
             }
