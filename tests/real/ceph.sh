@@ -188,7 +188,7 @@ start() {
     stop KILL
     ! answers || fail "something else answers at $endpoint: name another port with KIVAFS_CEPH_PORT"
     # Of a start that was cut short nothing is kept, and of what fills the disk nothing either.
-    if [ ! -e "$dir/ready" ] || [ "$(du -m "$dir/osd/block" | cut -f1)" -gt $((10 << 10)) ]; then
+    if [ ! -e "$dir/ready" ] || [ "$(du -m "$dir/osd/block" | cut -f1)" -gt $((5 << 10)) ]; then
         remove
     fi
     if [ ! -e "$conf" ]; then

@@ -35,10 +35,11 @@
 //! Files, in reading order: `plan` (faults and their words), `request` (what is asked for), `dice`
 //! (seeded decisions), `judge` (which faults a request meets), `past` (what objects were),
 //! `listing` (LIST answers from another time), `record` (log, counts, violations), `body` (bodies that pass,
-//! at a pace, and break), `upstream` (connections to the server), `pass` (one request's way),
+//! at a pace, and break), `clock` (waiting), `upstream` (connections to the server), `pass` (one request's way),
 //! `serve` (addresses, doors, outages).
 
 mod body;
+mod clock;
 mod dice;
 mod judge;
 mod listing;

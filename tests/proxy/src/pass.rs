@@ -61,7 +61,7 @@ pub(crate) async fn pass(connection: Arc<Connection>, request: Request<Incoming>
     }
     let verdict = proxy.state.lock().decide(&asked, connection.address, connection.door);
     ticket.met(&verdict.words);
-    tokio::time::sleep(verdict.delay).await;
+    proxy.clock.wait(verdict.delay).await;
     let way = Way { proxy, connection, head, asked, number: ticket.number(), tally };
     Arc::new(way).go(body, verdict, ticket).await
 }
@@ -171,7 +171,7 @@ impl Way {
     fn ask_late(self: &Arc<Way>, body: Flow, after: Duration) {
         let way = self.clone();
         tokio::spawn(async move {
-            tokio::time::sleep(after).await;
+            way.proxy.clock.wait(after).await;
             way.ask(&Upstream::new(&way.proxy.server), body).await.ok();
         });
     }
@@ -257,7 +257,7 @@ impl Way {
     }
 
     async fn tell(&self, answer: Response<Flow>, verdict: &Verdict, ticket: Ticket) -> Outcome {
-        tokio::time::sleep(verdict.delay_reply).await;
+        self.proxy.clock.wait(verdict.delay_reply).await;
         ticket.told(answer.status().as_u16());
         Ok(answer.map(|flow| flow.ending(ticket)))
     }

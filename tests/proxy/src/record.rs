@@ -3,6 +3,7 @@
 use crate::request::{Asked, Kind};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -53,10 +54,16 @@ pub enum Told {
 }
 
 /// Length and checksum of a body (XXH3-128).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BodySum {
     pub length: u64,
     pub checksum: u128,
+}
+
+impl fmt::Debug for BodySum {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes, {:032x}", self.length, self.checksum)
+    }
 }
 
 /// Requests since the proxy's start, whatever became of them.

@@ -1,6 +1,7 @@
 //! Addresses, doors and outages.
 
 use crate::body::{Flow, Pace};
+use crate::clock::Clock;
 use crate::judge::{Judge, Verdict};
 use crate::pass::{NoAnswer, pass};
 use crate::past::Past;
@@ -82,6 +83,7 @@ pub(crate) struct Inner {
     pub(crate) remember_bytes: usize,
     pub(crate) record: Arc<Record>,
     pub(crate) state: Mutex<State>,
+    pub(crate) clock: Clock,
     pub(crate) up: Arc<Pace>,
     pub(crate) down: Arc<Pace>,
     /// Of each address.
@@ -149,6 +151,7 @@ impl Proxy {
             remember_bytes: options.remember_bytes,
             record: Arc::new(Record::new()),
             state: Mutex::new(State { judge: Judge::new(options.seed), past: Past::new(options.remember_bytes) }),
+            clock: Clock::start()?,
             up: Arc::default(),
             down: Arc::default(),
             outages: (0..options.addresses).map(|_| watch::Sender::new(Outage::None)).collect(),
@@ -159,7 +162,7 @@ impl Proxy {
             runtime: runtime.handle().clone(),
         });
         let door = Door::open(&inner, options.listen.port())?;
-        println!("fault proxy at {} to {}, seed {}", door.endpoint(), options.upstream, options.seed);
+        eprintln!("fault proxy at {} to {}, seed {}", door.endpoint(), options.upstream, options.seed);
         Ok(Proxy { door: Some(door), inner, runtime: Some(runtime) })
     }
 

@@ -168,7 +168,7 @@ fn no_answer_at_all() {
     assert_eq!(impatient.put("x", "body"), Err(Failure::Silent));
     let entry = newest(&scene);
     assert_eq!((entry.reached, entry.told), (false, Some(Told::Nothing)));
-    impatient.put("x", "body").unwrap();
+    scene.client.put("x", "body").unwrap();
 }
 
 #[test]

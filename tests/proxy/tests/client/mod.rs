@@ -69,8 +69,9 @@ impl Client {
         Client::new(endpoint, &self.prefix, PATIENCE)
     }
 
+    /// The same, which gives up after a second.
     pub fn impatient(&self, endpoint: &str) -> Client {
-        Client::new(endpoint, &self.prefix, Duration::from_millis(300))
+        Client::new(endpoint, &self.prefix, Duration::from_secs(1))
     }
 
     fn key(&self, name: &str) -> String {
