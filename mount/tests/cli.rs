@@ -4,6 +4,7 @@ mod place;
 
 use kivafs::store::Compression;
 use kivafs_mount::cli::options::{Unknown, parse_options};
+use kivafs_mount::cli::store_options::parse_store_options;
 use kivafs_mount::life::plan::{LogPlace, SyncMode};
 use place::{Place, Said, kivafs, kivafs_as};
 use std::os::unix::fs::PermissionsExt;
@@ -21,12 +22,12 @@ fn options_are_taken() {
     let taken = options("ro,allow_other,cache=1G,inodes=1000,commit=30,dirsync,compress=none,timeout=7,threads=4");
     assert!(taken.read_only);
     assert_eq!(taken.allow_other, Some(true));
-    assert_eq!(taken.cache_bytes, 1 << 30);
+    assert_eq!(taken.store.cache_bytes, Some(1 << 30));
     assert_eq!(taken.inodes_max, 1000);
     assert_eq!(taken.commit_interval, Duration::from_secs(30));
     assert_eq!(taken.sync, SyncMode::Names);
-    assert_eq!(taken.compression, Compression::None);
-    assert_eq!((taken.timeout, taken.threads), (Duration::from_secs(7), 4));
+    assert_eq!(taken.store.compression, Compression::None);
+    assert_eq!((taken.store.timeout, taken.threads), (Duration::from_secs(7), 4));
 }
 
 #[test]
@@ -87,18 +88,112 @@ fn help_and_version_are_for_stdout() {
         assert!(kivafs(&words).silently().text().contains("kivafs"));
     }
     assert!(kivafs(["mount", "--help"]).text().contains("log=/FILE[:LEVEL]"));
+    for command in ["create", "mount", "info", "check", "get", "put", "ls", "rm"] {
+        assert!(kivafs([command, "--help"]).text().contains("endpoint=URL"), "{command}");
+    }
 }
 
 #[test]
-fn stores_in_s3_are_not_in_this_version() {
-    for words in [
-        &["create", "s3://bucket/prefix"][..],
-        &["info", "s3://bucket/prefix"],
-        &["mount", "s3://bucket/prefix", "/"],
-        &["get", "s3://bucket/prefix", "path"],
-    ] {
-        kivafs(words).fails(1, &["s3://bucket/prefix", "this version", "local file"]);
+fn options_for_buckets_are_taken_by_every_command() {
+    let text = "endpoint=http://127.0.0.1:7480/,region=eu-north-1,profile=work,path_style,ca=/etc/ca.pem,requests=4,\
+                disk_cache=/var/cache/kivafs:10G,unsafe_no_fencing,timeout=7,cache=1G,compress=none";
+    let taken = parse_store_options([text]).unwrap();
+    let bucket = &taken.bucket;
+    assert_eq!(bucket.endpoint.as_deref(), Some("http://127.0.0.1:7480"));
+    assert_eq!((bucket.region.as_deref(), bucket.profile.as_deref()), (Some("eu-north-1"), Some("work")));
+    assert_eq!((bucket.path_style, bucket.ca_file.as_deref()), (Some(true), Some(Path::new("/etc/ca.pem"))));
+    assert_eq!((bucket.requests_max, bucket.unsafe_no_fencing), (4, true));
+    assert_eq!(bucket.disk_cache, Some(("/var/cache/kivafs".into(), 10 << 30)));
+    assert_eq!((taken.timeout, taken.cache_bytes), (Duration::from_secs(7), Some(1 << 30)));
+    assert_eq!(options(&format!("ro,{text}")).store, taken, "the same words for a mount");
+    assert_eq!(parse_store_options(["virtual_style,path_style,virtual_style"]).unwrap().bucket.path_style, Some(false));
+    let usual = parse_store_options([""]).unwrap();
+    assert_eq!((usual.bucket.requests_max, usual.cache_bytes, usual.bucket.path_style), (16, None, None));
+}
+
+#[test]
+fn a_disk_cache_is_a_directory_and_perhaps_a_size() {
+    let cache = |text: &str| parse_store_options([text]).map(|options| options.bucket.disk_cache.unwrap());
+    assert_eq!(cache("disk_cache=/a/b").unwrap(), ("/a/b".into(), 4 << 30));
+    assert_eq!(cache("disk_cache=/a/b:512M").unwrap(), ("/a/b".into(), 512 << 20));
+    assert_eq!(cache("disk_cache=/a:b/c").unwrap().0, Path::new("/a:b/c"), "a name may have a colon");
+    assert!(cache("disk_cache=c").unwrap().0.is_absolute());
+    for wrong in ["disk_cache=", "disk_cache=:1G", "disk_cache=/a:1X"] {
+        assert!(cache(wrong).unwrap_err().contains(wrong), "{wrong}");
     }
+}
+
+#[test]
+fn a_bad_option_for_buckets_says_what_it_should_be() {
+    for (bad, cure) in [
+        ("endpoint=", "https://"),
+        ("endpoint=localhost:7480", "https://"),
+        ("endpoint=https://", "https://"),
+        ("endpoint=https://user@host", "https://"),
+        ("endpoint=https://host/path", "https://"),
+        ("region=", "eu-central-1"),
+        ("profile=", "~/.aws"),
+        ("requests=0", "1 to 256"),
+        ("requests=257", "1 to 256"),
+        ("requests=many", "not a number"),
+        ("ca=", "path"),
+    ] {
+        let said = parse_store_options([bad]).unwrap_err();
+        assert!(said.contains(bad) && said.contains(cure) && !said.contains('\n'), "{said}");
+    }
+    let said = parse_store_options(["ro"]).unwrap_err();
+    assert!(said.contains("'ro'") && said.contains("endpoint=URL") && !said.contains("inodes"), "{said}");
+}
+
+#[test]
+fn what_only_buckets_have_is_refused_for_a_file() {
+    for command in [&["create", "/store"][..], &["info", "/store"], &["check", "/store"], &["ls", "/store"]] {
+        for (option, name) in
+            [("endpoint=http://h", "endpoint"), ("disk_cache=/c", "disk_cache"), ("path_style", "path_style")]
+        {
+            kivafs([command, &["-o", option]].concat()).fails(2, &[name, "only stores in S3", "local"]);
+        }
+    }
+    kivafs(["mount", "/store", "/dir", "-o", "rw,requests=2"]).fails(2, &["requests", "only stores in S3"]);
+    for command in [["get", "/store", "path"], ["put", "/store", "path"], ["rm", "/store", "path"]] {
+        kivafs([&command[..], &["--takeover"]].concat()).fails(2, &["--takeover", "local"]);
+    }
+    kivafs(["check", "/store", "--takeover"]).fails(2, &["--takeover", "local"]);
+}
+
+#[test]
+fn a_bad_url_is_exit_code_2_for_every_command() {
+    for words in [
+        &["create"][..],
+        &["info"],
+        &["check"],
+        &["ls"],
+        &["umount"],
+        &["mount", "/dir"],
+        &["get", "path"],
+        &["put", "path"],
+        &["rm", "path"],
+    ] {
+        for (url, why) in
+            [("s3:///x", "a bucket is missing"), ("s3://a b/x", "' '"), ("gs://bucket/x", "no stores in gs")]
+        {
+            let words = [&[words[0], url], &words[1..]].concat();
+            kivafs(words).fails(2, &[url, why, "s3://BUCKET"]);
+        }
+    }
+    kivafs_as("mount.kivafs", ["s3://", "/dir"]).fails(2, &["a bucket is missing"]);
+    kivafs_as("umount.kivafs", ["s3://"]).fails(2, &["a bucket is missing"]);
+}
+
+#[test]
+fn a_bucket_that_is_not_mounted_is_told_by_its_name() {
+    kivafs(["umount", "s3://bucket/no-such-prefix/"]).fails(1, &["s3://bucket/no-such-prefix: no kivafs mount"]);
+}
+
+#[test]
+fn only_requests_have_a_price() {
+    let place = Place::new();
+    kivafs(["info".as_ref(), "--cost".as_ref(), place.store.as_os_str()]).fails(2, &["--cost", "nothing to price"]);
 }
 
 #[test]

@@ -287,6 +287,11 @@ impl Log {
         let (codec, stored) = streams::pack(payload, self.codec);
         let appended =
             self.shared.streams.lock().append(stream, codec, &stored, hint, &mut |message| self.send(message));
+        if let (Ok(pointer), Medium::Bucket(bucket)) = (&appended, &self.medium)
+            && let Some(cache) = bucket.cache()
+        {
+            cache.put(&remote::key(pointer), Bytes::copy_from_slice(&stored));
+        }
         appended.inspect_err(|error| self.fail_if_io(error))
     }
 

@@ -65,6 +65,9 @@ pub struct OpenOptions {
     pub takeover: bool,
     /// In a bucket: write even if the server's conditional PUT is not atomic.
     pub unsafe_no_fencing: bool,
+    /// In a bucket: a directory of the local disk in which stored bytes are kept, and how many of them
+    /// (at least 64 MiB). It may be lost at any time.
+    pub disk_cache: Option<(PathBuf, u64)>,
     /// In a bucket: how long deleted segments stay, for readers elsewhere.
     pub grace: Duration,
 }
@@ -87,6 +90,7 @@ impl Default for OpenOptions {
             timeout: Duration::from_secs(300),
             takeover: false,
             unsafe_no_fencing: false,
+            disk_cache: None,
             grace: Duration::from_secs(600),
         }
     }
@@ -148,7 +152,8 @@ impl Store {
                 takeover: options.takeover,
             },
         };
-        let opened = Log::open_in(bucket, codec_of(options), access);
+        let disk_cache = options.disk_cache.as_ref().map(|(directory, bytes)| (directory.as_path(), *bytes));
+        let opened = Log::open_in(bucket, codec_of(options), access, disk_cache);
         let (log, recovery) = opened.map_err(|error| OpenError::from_log(path.clone(), error))?;
         let store = open_log(&path, log, recovery, options)?;
         if let Some(bucket) = store.core.log.bucket() {

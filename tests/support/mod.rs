@@ -2,11 +2,13 @@
 //! (directories), `crash_disk` (what a power cut may leave), `faulty_disk` (calls that fail),
 //! `toy_log` (a log so simple that it can be seen to be right or wrong: the harness' own test),
 //! `bucket` (a bucket in memory: weak, failing, shared), `store` (transactions over a store and over a
-//! map, side by side), `medium` (what a store lies on), `machine` (machines that share a bucket), `crash_run` (a store on a medium that crashes,
-//! and what its images are held to).
+//! map, side by side), `medium` (what a store lies on), `machine` (machines that share a bucket),
+//! `crash_run` (a store on a medium that crashes, and what its images are held to), `ceph` (a real S3
+//! server).
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod bucket;
+pub mod ceph;
 pub mod crash_disk;
 pub mod crash_run;
 pub mod faulty_disk;

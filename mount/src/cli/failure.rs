@@ -1,8 +1,10 @@
 //! What went wrong: its line and its exit code.
 
-use crate::life::LifeError;
-use kivafs::store::OpenError;
+use crate::life::{LifeError, shown};
+use kivafs::store::{Holder, OpenError};
 use std::ffi::OsStr;
+use std::path::Path;
+use std::time::SystemTime;
 
 /// Why a command was not done.
 #[derive(Debug)]
@@ -57,18 +59,37 @@ impl Failure {
     }
 }
 
+/// Who has the store, and what to do. `last_commit`: when the holder last did something.
+fn held(store: &Path, holder: &Holder, last_commit: Option<SystemTime>) -> String {
+    let store = store.display();
+    let who = match holder.pid {
+        0 => "another process".to_string(),
+        pid => format!("pid {pid}"),
+    };
+    let dir = holder.serving_at.as_ref().map(|dir| dir.display());
+    match (holder.remote && !holder.here, dir) {
+        (false, Some(dir)) => format!("{store}: mounted at {dir} by {who}: use {dir}/PATH"),
+        (false, None) => format!("{store}: in use by {who}: wait for it to end"),
+        (true, dir) => {
+            let host = holder.host.as_ref().map_or_else(String::new, |host| format!(" on {host}"));
+            let dir = dir.map_or_else(String::new, |dir| format!(" at {dir}"));
+            let since = holder.since.map_or_else(String::new, |since| format!(" since {}", shown::instant(since)));
+            // The other machine's clock may be ahead of ours.
+            let idle = last_commit
+                .and_then(|time| time.elapsed().ok())
+                .map_or_else(String::new, |idle| format!(" (no commit for {})", shown::time_span(idle)));
+            format!(
+                "{store}: held by {who}{host}{dir}{since}{idle}: \
+                 if that process is gone for good, take the store over with --takeover"
+            )
+        }
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         match error {
-            OpenError::InUse { path, holder } => Failure::InUse(match holder.serving_at {
-                Some(dir) => format!(
-                    "{}: mounted at {dir} by pid {}: use {dir}/PATH",
-                    path.display(),
-                    holder.pid,
-                    dir = dir.display()
-                ),
-                None => format!("{}: in use by pid {}: wait for it to end", path.display(), holder.pid),
-            }),
+            OpenError::InUse { path, holder } => Failure::InUse(held(&path, &holder, None)),
             error => Failure::Failed(error.to_string()),
         }
     }
@@ -78,8 +99,65 @@ impl From<LifeError> for Failure {
     fn from(error: LifeError) -> Failure {
         match error {
             LifeError::Store(error) => error.into(),
+            LifeError::HeldElsewhere { store, holder, last_commit } => {
+                Failure::InUse(held(&store, &holder, last_commit))
+            }
             LifeError::Relayed(code) => Failure::Told(code),
             error => Failure::Failed(error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::{Duration, UNIX_EPOCH};
+
+    fn holder() -> Holder {
+        Holder {
+            pid: 7,
+            serving_at: Some("/mnt/notes".into()),
+            draining: false,
+            host: None,
+            since: None,
+            remote: false,
+            here: true,
+        }
+    }
+
+    fn far_holder() -> Holder {
+        let since = Some(UNIX_EPOCH + Duration::from_secs(1_795_362_060));
+        Holder { host: Some("hay".into()), since, remote: true, here: false, ..holder() }
+    }
+
+    #[test]
+    fn a_holder_on_this_machine_is_told_with_another_way_to_the_path() {
+        for (store, holder) in [("/srv/store", holder()), ("s3://bucket/notes", Holder { here: true, ..far_holder() })]
+        {
+            let Failure::InUse(line) = Failure::from(OpenError::InUse { path: store.into(), holder }) else { panic!() };
+            assert_eq!(line, format!("{store}: mounted at /mnt/notes by pid 7: use /mnt/notes/PATH"));
+            let Failure::InUse(line) = Failure::InUse(line).naming("/a/b".as_ref()) else { panic!() };
+            assert!(line.ends_with(": use /mnt/notes/a/b"), "{line}");
+        }
+        let nowhere = Holder { serving_at: None, ..holder() };
+        assert_eq!(held("/srv/store".as_ref(), &nowhere, None), "/srv/store: in use by pid 7: wait for it to end");
+        let unknown = Holder { pid: 0, ..nowhere };
+        assert!(held("/srv/store".as_ref(), &unknown, None).contains("in use by another process"));
+    }
+
+    #[test]
+    fn a_holder_on_another_machine_is_told_with_what_takes_the_store_over() {
+        let store = Path::new("s3://bucket/notes");
+        let cure = "if that process is gone for good, take the store over with --takeover";
+        assert_eq!(
+            held(store, &far_holder(), Some(SystemTime::now() - Duration::from_secs(10_000))),
+            format!(
+                "s3://bucket/notes: held by pid 7 on hay at /mnt/notes since 2026-11-22 15:41 UTC \
+                 (no commit for 2 h): {cure}"
+            )
+        );
+        let ahead = Some(SystemTime::now() + Duration::from_secs(1000));
+        let bare = Holder { serving_at: None, since: None, host: None, ..far_holder() };
+        assert_eq!(held(store, &bare, ahead), format!("s3://bucket/notes: held by pid 7: {cure}"));
     }
 }

@@ -1,22 +1,39 @@
 //! info, check.
 
+use crate::cli::cost::Cost;
 use crate::cli::failure::Failure;
-use crate::cli::place;
-use crate::cli::words::{CheckWords, LookWords};
+use crate::cli::given::{self, Given, takeover};
+use crate::cli::words::{CheckWords, InfoWords};
 use crate::fs;
 use crate::life::holder::{patiently, sleep};
-use kivafs::store::{Info, OpenOptions, Store};
-use serde_json::json;
-use std::path::Path;
+use crate::life::place::Place;
+use crate::life::shown::{bytes, instant, requests, time_span};
+use kivafs::store::{BucketInfo, Holder, Info, OpenError, OpenOptions, Store};
+use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-pub fn info(words: &LookWords) -> Result<(), Failure> {
-    let store = place::store(&words.store)?;
-    let info = Store::info_at(&store)?;
+pub fn info(words: &InfoWords) -> Result<(), Failure> {
+    let Given { place, .. } = given::store(&words.store)?;
+    let info = place.info()?;
+    let cost = match (words.cost, &info.bucket) {
+        (false, _) => None,
+        (true, Some(bucket)) => Some(Cost::of(bucket, info.live_bytes)),
+        (true, None) => {
+            let why = "--cost: a store in a local file sends no requests: there is nothing to price";
+            return Err(Failure::Usage(why.into()));
+        }
+    };
     if words.json {
-        println!("{}", info_json(&store, &info));
+        let mut value = info_json(&place, &info);
+        if let Some(cost) = &cost {
+            value["cost"] = cost.json();
+        }
+        println!("{value}");
     } else {
-        print!("{}", info_text(&store, &info));
+        print!("{}", info_text(&place, &info));
+        if let (Some(cost), Some(bucket)) = (&cost, &info.bucket) {
+            print!("{}", cost.text(&info, bucket));
+        }
     }
     Ok(())
 }
@@ -25,9 +42,9 @@ fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-fn info_json(store: &Path, info: &Info) -> serde_json::Value {
+fn info_json(place: &Place, info: &Info) -> Value {
     json!({
-        "store": store.to_string_lossy(),
+        "store": place.to_string(),
         "id": info.id,
         "version": info.version,
         "epoch": info.epoch,
@@ -37,82 +54,110 @@ fn info_json(store: &Path, info: &Info) -> serde_json::Value {
         "live_bytes": info.live_bytes,
         "segments": info.segments,
         "size": info.size,
-        "holder": info.holder.as_ref().map(|holder| json!({
-            "pid": holder.pid,
-            "serving_at": holder.serving_at.as_ref().map(|dir| dir.to_string_lossy()),
-            "draining": holder.draining,
-        })),
+        "holder": info.holder.as_ref().map(holder_json),
+        "bucket": info.bucket.as_ref().map(bucket_json),
     })
 }
 
-fn info_text(store: &Path, info: &Info) -> String {
-    let age = SystemTime::now().duration_since(info.committed_at).map_or(0, |age| age.as_secs());
-    let size = info.size.map_or_else(|| "what its disk has".to_string(), bytes);
-    let holder = match &info.holder {
-        None => "nobody".to_string(),
-        Some(holder) => {
-            let place = holder.serving_at.as_ref().map_or_else(String::new, |dir| format!(", at {}", dir.display()));
-            let draining = if holder.draining { ", making its last changes durable" } else { "" };
-            format!("pid {}{place}{draining}", holder.pid)
-        }
-    };
-    format!(
-        "store      {}\nid         {}\nformat     {}\nepoch      {}\ncommit     {}, {age} s ago\n\
-         occupied   {}\nlive data  {} in {} segments\nlimit      {size}\nheld by    {holder}\n",
-        store.display(),
-        info.id,
-        info.version,
-        info.epoch,
-        info.sequence,
-        info.occupied_bytes.map_or_else(|| "not known".to_string(), bytes),
-        bytes(info.live_bytes),
-        info.segments,
-    )
+fn holder_json(holder: &Holder) -> Value {
+    json!({
+        "pid": holder.pid,
+        "serving_at": holder.serving_at.as_ref().map(|dir| dir.to_string_lossy()),
+        "draining": holder.draining,
+        "host": holder.host,
+        "since": holder.since.map(seconds),
+        "here": holder.here,
+    })
 }
 
-/// For people.
-fn bytes(count: u64) -> String {
-    const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
-    let unit = (count.max(1).ilog2() as usize / 10).min(UNITS.len() - 1);
-    match unit {
-        0 => format!("{count} bytes"),
-        unit => format!("{:.1} {}", count as f64 / (1u64 << (10 * unit)) as f64, UNITS[unit]),
+fn bucket_json(bucket: &BucketInfo) -> Value {
+    let usage = &bucket.usage;
+    json!({
+        "puts": usage.puts,
+        "gets": usage.gets,
+        "lists": usage.lists,
+        "deletes": usage.deletes,
+        "bytes_up": usage.bytes_up,
+        "bytes_down": usage.bytes_down,
+        "changes": bucket.changes,
+        "changed_bytes": bucket.changed_bytes,
+        "fencing_proven": bucket.fencing_proven,
+    })
+}
+
+fn info_text(place: &Place, info: &Info) -> String {
+    let idle = SystemTime::now().duration_since(info.committed_at).unwrap_or_default();
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| text.push_str(&format!("{name:<10} {value}\n"));
+    line("store", &place.to_string());
+    line("id", &info.id);
+    line("format", &info.version.to_string());
+    line("epoch", &info.epoch.to_string());
+    line("commit", &format!("{}, {} ago", info.sequence, time_span(idle)));
+    if let Some(occupied) = info.occupied_bytes {
+        line("occupied", &bytes(occupied));
     }
+    line("live data", &format!("{} in {} segments", bytes(info.live_bytes), info.segments));
+    line("limit", &info.size.map_or_else(|| "what there is".to_string(), bytes));
+    if let Some(bucket) = &info.bucket {
+        line("requests", &requests(&bucket.usage));
+        let writers = match bucket.fencing_proven {
+            true => "one at a time: the server was seen to keep two apart",
+            false => "NOT KEPT APART by this server: there must never be two",
+        };
+        line("writers", writers);
+    }
+    line("held by", &info.holder.as_ref().map_or_else(|| "nobody".to_string(), holder_text));
+    text
+}
+
+fn holder_text(holder: &Holder) -> String {
+    let who = match holder.pid {
+        0 => "another process".to_string(),
+        pid => format!("pid {pid}"),
+    };
+    let host = holder.host.as_ref().map_or_else(String::new, |host| format!(" on {host}"));
+    let place = holder.serving_at.as_ref().map_or_else(String::new, |dir| format!(", at {}", dir.display()));
+    let since = holder.since.map_or_else(String::new, |since| format!(", since {}", instant(since)));
+    let draining = if holder.draining { ", making its last changes durable" } else { "" };
+    format!("{who}{host}{place}{since}{draining}")
 }
 
 pub fn check(words: &CheckWords) -> Result<(), Failure> {
-    let store = place::store(&words.store)?;
-    let mut wrong = patiently(&store, || Store::check_at(&store, words.data), &mut sleep)?;
-    // What lies on a broken store can't be followed.
-    if wrong.is_empty() {
-        wrong = check_files(&store)?;
-    }
+    let Given { place, options } = given::store(&words.store)?;
+    let takeover = takeover(&words.takeover, &place)?;
+    let opening = OpenOptions { read_only: true, takeover, ..options.for_opening(&place) };
+    let wrong = match patiently(&place, || unless_damaged(place.open(&opening)), &mut sleep)? {
+        Ok(store) => check_open(&place, &store, words.data)?,
+        Err(damage) => vec![damage],
+    };
     if words.json {
-        println!("{}", json!({ "store": store.to_string_lossy(), "whole": wrong.is_empty(), "wrong": wrong }));
+        println!("{}", json!({ "store": place.to_string(), "whole": wrong.is_empty(), "wrong": wrong }));
     } else {
         wrong.iter().for_each(|line| println!("{line}"));
     }
     match wrong.len() {
         0 => Ok(()),
-        count => Err(Failure::Failed(format!("{}: broken in {count} places", store.display()))),
+        count => Err(Failure::Failed(format!("{place}: broken in {count} places"))),
     }
 }
 
-fn check_files(place: &Path) -> Result<Vec<String>, Failure> {
-    let options = OpenOptions { read_only: true, ..OpenOptions::default() };
-    let store = patiently(place, || Store::open_at(place, &options), &mut sleep)?;
-    let wrong = fs::check(&store).map_err(|error| Failure::Failed(format!("{}: {error}", place.display())))?;
-    store.close().map_err(|error| Failure::Failed(format!("{}: {error}", place.display())))?;
+/// Damage that keeps a store from opening is what is looked for.
+fn unless_damaged(opened: Result<Store, OpenError>) -> Result<Result<Store, String>, OpenError> {
+    match opened {
+        Ok(store) => Ok(Ok(store)),
+        Err(OpenError::Damaged { what, .. }) => Ok(Err(what)),
+        Err(error) => Err(error),
+    }
+}
+
+fn check_open(place: &Place, store: &Store, data: bool) -> Result<Vec<String>, Failure> {
+    let failed = |why: &dyn std::fmt::Display| Failure::Failed(format!("{place}: {why}"));
+    let mut wrong = store.check(data);
+    // What lies on a broken store can't be followed.
+    if wrong.is_empty() {
+        wrong = fs::check(store).map_err(|error| failed(&error))?;
+    }
+    store.close().map_err(|error| failed(&error))?;
     Ok(wrong)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::bytes;
-
-    #[test]
-    fn bytes_for_people() {
-        let shown = [0, 1023, 1024, 1536, 1 << 30, u64::MAX].map(bytes);
-        assert_eq!(shown, ["0 bytes", "1023 bytes", "1.0 KiB", "1.5 KiB", "1.0 GiB", "16777216.0 TiB"]);
-    }
 }

@@ -15,15 +15,20 @@
 //! |---|---|
 //! | `words.rs` | the commands and their words, for clap |
 //! | `mount_words.rs` | the words of mount(8) and umount(8) |
-//! | `options.rs` | what stands after `-o` |
+//! | `store_options.rs` | what stands after `-o` for every command |
+//! | `options.rs` | and for a mount |
 //! | `size.rs` | `64M` |
-//! | `place.rs` | STORE and DIR made absolute |
+//! | `place.rs` | what STORE and DIR name |
+//! | `given.rs` | STORE and its options together |
 //! | `failure.rs` | what went wrong: its line and its exit code |
 //! | `mount.rs` | create, mount, umount |
 //! | `look.rs` | info, check |
+//! | `cost.rs` | info --cost: what requests cost |
 //! | `paths.rs` | get, put, ls, rm |
 
+mod cost;
 mod failure;
+mod given;
 mod look;
 mod mount;
 mod mount_words;
@@ -31,6 +36,7 @@ pub mod options;
 mod paths;
 mod place;
 pub mod size;
+pub mod store_options;
 mod words;
 
 use clap::Parser;

@@ -1,24 +1,20 @@
-//! What stands after `-o`.
+//! What stands after `-o` for a mount.
 
-use crate::cli::size::parse_size;
+use crate::cli::store_options::{self, take_number, words};
 use crate::life::plan::{KernelFlags, LogPlace, MountOptions, SyncMode};
-use kivafs::store::Compression;
 use std::path::Path;
 use std::time::Duration;
 use tracing::Level;
 
-/// For `kivafs mount --help`.
+/// For `kivafs mount --help`, after [`store_options::HELP`].
 pub const HELP: &str = "\
-Options after -o, separated by commas:
+And for the mount:
   ro, rw             nothing is changed; or, as usual, may be
   allow_other        others may use the mount as its files' modes say (usual for root)
   root_only          only who mounts may use it
-  cache=SIZE         memory for cached pages [64M]
   inodes=NUMBER      inodes that the kernel may hold before it is asked to let go of some [400000]
   commit=SECONDS     longest time from a change to its commit [5]
   sync, dirsync      every change, or every change of names, is durable before it is answered
-  compress=lz4|none  for new data [lz4]
-  timeout=SECONDS    how long a request may wait for storage [300]
   threads=NUMBER     threads that read requests [2]
   log=LEVEL          error, warn, info, debug or trace [info]; to stderr with -f, else to syslog
   log=/FILE[:LEVEL]  the log goes to the end of that file
@@ -29,9 +25,8 @@ group, nofail, _netdev, async, relatime, strictatime, lazytime, norelatime, nodi
 A file that other machines or another mount can't change: the kernel keeps names, attributes and
 contents until it needs the memory.";
 
-const VALID: &str = "ro, rw, allow_other, root_only, cache=SIZE, inodes=NUMBER, commit=SECONDS, sync, dirsync, \
-                     compress=lz4|none, timeout=SECONDS, threads=NUMBER, log=LEVEL, log=/FILE[:LEVEL], and \
-                     mount(8)'s generic ones";
+const VALID: &str = "ro, rw, allow_other, root_only, inodes=NUMBER, commit=SECONDS, sync, dirsync, threads=NUMBER, \
+                     log=LEVEL, log=/FILE[:LEVEL], mount(8)'s generic ones, and";
 
 /// What to do about an option that is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,13 +41,14 @@ pub enum Unknown {
 /// the bad word and the valid ones.
 pub fn parse_options<'a>(lists: impl IntoIterator<Item = &'a str>, unknown: Unknown) -> Result<MountOptions, String> {
     let mut options = MountOptions::default();
-    for word in lists.into_iter().flat_map(|list| list.split(',')).filter(|word| !word.is_empty()) {
-        let known = match word.split_once('=') {
-            Some((name, value)) => take_value(&mut options, name, value)?,
-            None => take_word(&mut options, word),
-        };
+    for word in words(lists) {
+        let known = store_options::take(&mut options.store, word)?
+            || match word.split_once('=') {
+                Some((name, value)) => take_value(&mut options, name, value)?,
+                None => take_word(&mut options, word),
+            };
         if !known && unknown == Unknown::Refuse {
-            return Err(format!("unknown option '{word}': the valid ones are {VALID}"));
+            return Err(store_options::unknown(word, &format!("{VALID} {}", store_options::VALID)));
         }
     }
     Ok(options)
@@ -107,25 +103,13 @@ fn take_word(options: &mut MountOptions, word: &str) -> bool {
 }
 
 fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<bool, String> {
-    let number = || value.parse::<u64>().map_err(|_| format!("option '{name}={value}': '{value}' is not a number"));
     match name {
-        "cache" => {
-            options.cache_bytes = parse_size(value).map_err(|why| format!("option '{name}={value}': {why}"))?;
-        }
-        "inodes" => options.inodes_max = usize::try_from(number()?).unwrap_or(usize::MAX).max(1),
-        "commit" => options.commit_interval = Duration::from_secs(number()?),
-        "timeout" => options.timeout = Duration::from_secs(number()?.max(1)),
-        "threads" => match number()? {
+        "inodes" => options.inodes_max = usize::try_from(take_number(name, value)?).unwrap_or(usize::MAX).max(1),
+        "commit" => options.commit_interval = Duration::from_secs(take_number(name, value)?),
+        "threads" => match take_number(name, value)? {
             threads @ 1..=64 => options.threads = threads as usize,
             _ => return Err(format!("option 'threads={value}': 1 to 64 make sense")),
         },
-        "compress" => {
-            options.compression = match value {
-                "lz4" => Compression::Lz4,
-                "none" => Compression::None,
-                _ => return Err(format!("option 'compress={value}': it is lz4 or none")),
-            };
-        }
         "log" => take_log(options, value)?,
         // Words of mount.fuse(8), and those that the list of mounts shows and mount(8) gives back to
         // us for `remount`. They say again what is so.

@@ -1,15 +1,15 @@
 //! get, put, ls, rm: one-shot access without a mount.
 
 use crate::cli::failure::Failure;
-use crate::cli::place;
-use crate::cli::words::{LsWords, PathWords, PutWords};
+use crate::cli::given::{self, Given};
+use crate::cli::words::{LsWords, PathWords, PutWords, StoreWords, TakeoverWords};
 use crate::fs::{Caller, FileSystem, PathError, coarse_now};
+use crate::life::drain::close;
 use crate::life::holder::{patiently, sleep};
-use kivafs::store::{OpenOptions, Store};
+use kivafs::store::OpenOptions;
 use std::ffi::OsStr;
 use std::io::{BufWriter, Read, Write, stdin, stdout};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 /// May the command change the store?
@@ -21,26 +21,28 @@ enum Access {
 
 /// Opens the store, does `work`, and closes it: what was done is durable when this is Ok.
 fn with_store(
-    given: &Path,
+    words: &StoreWords,
+    takeover_words: &TakeoverWords,
     path: &OsStr,
     access: Access,
     work: impl FnOnce(&FileSystem) -> Result<(), PathError>,
 ) -> Result<(), Failure> {
-    let place = place::store(given)?;
-    let options = OpenOptions { read_only: access == Access::Read, ..OpenOptions::default() };
-    let opened = patiently(&place, || Store::open_at(&place, &options), &mut sleep);
+    let Given { place, options } = given::store(words)?;
+    let takeover = given::takeover(takeover_words, &place)?;
+    let opening = OpenOptions { read_only: access == Access::Read, takeover, ..options.for_opening(&place) };
+    let opened = patiently(&place, || place.open(&opening), &mut sleep);
     let store = Arc::new(opened.map_err(|error| Failure::from(error).naming(path))?);
-    let failed = |why: &dyn std::fmt::Display| Failure::Failed(format!("{}: {why}", place.display()));
+    let failed = |why: &dyn std::fmt::Display| Failure::Failed(format!("{place}: {why}"));
     let fs = FileSystem::open(store.clone(), coarse_now).map_err(|error| failed(&error))?;
     // Closed also after a failure, which then is what to tell.
     let done = work(&fs).map_err(|error| Failure::Failed(error.to_string()));
-    let closed = store.close().map_err(|error| failed(&error));
+    let closed = close(&place, store, options.timeout).map_err(|error| failed(&error));
     done.and(closed)
 }
 
 pub fn get(words: &PathWords) -> Result<(), Failure> {
     let path = words.path.as_bytes();
-    with_store(&words.store, &words.path, Access::Read, |fs| {
+    with_store(&words.store, &words.takeover, &words.path, Access::Read, |fs| {
         let mut output = stdout().lock();
         fs.read_path(path, &mut output)?;
         output.flush().map_err(|error| PathError::Io { path: path.into(), error })
@@ -55,14 +57,14 @@ pub fn put(words: &PutWords) -> Result<(), Failure> {
         ),
     };
     let caller = Caller { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
-    with_store(&words.store, &words.path, Access::Change, |fs| {
+    with_store(&words.store, &words.takeover, &words.path, Access::Change, |fs| {
         fs.put_path(caller, words.path.as_bytes(), &mut input).map(|_| ())
     })
 }
 
 pub fn ls(words: &LsWords) -> Result<(), Failure> {
     let path = words.path.as_bytes();
-    with_store(&words.store, &words.path, Access::Read, |fs| {
+    with_store(&words.store, &words.takeover, &words.path, Access::Read, |fs| {
         let mut output = BufWriter::new(stdout().lock());
         let written = fs.list_path(path)?.iter().try_for_each(|entry| {
             output.write_all(&entry.name)?;
@@ -73,5 +75,5 @@ pub fn ls(words: &LsWords) -> Result<(), Failure> {
 }
 
 pub fn rm(words: &PathWords) -> Result<(), Failure> {
-    with_store(&words.store, &words.path, Access::Change, |fs| fs.remove_path(words.path.as_bytes()))
+    with_store(&words.store, &words.takeover, &words.path, Access::Change, |fs| fs.remove_path(words.path.as_bytes()))
 }

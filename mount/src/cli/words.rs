@@ -1,6 +1,7 @@
 //! The commands and their words.
 
 use crate::cli::size::parse_size;
+use crate::cli::{options, store_options};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -22,7 +23,7 @@ pub enum Command {
     /// Unmount; returns when everything is durable
     Umount(UmountWords),
     /// Tell what a store is, and who holds it
-    Info(LookWords),
+    Info(InfoWords),
     /// Verify a store; exit code 1 and a list when it is broken
     Check(CheckWords),
     /// Write a file of a store to stdout
@@ -35,20 +36,39 @@ pub enum Command {
     Rm(PathWords),
 }
 
+/// STORE, and how it is reached.
 #[derive(Debug, Args)]
-pub struct CreateWords {
-    /// The file to make
+pub struct StoreWords {
+    /// The store: a local file, or s3://BUCKET/PREFIX
     pub store: PathBuf,
-    /// Most bytes that it may come to occupy (suffixes K, M, G, T); without: what its disk has
+    /// Options, separated by commas
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<OsString>,
+}
+
+/// What becomes of a holder who is in the way.
+#[derive(Debug, Args)]
+pub struct TakeoverWords {
+    /// Take the store from a holder that is gone for good (only in S3: a local file is free then)
+    #[arg(long)]
+    pub takeover: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = store_options::HELP)]
+pub struct CreateWords {
+    #[command(flatten)]
+    pub store: StoreWords,
+    /// Most bytes that it may come to occupy (suffixes K, M, G, T); without: what there is
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Option<u64>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = crate::cli::options::HELP)]
+#[command(after_help = format!("{}\n{}", store_options::HELP, options::HELP))]
 pub struct MountWords {
-    /// The store's file
-    pub store: PathBuf,
+    #[command(flatten)]
+    pub store: StoreWords,
     /// The directory to mount it at
     pub dir: PathBuf,
     /// Stay in the foreground; log to stderr
@@ -57,12 +77,8 @@ pub struct MountWords {
     /// Make the store if there is none
     #[arg(long)]
     pub create: bool,
-    /// Take the store from a holder that can't be asked (only stores in S3 have such)
-    #[arg(long)]
-    pub takeover: bool,
-    /// Options, separated by commas
-    #[arg(short = 'o', value_name = "OPTIONS")]
-    pub options: Vec<OsString>,
+    #[command(flatten)]
+    pub takeover: TakeoverWords,
     /// Ignore options that are not known
     #[arg(short = 's', long)]
     pub sloppy: bool,
@@ -81,18 +97,25 @@ pub struct UmountWords {
 }
 
 #[derive(Debug, Args)]
-pub struct LookWords {
-    /// The store's file
-    pub store: PathBuf,
+#[command(after_help = store_options::HELP)]
+pub struct InfoWords {
+    #[command(flatten)]
+    pub store: StoreWords,
+    /// And what its requests have cost, beside the same writes elsewhere (S3 only)
+    #[arg(long)]
+    pub cost: bool,
     /// For programs
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = store_options::HELP)]
 pub struct CheckWords {
-    /// The store's file
-    pub store: PathBuf,
+    #[command(flatten)]
+    pub store: StoreWords,
+    #[command(flatten)]
+    pub takeover: TakeoverWords,
     /// Every stored byte, too
     #[arg(long)]
     pub data: bool,
@@ -102,26 +125,35 @@ pub struct CheckWords {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = store_options::HELP)]
 pub struct PathWords {
-    /// The store's file
-    pub store: PathBuf,
+    #[command(flatten)]
+    pub store: StoreWords,
+    #[command(flatten)]
+    pub takeover: TakeoverWords,
     /// A path in the store
     pub path: OsString,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = store_options::HELP)]
 pub struct LsWords {
-    /// The store's file
-    pub store: PathBuf,
+    #[command(flatten)]
+    pub store: StoreWords,
+    #[command(flatten)]
+    pub takeover: TakeoverWords,
     /// A path in the store
     #[arg(default_value = "/")]
     pub path: OsString,
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = store_options::HELP)]
 pub struct PutWords {
-    /// The store's file
-    pub store: PathBuf,
+    #[command(flatten)]
+    pub store: StoreWords,
+    #[command(flatten)]
+    pub takeover: TakeoverWords,
     /// A path in the store
     pub path: OsString,
     /// Where the content comes from; without: stdin

@@ -66,7 +66,7 @@ fn mount_directly(plan: &Plan) -> Result<OwnedFd, LifeError> {
         data.push_str(",allow_other");
     }
     mount(
-        Some(plan.store.as_path()),
+        Some(plan.store.name().as_path()),
         plan.dir.as_path(),
         Some(FS_TYPE),
         kernel_flags(&plan.options),
@@ -139,7 +139,7 @@ fn helper_words(plan: &Plan) -> std::ffi::OsString {
     words.extend(chosen.iter().filter(|(on, _)| *on).map(|(_, word)| *word));
     words.push_str(",fsname=");
     let mut words = words.into_bytes();
-    for &byte in plan.store.as_os_str().as_bytes() {
+    for &byte in plan.store.name().as_os_str().as_bytes() {
         if matches!(byte, b',' | b'\\') {
             words.push(b'\\');
         }

@@ -5,12 +5,13 @@
 //! of the server (its stderr is ours) and its exit code reach who called.
 
 use crate::life::LifeError;
-use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
+use nix::unistd::{User, dup2_stderr, dup2_stdin, dup2_stdout, geteuid, setsid};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 const READY: &[u8] = b"ready\n";
@@ -18,9 +19,11 @@ const READY: &[u8] = b"ready\n";
 /// Starts `kivafs ARGUMENTS` in the background; returns when it is ready.
 pub fn start(arguments: &[OsString]) -> Result<(), LifeError> {
     keep_descriptors_from_children();
-    // Not the path of the program: an update may have replaced what is there.
+    // Not the path of the program: an update may have replaced what is there. The environment goes
+    // along: credentials may be in it.
     let mut server = Command::new("/proc/self/exe")
         .arg0("kivafs")
+        .envs(home())
         .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -36,6 +39,14 @@ pub fn start(arguments: &[OsString]) -> Result<(), LifeError> {
     match status.code() {
         Some(code) => Err(LifeError::Relayed(u8::try_from(code).unwrap_or(1))),
         None => Err(LifeError::system("the serving process", std::io::Error::other(status.to_string()))),
+    }
+}
+
+/// At boot nobody has set HOME, and credentials in `~/.aws` would not be found.
+fn home() -> Option<(&'static str, PathBuf)> {
+    match std::env::var_os("HOME") {
+        Some(_) => None,
+        None => User::from_uid(geteuid()).ok().flatten().map(|user| ("HOME", user.dir)),
     }
 }
 

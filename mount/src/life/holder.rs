@@ -1,11 +1,17 @@
 //! Opening a store that may still be held by a process that is about to end.
 //!
 //! umount(2) returns before the server has made everything durable: `umount X; mount X` meets a
-//! store that is held. Such a holder is waited for. A holder that serves is not.
+//! store that is held. Such a holder is waited for. A holder that serves is not, nor one on another
+//! machine, of which nothing is known but what it wrote down when it came.
+//!
+//! In a local file a holder writes down that it drains. In a bucket that would be one more request,
+//! so it says so by the name of its process, which whoever is on the same machine can read.
 
+use crate::life::place::Place;
 use crate::life::progress::Progress;
 use crate::life::{LifeError, mountinfo};
-use kivafs::store::{Holder, OpenError};
+use kivafs::store::{Holder, OpenError, Store};
+use std::ffi::CStr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -13,12 +19,24 @@ use std::time::{Duration, Instant};
 /// about to (this takes milliseconds), or it serves files that are open in a mount detached by hand.
 const UNANNOUNCED_MAX: Duration = Duration::from_secs(10);
 
-/// How often to look.
+/// How often to look whether it is worth to look at the store.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// The name of a process that drains: at most 15 bytes.
+const DRAINING: &CStr = c"kivafs-draining";
+
+/// Tells others that no new work comes. To be called by the process's first thread, whose name is
+/// that of the process.
+pub fn announce_draining(store: &Store) {
+    store.announce_draining();
+    if let Err(error) = nix::sys::prctl::set_name(DRAINING) {
+        tracing::warn!("cannot tell others that this process drains: {error}");
+    }
+}
 
 /// Runs `open` until the store is free, or held by who serves it. `pause` waits, and may give up.
 pub fn patiently<T>(
-    path: &Path,
+    place: &Place,
     mut open: impl FnMut() -> Result<T, OpenError>,
     pause: &mut dyn FnMut(Duration) -> Result<(), LifeError>,
 ) -> Result<T, LifeError> {
@@ -26,23 +44,29 @@ pub fn patiently<T>(
     let mut unannounced: Option<Instant> = None;
     loop {
         let holder = match open() {
-            Err(OpenError::InUse { holder, .. }) if holder.draining => holder,
+            Err(OpenError::InUse { holder, .. }) if is_elsewhere(&holder) => {
+                let last_commit = place.info().ok().map(|info| info.committed_at);
+                return Err(LifeError::HeldElsewhere { store: place.name(), holder, last_commit });
+            }
+            Err(OpenError::InUse { holder, .. }) if drains(&holder) => holder,
             Err(OpenError::InUse { holder, path })
                 if unannounced.get_or_insert_with(Instant::now).elapsed() < UNANNOUNCED_MAX =>
             {
-                if serves(&holder, &path) {
+                if serves(&holder, place) {
                     return Err(OpenError::InUse { path, holder }.into());
                 }
                 holder
             }
             done => return Ok(done?),
         };
-        progress.tick(&format!(
-            "{}: waiting for pid {}, which makes its last changes durable",
-            path.display(),
-            holder.pid
-        ));
-        pause(PAUSE)?;
+        let next_look = Instant::now() + place.look_interval();
+        loop {
+            progress.tick(&format!("{place}: waiting for pid {}, which makes its last changes durable", holder.pid));
+            pause(PAUSE)?;
+            if Instant::now() >= next_look || !Path::new(&format!("/proc/{}", holder.pid)).exists() {
+                break;
+            }
+        }
     }
 }
 
@@ -52,14 +76,29 @@ pub fn sleep(time: Duration) -> Result<(), LifeError> {
     Ok(())
 }
 
+/// Nothing that happens on this machine frees the store.
+fn is_elsewhere(holder: &Holder) -> bool {
+    holder.remote && !holder.here
+}
+
+/// Has the holder said that it will be gone soon?
+fn drains(holder: &Holder) -> bool {
+    let says_so = || {
+        let name = std::fs::read(format!("/proc/{}/comm", holder.pid));
+        name.is_ok_and(|name| name.trim_ascii_end() == DRAINING.to_bytes())
+    };
+    holder.draining || (holder.remote && holder.here && says_so())
+}
+
 /// Is the holder's mount still there? In doubt, yes.
-fn serves(holder: &Holder, store: &Path) -> bool {
+fn serves(holder: &Holder, store: &Place) -> bool {
     // Without a mount it is one of the short commands, which will be done soon.
     let Some(dir) = &holder.serving_at else { return false };
+    let store = store.name();
     match mountinfo::read_of_process(holder.pid).or_else(|_| mountinfo::read()) {
         Ok(mounts) => mounts
             .iter()
-            .any(|mount| mount.is_ours() && &mount.dir == dir && mountinfo::names_store(&mount.source, store)),
+            .any(|mount| mount.is_ours() && &mount.dir == dir && mountinfo::names_store(&mount.source, &store)),
         Err(_) => true,
     }
 }

@@ -18,34 +18,41 @@
 //! |---|---|
 //! | `plan.rs` | what a mount is asked to be |
 //! | `mountinfo.rs` | what the kernel says is mounted where |
-//! | `place.rs` | is DIR a place to mount at? dead mounts of ours are cleared away |
+//! | `place.rs` | where a store is: a local file, or a bucket |
+//! | `mount_point.rs` | is DIR a place to mount at? dead mounts of ours are cleared away |
 //! | `holder.rs` | opening a store that may still be held by a process that drains |
 //! | `attach.rs` | mount(2), or fusermount3: a descriptor for the session |
 //! | `detach.rs` | umount(2), or fusermount3; aborting a connection |
 //! | `background.rs` | starting itself again, and the word "ready" |
 //! | `signals.rs` | SIGTERM and SIGINT |
 //! | `verdict.rs` | how who waits for the end learns how it went |
+//! | `drain.rs` | closing a store, watched |
 //! | `serve.rs` | the life of the process that serves |
 //! | `unmount.rs` | `kivafs umount`: detach, wait for the verdict |
 //! | `journal.rs` | where the log goes |
 //! | `progress.rs` | one line on a terminal for what takes long |
+//! | `shown.rs` | numbers, sizes and times as people read them |
 
 pub mod attach;
 pub mod background;
 pub mod detach;
+pub mod drain;
 pub mod holder;
 pub mod journal;
+pub mod mount_point;
 pub mod mountinfo;
 pub mod place;
 pub mod plan;
 pub mod progress;
 pub mod serve;
+pub mod shown;
 pub mod signals;
 pub mod unmount;
 pub mod verdict;
 
-use kivafs::store::{OpenError, StoreError};
+use kivafs::store::{Holder, OpenError, StoreError};
 use std::path::PathBuf;
+use std::time::SystemTime;
 use thiserror::Error;
 
 /// What can go wrong in the life of a mount. Each is one line for a person.
@@ -54,6 +61,14 @@ pub enum LifeError {
     /// The store did not open.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// Who has the store can't be asked from here.
+    #[error("{store}: in use by {holder}")]
+    HeldElsewhere {
+        store: PathBuf,
+        holder: Holder,
+        /// When it last committed anything, if that could be found out.
+        last_commit: Option<SystemTime>,
+    },
     /// The store opened, but what is in it could not be read as a file system.
     #[error("{store}: cannot be mounted: {why}")]
     Content { store: PathBuf, why: String },
@@ -66,6 +81,9 @@ pub enum LifeError {
     /// Mounting would hide the store's own file.
     #[error("{store}: lies inside {dir}, which the mount would hide: mount it elsewhere, or move the store")]
     StoreInside { store: PathBuf, dir: PathBuf },
+    /// Mounting would hide the disk cache, which then could not be read without asking ourselves.
+    #[error("{cache}: the disk cache lies inside {dir}, which the mount would hide: put it elsewhere")]
+    CacheInside { cache: PathBuf, dir: PathBuf },
     /// A dead mount that is not ours.
     #[error("{dir}: a {fs_type} mount there is dead (its server is gone): detach it with 'umount -l {dir}'")]
     ForeignDeadMount { dir: PathBuf, fs_type: String },

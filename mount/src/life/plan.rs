@@ -1,19 +1,22 @@
 //! What a mount is asked to be.
 
 pub use crate::facade::SyncMode;
-use kivafs::store::Compression;
+use crate::life::place::Place;
+use kivafs::store::{Compression, CreateOptions, OpenOptions};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A mount as it is asked for. Both paths are absolute.
+/// A mount as it is asked for.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// The store's file.
-    pub store: PathBuf,
-    /// Where to mount it.
+    /// The store.
+    pub store: Place,
+    /// Where to mount it. Absolute.
     pub dir: PathBuf,
     /// Make the store if there is none.
     pub create: bool,
+    /// Take it from a holder that can't be asked.
+    pub takeover: bool,
     /// The `-o` options.
     pub options: MountOptions,
 }
@@ -47,25 +50,120 @@ impl Default for KernelFlags {
     }
 }
 
-/// The `-o` options.
+/// How a store is reached and opened: the options that every command takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreOptions {
+    /// Bytes of cache; `None`: what is usual where the store is.
+    pub cache_bytes: Option<u64>,
+    /// For new data.
+    pub compression: Compression,
+    /// How long a request that we have taken may wait for storage.
+    pub timeout: Duration,
+    /// For stores in buckets.
+    pub bucket: BucketOptions,
+}
+
+impl Default for StoreOptions {
+    fn default() -> StoreOptions {
+        StoreOptions {
+            cache_bytes: None,
+            compression: Compression::default(),
+            timeout: Duration::from_secs(300),
+            bucket: BucketOptions::default(),
+        }
+    }
+}
+
+impl StoreOptions {
+    /// For opening the store at `place`.
+    pub fn for_opening(&self, place: &Place) -> OpenOptions {
+        OpenOptions {
+            cache_bytes: self.cache_bytes.unwrap_or_else(|| place.usual_cache_bytes()),
+            compression: self.compression,
+            timeout: self.timeout,
+            unsafe_no_fencing: self.bucket.unsafe_no_fencing,
+            disk_cache: self.bucket.disk_cache.clone(),
+            ..OpenOptions::default()
+        }
+    }
+
+    /// For making a store of at most `size` bytes.
+    pub fn for_creating(&self, size: Option<u64>) -> CreateOptions {
+        CreateOptions { size, unsafe_no_fencing: self.bucket.unsafe_no_fencing, ..CreateOptions::default() }
+    }
+}
+
+/// How a bucket is reached. What is not said comes from where AWS's own tools take it: the
+/// environment, profiles, the machine's metadata.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketOptions {
+    /// The server's URL.
+    pub endpoint: Option<String>,
+    /// The bucket's region.
+    pub region: Option<String>,
+    /// The profile in `~/.aws/config` and `~/.aws/credentials`.
+    pub profile: Option<String>,
+    /// The bucket's name stands in the path of URLs, not in the host's name.
+    pub path_style: Option<bool>,
+    /// Certificates to trust, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Most requests under way at once.
+    pub requests_max: usize,
+    /// A directory for what was read, and most bytes in it.
+    pub disk_cache: Option<(PathBuf, u64)>,
+    /// Write also where the server can't keep two writers apart.
+    pub unsafe_no_fencing: bool,
+}
+
+impl Default for BucketOptions {
+    fn default() -> BucketOptions {
+        BucketOptions {
+            endpoint: None,
+            region: None,
+            profile: None,
+            path_style: None,
+            ca_file: None,
+            requests_max: 16,
+            disk_cache: None,
+            unsafe_no_fencing: false,
+        }
+    }
+}
+
+impl BucketOptions {
+    /// The name of an option that was given, if one was: for a file they mean nothing.
+    pub fn first_given(&self) -> Option<&'static str> {
+        let usual = BucketOptions::default();
+        let given = [
+            (self.endpoint != usual.endpoint, "endpoint"),
+            (self.region != usual.region, "region"),
+            (self.profile != usual.profile, "profile"),
+            (self.path_style == Some(true), "path_style"),
+            (self.path_style == Some(false), "virtual_style"),
+            (self.ca_file != usual.ca_file, "ca"),
+            (self.requests_max != usual.requests_max, "requests"),
+            (self.disk_cache != usual.disk_cache, "disk_cache"),
+            (self.unsafe_no_fencing, "unsafe_no_fencing"),
+        ];
+        given.into_iter().find_map(|(given, name)| given.then_some(name))
+    }
+}
+
+/// The `-o` options of a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MountOptions {
+    /// How the store is reached and opened.
+    pub store: StoreOptions,
     /// Nothing is changed.
     pub read_only: bool,
     /// Other users may use the mount, as the modes of its files say. `None`: root's may.
     pub allow_other: Option<bool>,
-    /// Bytes of cache.
-    pub cache_bytes: u64,
     /// Most inodes that the kernel may hold.
     pub inodes_max: usize,
     /// Longest time from a change to its commit.
     pub commit_interval: Duration,
     /// Which changes are durable at once.
     pub sync: SyncMode,
-    /// For new data.
-    pub compression: Compression,
-    /// How long a request that we have taken may last.
-    pub timeout: Duration,
     /// Threads that read requests.
     pub threads: usize,
     /// What the kernel watches over.
@@ -81,14 +179,12 @@ pub struct MountOptions {
 impl Default for MountOptions {
     fn default() -> MountOptions {
         MountOptions {
+            store: StoreOptions::default(),
             read_only: false,
             allow_other: None,
-            cache_bytes: 64 << 20,
             inodes_max: 400_000,
             commit_interval: Duration::from_secs(5),
             sync: SyncMode::default(),
-            compression: Compression::default(),
-            timeout: Duration::from_secs(300),
             threads: 2,
             kernel: KernelFlags::default(),
             remount: false,

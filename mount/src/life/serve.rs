@@ -4,26 +4,34 @@ use crate::facade::{self, Facade, Manners, Service};
 use crate::fs::{FileSystem, coarse_now};
 use crate::life::attach::{Attached, attach};
 use crate::life::background::Ready;
+use crate::life::drain::{BEAT, Drain, End};
+use crate::life::holder::announce_draining;
 use crate::life::mountinfo::Device;
 use crate::life::plan::Plan;
 use crate::life::signals::{Signals, Wake};
-use crate::life::verdict::Verdict;
-use crate::life::{LifeError, detach, holder, journal, mountinfo, place};
+use crate::life::verdict::{Verdict, Waiting};
+use crate::life::{LifeError, detach, holder, journal, mount_point, mountinfo, shown};
 use fuser::{Config, Session, SessionACL};
-use kivafs::store::{CreateOptions, OpenError, OpenOptions, Store};
-use std::io::Read;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
+use kivafs::store::{OpenError, OpenOptions, Store, StoreError};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tracing::{error, info, warn};
+
+/// How long to make durable what there is, before what is mounted is taken down after a signal:
+/// the less is left for the time when nobody can see it.
+const SYNC_FIRST_MAX: Duration = Duration::from_secs(10);
 
 /// How long files that are open are served after a signal.
 const OPEN_FILES_MAX: Duration = Duration::from_secs(10);
 
 /// How long a session may take to end after its connection was aborted.
 const ABORTED_MAX: Duration = Duration::from_secs(2);
+
+/// How long storage may be silent before it is given up on, for who does not want to wait. Less
+/// would give up on what is on its way over a slow line.
+const FORCED_SILENCE_MAX: Duration = Duration::from_secs(2);
 
 /// Kilobytes that the kernel reads ahead: its own limit for FUSE is one small request.
 const READ_AHEAD_KIB: u32 = 4096;
@@ -33,10 +41,10 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
     let signals = Signals::block()?;
     journal::open(&plan.options, matches!(ready, Ready::Background))?;
     let mut tell = |line: String| eprintln!("kivafs: {line}");
-    place::prepare(plan, &mut tell)?;
+    mount_point::prepare(plan, &mut tell)?;
     let opened = open_store(plan, &signals)?;
     // Not before: a store that is in use would be told of in two lines.
-    place::warn_if_not_empty(&plan.dir, &mut tell);
+    mount_point::warn_if_not_empty(&plan.dir, &mut tell);
     let begun = begin(plan, ready, opened.store.clone());
     let mount = match begun {
         Ok(mount) => mount,
@@ -47,7 +55,7 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
     };
     let verdict = mount.run(plan, &opened.store, &signals);
     match &verdict {
-        Ok(()) => info!("{}: ended, everything is durable", plan.store.display()),
+        Ok(()) => info!("{}: ended, everything is durable", plan.store),
         Err(error) => error!("{error}"),
     }
     verdict
@@ -65,7 +73,7 @@ impl Opened {
         // Nothing was acknowledged that could fail to be durable.
         let _ = self.store.close();
         if self.made {
-            let _ = std::fs::remove_file(&plan.store);
+            plan.store.unmake();
         }
     }
 }
@@ -73,18 +81,17 @@ impl Opened {
 fn open_store(plan: &Plan, signals: &Signals) -> Result<Opened, LifeError> {
     let options = OpenOptions {
         read_only: plan.options.read_only,
-        cache_bytes: plan.options.cache_bytes,
         commit_interval: plan.options.commit_interval,
-        compression: plan.options.compression,
         serving_at: Some(plan.dir.clone()),
-        ..OpenOptions::default()
+        takeover: plan.takeover,
+        ..plan.options.store.for_opening(&plan.store)
     };
     let mut made = false;
-    let mut open = || match Store::open_at(&plan.store, &options) {
+    let mut open = || match plan.store.open(&options) {
         Err(OpenError::NotFound(_)) if plan.create && !made => {
-            Store::create_at(&plan.store, &CreateOptions::default())?;
+            plan.store.create(&plan.options.store.for_creating(None))?;
             made = true;
-            Store::open_at(&plan.store, &options)
+            plan.store.open(&options)
         }
         opened => opened,
     };
@@ -96,28 +103,57 @@ fn open_store(plan: &Plan, signals: &Signals) -> Result<Opened, LifeError> {
     Ok(Opened { store: Arc::new(store), made })
 }
 
-/// Tells when the session is over: its thread holds the other end, and lets go of it.
-struct SessionEnd(UnixStream);
-
-impl SessionEnd {
-    fn is_over(&self) -> bool {
-        matches!((&self.0).read(&mut [0]), Ok(0))
-    }
-}
-
 /// A mount that stands and is served.
 struct Mount {
     device: Device,
     service: Service,
-    end: SessionEnd,
+    /// Of the session: its thread holds the other end.
+    end: End,
     verdict: Option<Verdict>,
+    urgency: Urgency,
+}
+
+/// How much its end is wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Urgency {
+    /// Not at all.
+    None,
+    /// In order: by a signal.
+    Orderly,
+    /// Without waiting for open files, or for storage that does not answer: by a second signal, or
+    /// `umount --force`.
+    Forced,
+}
+
+impl Urgency {
+    /// After one more signal.
+    fn more(self) -> Urgency {
+        match self {
+            Urgency::None => Urgency::Orderly,
+            Urgency::Orderly | Urgency::Forced => Urgency::Forced,
+        }
+    }
+}
+
+/// What ended a wait of a mount.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Woken {
+    /// The session is over.
+    Over,
+    /// Its end is wanted more than before.
+    Wanted,
+    /// What else was waited for has happened.
+    Done,
+    /// Nothing happened.
+    TimeOut,
 }
 
 /// From an open store to a mount that is usable; an error leaves nothing mounted.
 fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeError> {
-    let content = |error: crate::fs::FsError| LifeError::Content { store: plan.store.clone(), why: error.to_string() };
+    let content = |error: crate::fs::FsError| LifeError::Content { store: plan.store.name(), why: error.to_string() };
     let fs = FileSystem::open(store, coarse_now).map_err(content)?;
-    let manners = Manners { sync: plan.options.sync, timeout: plan.options.timeout, held_max: plan.options.inodes_max };
+    let manners =
+        Manners { sync: plan.options.sync, timeout: plan.options.store.timeout, held_max: plan.options.inodes_max };
     let started = facade::start(fs, manners);
     let (facade, service) = started.map_err(|error| LifeError::system("cannot start threads", error))?;
     let mounted = attach(plan).and_then(|attached| {
@@ -127,7 +163,7 @@ fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeErro
             .map(|done| (device, done))
     });
     match mounted {
-        Ok((device, (end, verdict))) => Ok(Mount { device, service, end, verdict }),
+        Ok((device, (end, verdict))) => Ok(Mount { device, service, end, verdict, urgency: Urgency::None }),
         Err(error) => {
             service.stop();
             Err(error)
@@ -141,7 +177,7 @@ fn usable(
     attached: Attached,
     facade: Facade,
     service: &Service,
-) -> Result<(SessionEnd, Option<Verdict>), LifeError> {
+) -> Result<(End, Option<Verdict>), LifeError> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
     config.n_threads = Some(plan.options.threads);
@@ -158,8 +194,7 @@ fn usable(
             None
         }
     };
-    let pair = UnixStream::pair().and_then(|pair| pair.0.set_nonblocking(true).map(|()| pair));
-    let (ours, its) = pair.map_err(|error| LifeError::system("socketpair", error))?;
+    let (end, its) = End::pair().map_err(|error| LifeError::system("socketpair", error))?;
     let dir = plan.dir.clone();
     std::thread::Builder::new()
         .name("session".into())
@@ -171,8 +206,8 @@ fn usable(
         })
         .map_err(|error| LifeError::system("cannot start a thread", error))?;
     ready.announce()?;
-    info!("{}: mounted at {}", plan.store.display(), plan.dir.display());
-    Ok((SessionEnd(ours), verdict))
+    info!("{}: mounted at {}", plan.store, plan.dir.display());
+    Ok((end, verdict))
 }
 
 /// Takes down the mount that was just made; the error that made it necessary is what counts.
@@ -193,66 +228,116 @@ fn read_ahead(device: Device) {
 
 impl Mount {
     /// Until the end of the session, and then of everything.
-    fn run(mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<(), LifeError> {
+    fn run(mut self, plan: &Plan, store: &Arc<Store>, signals: &Signals) -> Result<(), LifeError> {
         if let Err(error) = self.serve(plan, store, signals) {
             error!("{error}");
         }
-        // From here on a signal changes nothing: what is left to do is what it would ask for.
-        let waiting = self.verdict.map(Verdict::leave);
-        store.announce_draining();
+        let mut waiting = self.verdict.map(Verdict::leave).unwrap_or_default();
+        announce_draining(store);
         info!("{}: unmounted, making the last changes durable", plan.dir.display());
-        self.service.stop();
-        let closed = store.close();
-        if let Some(waiting) = waiting {
-            waiting.tell(&closed.as_ref().map(|_| ()).map_err(|error| error.to_string()));
+        let service = self.service;
+        let closed = match Drain::start(store.clone(), move || service.stop()) {
+            Ok(drain) => watch(drain, plan, signals, self.urgency, &mut waiting),
+            Err(error) => {
+                error!("cannot start a thread to end with: {error}");
+                store.close()
+            }
+        };
+        let requests = store.usage().map(|usage| shown::requests(&usage));
+        if let Some(requests) = &requests {
+            info!("{}: {requests}", plan.store);
         }
-        closed.map_err(|error| LifeError::Close { store: plan.store.clone(), error })
+        match &closed {
+            Ok(()) => waiting.tell(Ok(requests.as_deref())),
+            Err(error) => waiting.tell(Err(&error.to_string())),
+        }
+        closed.map_err(|error| LifeError::Close { store: plan.store.name(), error })
     }
 
     /// Until the session is over, or has to be given up.
-    fn serve(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<(), LifeError> {
-        if self.wait(signals, None)? == Wake::Other {
+    fn serve(&mut self, plan: &Plan, store: &Arc<Store>, signals: &Signals) -> Result<(), LifeError> {
+        if self.wait(signals, None, None)? == Woken::Over {
             return Ok(());
         }
         info!("{}: asked to end", plan.dir.display());
-        store.announce_draining();
-        if let Err(error) = store.sync() {
-            error!("{}: {error}", plan.dir.display());
+        if self.urgency == Urgency::Forced {
+            // Who forces a mount's end has its connection aborted, too.
+            return match self.wait(signals, None, Some(ABORTED_MAX))? {
+                Woken::Over => Ok(()),
+                _ => self.abort(plan, store, signals),
+            };
         }
-        self.unmount(plan, signals)
+        announce_draining(store);
+        if self.sync(plan, store, signals)? == Woken::Over {
+            return Ok(());
+        }
+        self.unmount(plan, store, signals)
     }
 
-    /// Waits for the session's end (`Wake::Other`), for a signal, or for `time` to pass.
-    fn wait(&mut self, signals: &Signals, time: Option<Duration>) -> Result<Wake, LifeError> {
+    /// Waits for the session's end, for its end to be wanted more, for `done`, or for `time` to pass.
+    fn wait(&mut self, signals: &Signals, done: Option<&End>, time: Option<Duration>) -> Result<Woken, LifeError> {
         let until = time.map(|time| Instant::now() + time);
         loop {
             if self.end.is_over() {
-                return Ok(Wake::Other);
+                return Ok(Woken::Over);
+            }
+            if done.is_some_and(End::is_over) {
+                return Ok(Woken::Done);
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
-                return Ok(Wake::TimeOut);
+                return Ok(Woken::TimeOut);
             }
-            let others: Vec<_> =
-                [self.end.0.as_fd()].into_iter().chain(self.verdict.as_ref().map(AsFd::as_fd)).collect();
-            if signals.wait(&others, left)? == Wake::Stop {
-                return Ok(Wake::Stop);
+            let mut others: Vec<BorrowedFd<'_>> = vec![self.end.as_fd()];
+            others.extend(done.map(AsFd::as_fd));
+            others.extend(self.verdict.iter().flat_map(Verdict::descriptors));
+            let woken = signals.wait(&others, left)?;
+            drop(others);
+            if woken == Wake::Stop {
+                self.urgency = self.urgency.more();
+                return Ok(Woken::Wanted);
             }
             if let Some(verdict) = &mut self.verdict {
                 verdict.collect();
+                if verdict.is_forced() && self.urgency != Urgency::Forced {
+                    self.urgency = Urgency::Forced;
+                    return Ok(Woken::Wanted);
+                }
             }
         }
     }
 
+    /// Makes durable what there is, for a while, while everything is still there for everybody.
+    fn sync(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<Woken, LifeError> {
+        let (synced, its) = End::pair().map_err(|error| LifeError::system("socketpair", error))?;
+        let dir = plan.dir.clone();
+        store.sync_then(Box::new(move |done| {
+            if let Err(error) = done {
+                error!("{}: {error}", dir.display());
+            }
+            drop(its);
+        }));
+        self.wait(signals, Some(&synced), Some(SYNC_FIRST_MAX))
+    }
+
     /// After a signal. What is open is served for a while, or until the next signal.
-    fn unmount(&mut self, plan: &Plan, signals: &Signals) -> Result<(), LifeError> {
+    fn unmount(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<(), LifeError> {
         let dir = plan.dir.as_path();
         match mountinfo::top_at(dir) {
             Ok(Some(mount)) if mount.device == self.device => detach_or_serve(dir),
             // Detached by hand, or hidden under another mount: only the connection can be ended.
             _ => warn!("{}: our mount is not on top there any more", dir.display()),
         }
-        if self.wait(signals, Some(OPEN_FILES_MAX))? == Wake::Other {
+        if self.urgency < Urgency::Forced && self.wait(signals, None, Some(OPEN_FILES_MAX))? == Woken::Over {
+            return Ok(());
+        }
+        self.abort(plan, store, signals)
+    }
+
+    /// Ends the session whatever goes on there.
+    fn abort(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<(), LifeError> {
+        let dir = plan.dir.as_path();
+        if self.end.is_over() {
             return Ok(());
         }
         warn!("{}: files are still open there: they get errors from now on", dir.display());
@@ -260,9 +345,59 @@ impl Mount {
             error!("{}: {error}", dir.display());
         }
         // Even if the connection can't be aborted, the process ends, which aborts it.
-        let since = Instant::now();
-        while since.elapsed() < ABORTED_MAX && self.wait(signals, Some(Duration::from_millis(50)))? != Wake::Other {}
+        if !self.ends_within(ABORTED_MAX, signals)? && plan.store.may_be_away() {
+            // Who reads requests may be waiting for room, which only storage can make.
+            warn!("{}: given up on: what is not durable by now is lost", plan.store);
+            store.abandon();
+            self.ends_within(ABORTED_MAX, signals)?;
+        }
         Ok(())
+    }
+
+    fn ends_within(&mut self, time: Duration, signals: &Signals) -> Result<bool, LifeError> {
+        let until = Instant::now() + time;
+        loop {
+            match self.wait(signals, None, Some(until.saturating_duration_since(Instant::now())))? {
+                Woken::Over => return Ok(true),
+                Woken::TimeOut => return Ok(false),
+                // It is wanted as much as can be.
+                Woken::Wanted | Woken::Done => {}
+            }
+        }
+    }
+}
+
+/// Until the store is closed. One signal more than it took to get here, or somebody's `--force`, and
+/// silent storage is not waited for; nor for longer than any request would have waited.
+fn watch(
+    mut drain: Drain,
+    plan: &Plan,
+    signals: &Signals,
+    mut urgency: Urgency,
+    waiting: &mut Waiting,
+) -> Result<(), StoreError> {
+    loop {
+        let silence_max = match urgency {
+            Urgency::None | Urgency::Orderly => plan.options.store.timeout,
+            Urgency::Forced => FORCED_SILENCE_MAX,
+        };
+        if let Some(outcome) = drain.outcome(plan.store.may_be_away().then_some(silence_max)) {
+            return outcome;
+        }
+        waiting.answer(drain.backlog());
+        let others: Vec<BorrowedFd<'_>> = [drain.as_fd()].into_iter().chain(waiting.descriptors()).collect();
+        match signals.wait(&others, Some(BEAT)) {
+            Ok(Wake::Stop) => urgency = urgency.more(),
+            Ok(Wake::Other | Wake::TimeOut) => {}
+            Err(error) => {
+                error!("{error}");
+                std::thread::sleep(BEAT);
+            }
+        }
+        waiting.hear();
+        if waiting.is_forced() {
+            urgency = Urgency::Forced;
+        }
     }
 }
 

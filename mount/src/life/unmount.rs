@@ -1,10 +1,21 @@
 //! `kivafs umount`: detach, then wait until the server has said that everything is durable.
 
+use crate::life::drain::Backlog;
+use crate::life::mountinfo::Mount;
 use crate::life::progress::Progress;
 use crate::life::verdict::{Heard, Waiter};
 use crate::life::{LifeError, detach, mountinfo};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
+
+/// What to unmount.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// What is mounted at this directory, or from this store's file.
+    Path(PathBuf),
+    /// What is mounted from a store in a bucket, by its name in the list of mounts.
+    Bucket(PathBuf),
+}
 
 /// How to unmount.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,80 +24,111 @@ pub enum Manner {
     Orderly,
     /// For names now; for good when nothing is open there any more. Not waited for.
     Lazy,
-    /// Ending whatever goes on there.
+    /// Ending whatever goes on there, and not waiting for storage that does not answer.
     Forced,
+}
+
+/// How it went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unmounted {
+    /// The store, as the list of mounts had it.
+    pub store: String,
+    /// What was asked of its bucket while it was mounted.
+    pub requests: Option<String>,
 }
 
 /// How long a forced end waits for the verdict: the server may be what is stuck.
 const FORCED_WAIT_MAX: Duration = Duration::from_secs(10);
 
-/// Unmounts what is mounted at `place`, or from the store `place`. Ok: everything is durable (but
-/// after [`Manner::Lazy`], where that comes later).
-pub fn unmount(place: &Path, manner: Manner) -> Result<(), LifeError> {
-    let not_mounted = || LifeError::NotMounted(place.into());
-    let listed = mountinfo::as_listed(place).map_err(|_| not_mounted())?;
-    let mount = mountinfo::read()?
-        .into_iter()
-        .rfind(|mount| mount.dir == listed || (mount.is_ours() && mountinfo::names_store(&mount.source, &listed)))
-        .filter(|mount| mount.is_ours())
-        .ok_or_else(not_mounted)?;
+/// Unmounts the target. Ok: everything is durable (but after [`Manner::Lazy`], where that comes
+/// later).
+pub fn unmount(target: &Target, manner: Manner) -> Result<Unmounted, LifeError> {
+    let mount = find(target)?;
+    let requests = take_down(&mount, manner)?;
+    Ok(Unmounted { store: mount.source.to_string_lossy().into_owned(), requests })
+}
+
+fn find(target: &Target) -> Result<Mount, LifeError> {
+    let (given, listed) = match target {
+        Target::Path(path) => (path, mountinfo::as_listed(path).ok()),
+        Target::Bucket(name) => (name, Some(name.clone())),
+    };
+    let is_it = |mount: &Mount, listed: &PathBuf| {
+        mount.dir == *listed || (mount.is_ours() && mountinfo::names_store(&mount.source, listed))
+    };
+    let mounts = mountinfo::read()?;
+    listed
+        .and_then(|listed| mounts.into_iter().rfind(|mount| is_it(mount, &listed)))
+        .filter(Mount::is_ours)
+        .ok_or_else(|| LifeError::NotMounted(given.clone()))
+}
+
+/// The answer are the requests that were made of the store's bucket.
+fn take_down(mount: &Mount, manner: Manner) -> Result<Option<String>, LifeError> {
     let dir = mount.dir.as_path();
     // What lies on top is what would be unmounted.
     if mountinfo::top_at(dir)?.is_none_or(|top| top.device != mount.device) {
         return Err(LifeError::Hidden(dir.into()));
     }
-    let waiter = Waiter::connect(&mount);
+    let mut waiter = Waiter::connect(mount);
     // Only a mount without a server is looked into: one that is stuck would hold us up.
     if waiter.is_none() && mountinfo::is_dead(dir) {
         detach::lazily(dir)?;
-        return if manner == Manner::Forced { Ok(()) } else { Err(LifeError::WasDead(dir.into())) };
+        return if manner == Manner::Forced { Ok(None) } else { Err(LifeError::WasDead(dir.into())) };
     }
     match manner {
         Manner::Orderly => {
             detach::now(dir)?;
-            verdict(dir, waiter, manner)
+            verdict(mount, waiter, manner)
         }
-        Manner::Lazy => detach::lazily(dir),
+        Manner::Lazy => detach::lazily(dir).map(|()| None),
         Manner::Forced => {
+            if let Some(waiter) = &mut waiter {
+                waiter.force();
+            }
             let aborted = detach::abort(mount.device);
             detach::lazily(dir)?;
-            match verdict(dir, waiter, manner) {
+            match (verdict(mount, waiter, manner), aborted) {
                 // What can't be aborted (an ordinary user may lack fusectl) may still end by itself.
-                Err(LifeError::Unknown { .. }) if aborted.is_err() => aborted,
-                heard => heard,
+                (Err(LifeError::Unknown { .. }), Err(error)) => Err(error),
+                (heard, _) => heard,
             }
         }
     }
 }
 
-fn verdict(dir: &Path, waiter: Option<Waiter>, manner: Manner) -> Result<(), LifeError> {
+fn verdict(mount: &Mount, waiter: Option<Waiter>, manner: Manner) -> Result<Option<String>, LifeError> {
     match waiter {
-        Some(waiter) => wait(dir, waiter, manner),
+        Some(waiter) => wait(mount, waiter, manner),
         None => {
-            Err(LifeError::Unknown { dir: dir.into(), why: "its server can't be asked from here (see its log)".into() })
+            let why = "its server can't be asked from here (see its log)".into();
+            Err(LifeError::Unknown { dir: mount.dir.clone(), why })
         }
     }
 }
 
-fn wait(dir: &Path, mut waiter: Waiter, manner: Manner) -> Result<(), LifeError> {
+/// Who is interrupted here does no harm: the server goes on by itself.
+fn wait(mount: &Mount, mut waiter: Waiter, manner: Manner) -> Result<Option<String>, LifeError> {
+    let unknown = |why: String| LifeError::Unknown { dir: mount.dir.clone(), why };
     let mut progress = Progress::start();
+    let mut backlog: Option<Backlog> = None;
     loop {
         match waiter.hear(Duration::from_millis(200)) {
-            Heard::Durable => return Ok(()),
-            Heard::NotDurable(why) => return Err(LifeError::NotDurable { dir: dir.into(), why }),
-            Heard::Died => {
-                let why = format!("its server (pid {}) died", waiter.pid);
-                return Err(LifeError::Unknown { dir: dir.into(), why });
-            }
+            Heard::Durable(requests) => return Ok(requests),
+            Heard::NotDurable(why) => return Err(LifeError::NotDurable { dir: mount.dir.clone(), why }),
+            Heard::Died => return Err(unknown(format!("its server (pid {}) died", waiter.pid))),
             Heard::Nothing if manner == Manner::Forced && progress.elapsed() >= FORCED_WAIT_MAX => {
-                let why = format!("its server (pid {}) is still at it", waiter.pid);
-                return Err(LifeError::Unknown { dir: dir.into(), why });
+                return Err(unknown(format!("its server (pid {}) is still at it", waiter.pid)));
             }
-            Heard::Nothing => progress.tick(&format!(
-                "{}: unmounted; waiting for pid {} to make everything durable",
-                dir.display(),
-                waiter.pid
-            )),
+            Heard::Nothing => waiter.ask(),
+            Heard::Waits(told) => backlog = Some(told),
         }
+        let store = mount.source.to_string_lossy();
+        let to_go = backlog.map_or_else(|| "to make everything durable".to_string(), |backlog| backlog.shown());
+        progress.tick(&format!(
+            "{}: unmounted; waiting for {store} (pid {}): {to_go}",
+            mount.dir.display(),
+            waiter.pid
+        ));
     }
 }

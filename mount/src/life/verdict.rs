@@ -8,10 +8,17 @@
 //! server may still drain for long. So a server gives up the name as soon as its session is over,
 //! keeping who has connected; and a new server waits a moment for a name that is still taken.
 //!
+//! Who waits may say something, too, a byte at a time: `?` asks how far it is, `!` asks not to wait
+//! for storage that does not answer. The server answers in lines: `wait BYTES SECONDS` (still to
+//! go, and without an answer), and in the end `durable`, `durable REQUESTS` or `not durable: WHY`.
+//!
 //! Any user can take any abstract name, so the reader looks who listens: root or the mount's user.
+//! Any user can connect, too, so only root and the server's own user are given up for.
 
+use crate::life::drain::Backlog;
 use crate::life::mountinfo::Mount;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use nix::unistd::geteuid;
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,6 +31,10 @@ use std::time::{Duration, Instant};
 const WAITING_MAX: usize = 64;
 
 const DURABLE: &str = "durable";
+const NOT_DURABLE: &str = "not durable: ";
+const WAIT: &str = "wait ";
+const HOW_FAR: u8 = b'?';
+const BY_FORCE: u8 = b'!';
 
 /// Most bytes of a store's path in a name, which has room for 107 in all.
 const SOURCE_BYTES_MAX: usize = 72;
@@ -42,11 +53,23 @@ const NAME_WAIT_MAX: Duration = Duration::from_secs(2);
 /// The server's end, while it serves.
 pub struct Verdict {
     listener: UnixListener,
-    waiting: VecDeque<UnixStream>,
+    waiting: Waiting,
 }
 
-/// Those who wait for the verdict of a server that has given up its name.
-pub struct Waiting(VecDeque<UnixStream>);
+/// Those who wait for the verdict.
+#[derive(Default)]
+pub struct Waiting {
+    callers: VecDeque<Caller>,
+    forced: bool,
+}
+
+struct Caller {
+    stream: UnixStream,
+    /// May say what is given up.
+    trusted: bool,
+    /// Wants to know how far it is.
+    asks: bool,
+}
 
 impl Verdict {
     /// Listens.
@@ -61,49 +84,97 @@ impl Verdict {
             }
         };
         listener.set_nonblocking(true)?;
-        Ok(Verdict { listener, waiting: VecDeque::new() })
+        Ok(Verdict { listener, waiting: Waiting::default() })
     }
 
-    /// Takes in who has connected since. Does not wait.
+    /// Takes in who has connected since, and what was said. Does not wait.
     pub fn collect(&mut self) {
         while let Ok((stream, _)) = self.listener.accept() {
-            // A umount that was refused (busy) has hung up.
-            self.waiting.retain_mut(
-                |stream| matches!(stream.read(&mut [0]), Err(error) if error.kind() == ErrorKind::WouldBlock),
-            );
-            if self.waiting.len() == WAITING_MAX {
-                self.waiting.pop_front();
-            }
-            if stream.set_nonblocking(true).is_ok() {
-                self.waiting.push_back(stream);
-            }
+            // Those who have hung up make room.
+            self.waiting.hear();
+            self.waiting.take_in(stream);
         }
+        self.waiting.hear();
+    }
+
+    /// Has somebody who may do so asked not to wait for storage?
+    pub fn is_forced(&self) -> bool {
+        self.waiting.is_forced()
+    }
+
+    /// Readable when there is something to collect.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        std::iter::once(self.listener.as_fd()).chain(self.waiting.descriptors())
     }
 
     /// Gives up the name.
     pub fn leave(mut self) -> Waiting {
         self.collect();
-        Waiting(self.waiting)
+        self.waiting
     }
 }
 
 impl Waiting {
-    /// Tells everybody.
-    pub fn tell(self, verdict: &Result<(), String>) {
-        let line = match verdict {
-            Ok(()) => DURABLE,
-            Err(why) => why,
-        };
-        for mut stream in self.0 {
-            // Who hung up does not want to know.
-            let _ = stream.write_all(line.as_bytes());
+    fn take_in(&mut self, stream: UnixStream) {
+        let peer = getsockopt(&stream, PeerCredentials);
+        let trusted = peer.is_ok_and(|peer| peer.uid() == 0 || peer.uid() == geteuid().as_raw());
+        if self.callers.len() == WAITING_MAX {
+            self.callers.pop_front();
+        }
+        if stream.set_nonblocking(true).is_ok() {
+            self.callers.push_back(Caller { stream, trusted, asks: false });
         }
     }
-}
 
-impl AsFd for Verdict {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+    /// Takes in what was said. Does not wait.
+    pub fn hear(&mut self) {
+        let forced = &mut self.forced;
+        // A umount that was refused (busy), or interrupted, has hung up.
+        self.callers.retain_mut(|caller| {
+            let mut said = [0; 64];
+            match caller.stream.read(&mut said) {
+                Ok(length) => {
+                    caller.asks |= said[..length].contains(&HOW_FAR);
+                    *forced |= caller.trusted && said[..length].contains(&BY_FORCE);
+                    length > 0
+                }
+                Err(error) => error.kind() == ErrorKind::WouldBlock,
+            }
+        });
+    }
+
+    /// Has somebody who may do so asked not to wait for storage?
+    pub fn is_forced(&self) -> bool {
+        self.forced
+    }
+
+    /// Readable when there is something to hear.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.callers.iter().map(|caller| caller.stream.as_fd())
+    }
+
+    /// Answers those who have asked how far it is: once for each time, so that somebody who does
+    /// not read can't fill the line on which the verdict is to come.
+    pub fn answer(&mut self, backlog: Backlog) {
+        for caller in self.callers.iter_mut().filter(|caller| caller.asks) {
+            let line = format!("{WAIT}{} {}\n", backlog.bytes, backlog.silent.as_secs());
+            // Who hung up is found when next heard.
+            let _ = caller.stream.write_all(line.as_bytes());
+            caller.asks = false;
+        }
+    }
+
+    /// Tells everybody: all is durable (and which requests that took of a bucket), or why not.
+    pub fn tell(self, verdict: Result<Option<&str>, &str>) {
+        let line = match verdict {
+            Ok(None) => format!("{DURABLE}\n"),
+            Ok(Some(requests)) => format!("{DURABLE} {requests}\n"),
+            Err(why) => format!("{NOT_DURABLE}{}\n", why.replace('\n', " ")),
+        };
+        for mut caller in self.callers {
+            // Who hung up does not want to know.
+            let _ = caller.stream.write_all(line.as_bytes());
+        }
     }
 }
 
@@ -111,6 +182,8 @@ impl AsFd for Verdict {
 pub struct Waiter {
     stream: UnixStream,
     text: Vec<u8>,
+    /// How far it is was asked, and not answered yet.
+    asked: bool,
     /// The server's process.
     pub pid: i32,
 }
@@ -120,8 +193,10 @@ pub struct Waiter {
 pub enum Heard {
     /// Nothing yet.
     Nothing,
-    /// Everything is durable.
-    Durable,
+    /// How far it is.
+    Waits(Backlog),
+    /// Everything is durable; and the requests that were made of the store's bucket, if it is in one.
+    Durable(Option<String>),
     /// Not everything is, and why.
     NotDurable(String),
     /// The server ended without a word.
@@ -134,7 +209,25 @@ impl Waiter {
         let stream = UnixStream::connect_addr(&address(mount).ok()?).ok()?;
         let peer = getsockopt(&stream, PeerCredentials).ok()?;
         let trusted = peer.uid() == 0 || Some(peer.uid()) == mount.user;
-        trusted.then(|| Waiter { stream, text: Vec::new(), pid: peer.pid() })
+        trusted.then(|| Waiter { stream, text: Vec::new(), asked: false, pid: peer.pid() })
+    }
+
+    /// Asks how far it is, unless that is yet to be answered.
+    pub fn ask(&mut self) {
+        if !self.asked {
+            self.say(HOW_FAR);
+            self.asked = true;
+        }
+    }
+
+    /// Asks not to wait for storage that does not answer.
+    pub fn force(&mut self) {
+        self.say(BY_FORCE);
+    }
+
+    fn say(&mut self, byte: u8) {
+        // A server that is gone is noticed by who listens for it.
+        let _ = self.stream.write_all(&[byte]);
     }
 
     /// Listens for at most `time`.
@@ -144,20 +237,33 @@ impl Waiter {
         }
         let mut part = [0; 1024];
         loop {
+            if let Some(length) = self.text.iter().position(|&byte| byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=length).collect();
+                return self.understand(&String::from_utf8_lossy(&line[..length]));
+            }
             match self.stream.read(&mut part) {
-                Ok(0) => break,
+                Ok(0) => return Heard::Died,
                 Ok(length) => self.text.extend_from_slice(&part[..length]),
                 Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     return Heard::Nothing;
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(_) => break,
+                Err(_) => return Heard::Died,
             }
         }
-        match String::from_utf8_lossy(&self.text).as_ref() {
-            DURABLE => Heard::Durable,
-            "" => Heard::Died,
-            why => Heard::NotDurable(why.to_string()),
+    }
+
+    fn understand(&mut self, line: &str) -> Heard {
+        if let Some(words) = line.strip_prefix(WAIT) {
+            self.asked = false;
+            let mut numbers = words.split(' ').map(|word| word.parse().unwrap_or(0));
+            let mut next = || numbers.next().unwrap_or(0);
+            return Heard::Waits(Backlog { bytes: next(), silent: Duration::from_secs(next()) });
+        }
+        match line.strip_prefix(DURABLE) {
+            Some("") => Heard::Durable(None),
+            Some(requests) => Heard::Durable(Some(requests.trim_start().to_string())),
+            None => Heard::NotDurable(line.strip_prefix(NOT_DURABLE).unwrap_or(line).to_string()),
         }
     }
 }
@@ -183,7 +289,7 @@ mod tests {
         // The name is free for the next, whatever the verdict.
         assert!(Waiter::connect(&mount).is_none());
         let _next = Verdict::listen(&mount).unwrap();
-        waiting.tell(&Err("the disk is full".into()));
+        waiting.tell(Err("the disk is full"));
         for waiter in &mut waiters {
             assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::NotDurable("the disk is full".into()));
         }
@@ -198,5 +304,53 @@ mod tests {
         verdict.collect();
         drop(verdict);
         assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::Died);
+    }
+
+    #[test]
+    fn who_asks_is_told_how_far_it_is_once_for_each_time() {
+        let mount = mount(std::process::id() ^ 1 << 30);
+        let verdict = Verdict::listen(&mount).unwrap();
+        let (mut asks, mut waits) = (Waiter::connect(&mount).unwrap(), Waiter::connect(&mount).unwrap());
+        asks.ask();
+        asks.ask();
+        let mut waiting = verdict.leave();
+        let backlog = |bytes| Backlog { bytes, silent: Duration::from_secs(30) };
+        for bytes in 1..9 {
+            waiting.hear();
+            waiting.answer(backlog(bytes));
+        }
+        assert_eq!(asks.hear(Duration::from_secs(9)), Heard::Waits(backlog(1)));
+        assert_eq!(asks.hear(Duration::from_millis(1)), Heard::Nothing);
+        asks.ask();
+        waiting.hear();
+        waiting.answer(backlog(9));
+        waiting.tell(Ok(Some("1 PUT")));
+        assert_eq!(asks.hear(Duration::from_secs(9)), Heard::Waits(backlog(9)));
+        for waiter in [&mut asks, &mut waits] {
+            assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::Durable(Some("1 PUT".into())));
+            assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::Died);
+        }
+    }
+
+    #[test]
+    fn force_is_heard_before_and_after_the_name_is_given_up() {
+        let mount = mount(std::process::id() ^ 1 << 29);
+        for early in [true, false] {
+            let mut verdict = Verdict::listen(&mount).unwrap();
+            let mut waiter = Waiter::connect(&mount).unwrap();
+            verdict.collect();
+            assert!(!verdict.is_forced());
+            if early {
+                waiter.force();
+                verdict.collect();
+                assert!(verdict.is_forced());
+            }
+            let mut waiting = verdict.leave();
+            waiter.force();
+            waiting.hear();
+            assert!(waiting.is_forced());
+            waiting.tell(Ok(None));
+            assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::Durable(None));
+        }
     }
 }

@@ -28,7 +28,14 @@ pub fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// `kivafs ARGUMENTS`, run to its end.
 pub fn kivafs<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Said {
-    Said(Command::new(env!("CARGO_BIN_EXE_kivafs")).args(arguments).stdin(Stdio::null()).output().unwrap())
+    Said(command(arguments).output().unwrap())
+}
+
+/// `kivafs ARGUMENTS`, not started yet.
+fn command<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kivafs"));
+    command.args(arguments).stdin(Stdio::null());
+    command
 }
 
 /// The same binary under another name.
@@ -85,6 +92,8 @@ pub struct Place {
     root: TempDir,
     pub store: PathBuf,
     pub dir: PathBuf,
+    /// What its commands find in their environment.
+    pub environment: Vec<(String, String)>,
 }
 
 impl Place {
@@ -99,7 +108,7 @@ impl Place {
     pub fn bare() -> Place {
         let root = TempDir::new().unwrap();
         let path = root.path().canonicalize().unwrap();
-        let place = Place { root, store: path.join("store"), dir: path.join("dir") };
+        let place = Place { root, store: path.join("store"), dir: path.join("dir"), environment: Vec::new() };
         std::fs::create_dir(&place.dir).unwrap();
         place
     }
@@ -108,18 +117,30 @@ impl Place {
         self.root.path()
     }
 
+    /// `kivafs ARGUMENTS`, not started yet.
+    pub fn command<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut command = command(arguments);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// `kivafs COMMAND STORE WORDS`, run to its end.
+    pub fn on_store(&self, command: &str, words: &[&str]) -> Said {
+        let words = words.iter().map(OsStr::new);
+        Said(self.command([OsStr::new(command), self.store.as_os_str()].into_iter().chain(words)).output().unwrap())
+    }
+
     /// Mounts in the background.
     pub fn mount(&self, words: &[&str]) -> Said {
-        let words = words.iter().map(OsStr::new);
-        kivafs(["mount".as_ref(), self.store.as_os_str(), self.dir.as_os_str()].into_iter().chain(words))
+        let words: Vec<&str> = [&[self.dir.to_str().unwrap()], words].concat();
+        self.on_store("mount", &words)
     }
 
     /// Mounts in the foreground; returns when the mount stands.
     pub fn mount_in_foreground(&self, words: &[&str]) -> Foreground {
-        let child = Command::new(env!("CARGO_BIN_EXE_kivafs"))
-            .args(["mount".as_ref(), "-f".as_ref(), self.store.as_os_str(), self.dir.as_os_str()])
+        let child = self
+            .command(["mount".as_ref(), "-f".as_ref(), self.store.as_os_str(), self.dir.as_os_str()])
             .args(words)
-            .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();

@@ -8,16 +8,19 @@ use super::options::{Endpoint, Place, S3Options, refuse};
 use super::resolver::{Addresses, Resolver};
 use crate::backend::ObjectError;
 use aws_config::BehaviorVersion;
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::environment::EnvironmentVariableRegionProvider;
 use aws_config::meta::region::RegionProviderChain;
 use aws_config::profile::{ProfileFileCredentialsProvider, ProfileFileRegionProvider};
 use aws_config::provider_config::ProviderConfig;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::retry::RetryConfig;
 use aws_sdk_s3::config::timeout::TimeoutConfig;
 use aws_sdk_s3::config::{
-    AppName, Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation, SharedCredentialsProvider,
-    StalledStreamProtectionConfig,
+    AppName, Builder, Region, RequestChecksumCalculation, ResponseChecksumValidation, StalledStreamProtectionConfig,
 };
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
@@ -51,7 +54,7 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connection, ObjectErr
     let region = RegionProviderChain::first_try(options.region.clone().map(Region::new))
         .or_else(EnvironmentVariableRegionProvider::new())
         .or_else(region_of_profile(options.profile.as_deref()));
-    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(region).http_client(for_keys.clone());
+    let mut loader = aws_config::defaults(BehaviorVersion::latest()).region(region).no_credentials();
     if let Some(profile) = &options.profile {
         loader = loader.profile_name(profile);
     }
@@ -71,8 +74,10 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connection, ObjectErr
     let trust = if is_tls { trust(options.ca_file.as_deref().or(bundle.as_deref()))? } else { TrustStore::empty() };
     let addresses = Arc::new(Addresses::new(endpoint.as_ref().map_or(PORT_HTTPS, |endpoint| endpoint.port)));
 
+    let keys = Keys { profile: options.profile.clone(), region: region.clone(), http_client: for_keys };
     let mut builder = Builder::from(&settings)
         .region(Region::new(region.clone()))
+        .credentials_provider(keys)
         .http_client(http_client(trust, Some(Resolver(Arc::clone(&addresses)))))
         .force_path_style(options.path_style.unwrap_or(endpoint.is_some()))
         // Each attempt is counted, timed and repeated by rules of ours; a repeated create can meet
@@ -84,13 +89,6 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connection, ObjectErr
         .request_checksum_calculation(RequestChecksumCalculation::WhenRequired)
         .response_checksum_validation(ResponseChecksumValidation::WhenRequired)
         .app_name(AppName::new("kivafs").expect("letters only"));
-    if let Some(profile) = &options.profile {
-        // Asked for by name: no other keys than its own.
-        let config =
-            ProviderConfig::default().with_region(Some(Region::new(region.clone()))).with_http_client(for_keys);
-        let keys = ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
-        builder = builder.credentials_provider(SharedCredentialsProvider::new(keys));
-    }
     let server = match endpoint {
         Some(endpoint) => {
             builder = builder.endpoint_url(&endpoint.url);
@@ -107,6 +105,42 @@ fn region_of_profile(profile: Option<&str>) -> ProfileFileRegionProvider {
     match profile {
         Some(profile) => builder.profile_name(profile).build(),
         None => builder.build(),
+    }
+}
+
+/// Fetches keys from the usual places, or from a profile that was asked for by name: then from
+/// nowhere else.
+///
+/// Each time as if for the first time. The SDK's providers read `~/.aws` once and tell only once
+/// what is wrong with it; this one sees keys that have been replaced there. The SDK asks again when
+/// keys expire, and every 15 minutes for keys that do not.
+#[derive(Debug)]
+struct Keys {
+    profile: Option<String>,
+    region: String,
+    http_client: SharedHttpClient,
+}
+
+impl Keys {
+    async fn fetch(&self) -> Result<Credentials, CredentialsError> {
+        let region = Region::new(self.region.clone());
+        let config = ProviderConfig::default().with_region(Some(region)).with_http_client(self.http_client.clone());
+        match &self.profile {
+            Some(profile) => {
+                let keys = ProfileFileCredentialsProvider::builder().configure(&config).profile_name(profile).build();
+                keys.provide_credentials().await
+            }
+            None => DefaultCredentialsChain::builder().configure(config).build().await.provide_credentials().await,
+        }
+    }
+}
+
+impl ProvideCredentials for Keys {
+    fn provide_credentials<'a>(&'a self) -> future::ProvideCredentials<'a>
+    where
+        Self: 'a,
+    {
+        future::ProvideCredentials::new(self.fetch())
     }
 }
 

@@ -3,14 +3,14 @@
 //! The backend makes single attempts; here is what to do about their outcomes (R10, C7, the outage
 //! rules): jittered backoff, a time limit for those who can be told, none for what must not be given up.
 
-use crate::backend::{Done, ObjectError, Objects, Usage};
+use crate::backend::{DiskCache, Done, ObjectError, Objects, Usage};
 use crate::log::LogError;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The pause after a first failed attempt, and the longest.
@@ -24,6 +24,8 @@ const TELL_AFTER: Duration = Duration::from_secs(2);
 /// A bucket, and how long to wait for it.
 pub struct Bucket {
     objects: Arc<dyn Objects>,
+    /// Where payloads that were read or written are kept, if they are.
+    cache: OnceLock<DiskCache>,
     /// How long reads wait for an answer.
     patience_ms: AtomicU64,
     /// How long deleted segments stay, for readers elsewhere.
@@ -57,6 +59,7 @@ impl Bucket {
     pub fn new(objects: Arc<dyn Objects>, patience: Duration, grace: Duration, unsafe_no_fencing: bool) -> Bucket {
         Bucket {
             objects,
+            cache: OnceLock::new(),
             patience_ms: AtomicU64::new(patience.as_millis() as u64),
             grace,
             unsafe_no_fencing,
@@ -89,6 +92,16 @@ impl Bucket {
     /// The backend itself.
     pub fn objects(&self) -> &dyn Objects {
         &*self.objects
+    }
+
+    /// The cache on the local disk, if there is one.
+    pub fn cache(&self) -> Option<&DiskCache> {
+        self.cache.get()
+    }
+
+    /// Keeps payloads in that cache from now on.
+    pub fn keep_in(&self, cache: DiskCache) {
+        assert!(self.cache.set(cache).is_ok(), "a bucket has one cache");
     }
 
     /// Nobody waits for the bucket any more: everything that waits ends with an error.

@@ -26,7 +26,7 @@ use super::record::{Garbage, Opening, Record, Waste};
 use super::seal::{Seal, Why};
 use super::tail::{Entry, Tail};
 use super::writer::{Committer, Writer};
-use crate::backend::{ObjectError, Usage};
+use crate::backend::{DiskCache, ObjectError, Usage};
 use crate::log::commit::{Checkpoint, Commit};
 use crate::log::geometry::Geometry;
 use crate::log::pointer::{Codec, Sequence};
@@ -34,6 +34,7 @@ use crate::log::streams::Streams;
 use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, now_ns, random};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
@@ -192,8 +193,20 @@ fn creates_are_atomic(bucket: &Bucket) -> Result<bool, LogError> {
 impl Log {
     /// Recovers the store in that bucket. To write: claims it first, so that from then on nobody else
     /// can; the caller adopts where all segments are and calls [`Log::start`].
-    pub fn open_in(bucket: Bucket, codec: Codec, access: Access) -> Result<(Log, Recovery), LogError> {
+    ///
+    /// `disk_cache`: a directory to keep payloads in, and its size in bytes.
+    pub fn open_in(
+        bucket: Bucket,
+        codec: Codec,
+        access: Access,
+        disk_cache: Option<(&Path, u64)>,
+    ) -> Result<(Log, Recovery), LogError> {
         let store = end::birth(&bucket)?;
+        if let Some((directory, bytes)) = disk_cache {
+            let cache = DiskCache::open(directory, bytes, store)
+                .map_err(|error| LogError::Io(format!("disk_cache={}: {error}", directory.display()).into()))?;
+            bucket.keep_in(cache);
+        }
         let mut found = end::find(&bucket, store)?;
         let mut holder = None;
         let claim = match access {
