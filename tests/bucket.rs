@@ -181,6 +181,10 @@ fn each_rule_of_the_log_is_noticed_when_it_is_broken() {
         let (bucket, ..) = two_epochs();
         drop(put(&bucket.handle(), &data_name(7), DATA));
     });
+    breaks("L8", || {
+        let (_bucket, _, second) = two_epochs();
+        drop(put(&second, &commit_name(2, 2), COMMIT));
+    });
     // A peer that retries a commit which others have deleted meanwhile, against L5.
     breaks("L6", || {
         let (bucket, first, second) = two_epochs();

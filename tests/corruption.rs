@@ -10,26 +10,31 @@ use kivafs::backend::MemoryDisk;
 use kivafs::store::{OpenError, OpenOptions, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use support::bucket::{Bucket, Damage, commit_name, data_name};
 use support::crash_disk::SECTOR_BYTES;
+use support::medium::Medium;
 use support::random::Random;
-use support::store::{Change, State, TINY, apply, commit, create, difference, read_only, read_state, unhurried};
+use support::store::{Change, State, TINY, apply, commit, difference, read_only, read_state, unhurried};
 
 const BLOCK_BYTES: usize = 4096;
 
-/// A store's bytes and what may be read from them.
-struct Victim {
-    bytes: Vec<u8>,
+/// A store, and what may be read from it.
+struct Victim<M> {
+    medium: M,
     /// What was saved; after an unclean end also what was saved before the last commit.
     right: Vec<State>,
 }
 
+type File = Arc<MemoryDisk>;
+
 /// Writes a store of several commits, with values of all sizes, deletions and checkpoints.
-fn write_store(is_closed: bool) -> Victim {
-    let disk = Arc::new(MemoryDisk::default());
-    create(disk.clone(), TINY).unwrap();
+fn write_store<M: Medium>(is_closed: bool) -> Victim<M> {
+    let medium = M::empty();
+    medium.create(TINY).unwrap();
     let mut random = Random::new(11);
     let mut states = vec![State::new()];
-    let mut store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let mut store = medium.open(&unhurried()).unwrap();
     for round in 0..14 {
         let mut state = states[states.len() - 1].clone();
         let mut changes: Vec<Change> =
@@ -43,17 +48,16 @@ fn write_store(is_closed: bool) -> Victim {
         if round == 6 {
             store.close().unwrap();
             drop(store);
-            store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+            store = medium.open(&unhurried()).unwrap();
         }
     }
     if is_closed {
         store.close().unwrap();
     }
-    let bytes = disk.to_bytes();
-    println!("{} bytes", bytes.len());
-    assert!(bytes.len() <= 256 << 10, "too large to try every byte");
+    // What a process that is killed leaves, if it is not closed.
+    let medium = medium.left_by_kill();
     let right = states.split_off(states.len() - if is_closed { 1 } else { 2 });
-    Victim { bytes, right }
+    Victim { medium, right }
 }
 
 /// What came of opening and reading.
@@ -66,24 +70,27 @@ enum Outcome {
     RefusedToRead,
 }
 
-/// Opens and reads these bytes.
-fn try_bytes(bytes: Vec<u8>, right: &[State], options: &OpenOptions, what: &str) -> Outcome {
-    let disk = Arc::new(MemoryDisk::from_bytes(bytes));
-    let store = match Store::open_on(disk.clone(), options) {
+/// Opens and reads what is there.
+fn try_damaged<M: Medium>(medium: &M, right: &[State], options: &OpenOptions, what: &str) -> Outcome {
+    let store = match medium.open(options) {
         Ok(store) => store,
         Err(OpenError::Damaged { what: message, .. } | OpenError::Newer { what: message, .. }) => {
             assert!(!message.is_empty(), "{what}: no message");
             return Outcome::RefusedToOpen;
         }
-        Err(OpenError::NotAStore(_)) => return Outcome::RefusedToOpen,
+        Err(OpenError::NotAStore(_) | OpenError::NotFound(_)) => return Outcome::RefusedToOpen,
+        // A reader cannot know whether the writer has deleted it by right.
+        Err(OpenError::Io { error, .. }) if options.read_only && error.to_string().contains("is gone") => {
+            return Outcome::RefusedToOpen;
+        }
         Err(error) => panic!("{what}: open: {error}"),
     };
     let found = match read_state(&store) {
         Ok(found) => found,
-        Err(StoreError::Damaged(message)) => {
+        Err(StoreError::Damaged(message) | StoreError::Gone(message)) => {
             assert!(!message.is_empty(), "{what}: no message");
             drop(store);
-            let check = Store::check_on(disk, true);
+            let check = medium.check();
             assert!(!check.is_ok_and(|found| found.is_empty()), "{what}: damaged, but check finds nothing");
             return Outcome::RefusedToRead;
         }
@@ -95,38 +102,42 @@ fn try_bytes(bytes: Vec<u8>, right: &[State], options: &OpenOptions, what: &str)
         Some(_) => Outcome::LastCommitLost,
     };
     if !options.read_only {
-        verify_writable(&store, &disk, found, what);
+        verify_writable(&store, medium, found, options, what);
     }
     outcome
 }
 
 /// A store that opens for writing and reads right takes changes and keeps them, or refuses.
-fn verify_writable(store: &Store, disk: &MemoryDisk, mut state: State, what: &str) {
+fn verify_writable<M: Medium>(store: &Store, medium: &M, mut state: State, options: &OpenOptions, what: &str) {
     let change = [Change::Put(b"after".to_vec(), vec![1; 100])];
     match commit(store, &change).and_then(|()| store.sync()) {
         Ok(()) => {}
-        Err(StoreError::Damaged(_) | StoreError::Poisoned(_)) => return,
+        Err(StoreError::Damaged(_) | StoreError::Gone(_) | StoreError::Poisoned(_)) => return,
         Err(error) => panic!("{what}: write: {error}"),
     }
     apply(&mut state, &change);
-    let copy = Arc::new(MemoryDisk::from_bytes(disk.to_bytes()));
-    let again = match Store::open_on(copy, &read_only()) {
+    let again = match medium.left_by_kill().open(&OpenOptions { read_only: true, ..options.clone() }) {
         Ok(again) => read_state(&again),
         Err(OpenError::Damaged { .. }) => return,
         Err(error) => panic!("{what}: reopen: {error}"),
     };
     match again {
         Ok(found) => assert!(found == state, "{what}: after writing: {}", difference(&found, &state)),
-        Err(StoreError::Damaged(_)) => {}
+        Err(StoreError::Damaged(_) | StoreError::Gone(_)) => {}
         Err(error) => panic!("{what}: read after writing: {error}"),
     }
 }
 
-type Damage = Box<dyn Fn(&mut Vec<u8>) + Send + Sync>;
+/// Makes a damaged copy.
+type Harm<M> = Box<dyn Fn(&M) -> M + Send + Sync>;
 
 /// Tries each damage, on all processors, and counts what came of it.
-fn try_all(victim: &Victim, options: &OpenOptions, damages: Vec<(String, Damage)>) -> BTreeMap<Outcome, usize> {
-    let untouched = try_bytes(victim.bytes.clone(), &victim.right, options, "untouched");
+fn try_all<M: Medium + Sync>(
+    victim: &Victim<M>,
+    options: &OpenOptions,
+    damages: Vec<(String, Harm<M>)>,
+) -> BTreeMap<Outcome, usize> {
+    let untouched = try_damaged(&victim.medium.left_by_kill(), &victim.right, options, "untouched");
     assert_eq!(untouched, Outcome::Right, "untouched");
     let threads = std::thread::available_parallelism().map_or(1, |count| count.get());
     let counts = std::thread::scope(|scope| {
@@ -135,9 +146,8 @@ fn try_all(victim: &Victim, options: &OpenOptions, damages: Vec<(String, Damage)
             move || {
                 let mut counts = BTreeMap::new();
                 for (what, damage) in damages.iter().skip(first).step_by(threads) {
-                    let mut bytes = victim.bytes.clone();
-                    damage(&mut bytes);
-                    *counts.entry(try_bytes(bytes, &victim.right, options, what)).or_insert(0) += 1;
+                    let damaged = damage(&victim.medium);
+                    *counts.entry(try_damaged(&damaged, &victim.right, options, what)).or_insert(0) += 1;
                 }
                 counts
             }
@@ -154,34 +164,50 @@ fn try_all(victim: &Victim, options: &OpenOptions, damages: Vec<(String, Damage)
     counts
 }
 
-fn flips(length: usize, step: usize) -> Vec<(String, Damage)> {
-    let flip = |at: usize, mask: u8| -> (String, Damage) {
+type FileDamage = Box<dyn Fn(&mut Vec<u8>) + Send + Sync>;
+type Damages = Vec<(String, FileDamage)>;
+
+/// Damages of a file's bytes, each done to a copy.
+fn in_file(damages: Damages) -> Vec<(String, Harm<File>)> {
+    let each = damages.into_iter().map(|(what, damage)| -> (String, Harm<File>) {
+        let harm = move |file: &File| {
+            let mut bytes = file.to_bytes();
+            damage(&mut bytes);
+            Arc::new(MemoryDisk::from_bytes(bytes))
+        };
+        (what, Box::new(harm))
+    });
+    each.collect()
+}
+
+fn flips(length: usize, step: usize) -> Damages {
+    let flip = |at: usize, mask: u8| -> (String, FileDamage) {
         (format!("byte {at:#x} ^ {mask:#04x}"), Box::new(move |bytes| bytes[at] ^= mask))
     };
     (0..length).step_by(step).flat_map(|at| [flip(at, 1 << (at % 8)), flip(at, 0xff)]).collect()
 }
 
-fn cuts(length: usize, step: usize) -> Vec<(String, Damage)> {
+fn cuts(length: usize, step: usize) -> Damages {
     (0..length)
         .step_by(step)
-        .map(|end| -> (String, Damage) { (format!("cut at {end:#x}"), Box::new(move |bytes| bytes.truncate(end))) })
+        .map(|end| -> (String, FileDamage) { (format!("cut at {end:#x}"), Box::new(move |bytes| bytes.truncate(end))) })
         .collect()
 }
 
-fn zeroings(length: usize) -> Vec<(String, Damage)> {
+fn zeroings(length: usize) -> Damages {
     [SECTOR_BYTES, BLOCK_BYTES]
         .into_iter()
         .flat_map(|size| (0..length).step_by(size).map(move |start| (start, length.min(start + size))))
-        .map(|(start, end)| -> (String, Damage) {
+        .map(|(start, end)| -> (String, FileDamage) {
             (format!("zeros in {start:#x}..{end:#x}"), Box::new(move |bytes| bytes[start..end].fill(0)))
         })
         .collect()
 }
 
-fn swaps_and_duplicates(length: usize) -> Vec<(String, Damage)> {
+fn swaps_and_duplicates(length: usize) -> Damages {
     let blocks = length / BLOCK_BYTES;
     let range = |block: usize| block * BLOCK_BYTES..(block + 1) * BLOCK_BYTES;
-    let mut damages: Vec<(String, Damage)> = Vec::new();
+    let mut damages: Damages = Vec::new();
     for from in 0..blocks {
         for to in (0..blocks).filter(|to| *to != from) {
             let duplicate = move |bytes: &mut Vec<u8>| bytes.copy_within(range(from), to * BLOCK_BYTES);
@@ -201,9 +227,12 @@ fn swaps_and_duplicates(length: usize) -> Vec<(String, Damage)> {
 
 /// After a clean end nothing may be lost without an error; some damage of each sort must hit
 /// something, or the test sees nothing.
-fn damage_closed_store(options: &OpenOptions, damages: impl Fn(usize) -> Vec<(String, Damage)>) {
-    let victim = write_store(true);
-    let counts = try_all(&victim, options, damages(victim.bytes.len()));
+fn damage_closed_store(options: &OpenOptions, damages: impl Fn(usize) -> Damages) {
+    let victim = write_store::<File>(true);
+    let length = victim.medium.to_bytes().len();
+    println!("{length} bytes");
+    assert!(length <= 256 << 10, "too large to try every byte");
+    let counts = try_all(&victim, options, in_file(damages(length)));
     assert!(!counts.contains_key(&Outcome::LastCommitLost));
     assert!(counts.keys().any(|outcome| *outcome != Outcome::Right), "nothing was hit");
 }
@@ -238,12 +267,121 @@ fn swapped_and_duplicated_blocks_after_a_clean_end() {
 
 #[test]
 fn damaged_after_an_unclean_end() {
-    let victim = write_store(false);
-    let length = victim.bytes.len();
+    let victim = write_store::<File>(false);
+    let length = victim.medium.to_bytes().len();
     let mut damages = flips(length, 3);
     damages.extend(cuts(length, 509));
     damages.extend(zeroings(length));
     damages.extend(swaps_and_duplicates(length));
-    let counts = try_all(&victim, &read_only(), damages);
+    let counts = try_all(&victim, &read_only(), in_file(damages));
     assert!(counts.contains_key(&Outcome::RefusedToOpen) || counts.contains_key(&Outcome::RefusedToRead));
+}
+
+// In a bucket.
+
+/// What is missing is waited for: not for long here.
+fn impatient(options: OpenOptions) -> OpenOptions {
+    OpenOptions { timeout: Duration::from_millis(40), ..options }
+}
+
+fn in_bucket(damages: Vec<Damage>) -> Vec<(String, Harm<Bucket>)> {
+    let each = damages.into_iter().map(|damage| -> (String, Harm<Bucket>) {
+        let what = format!("{damage:?}");
+        let harm = move |bucket: &Bucket| {
+            let copy = bucket.copy();
+            copy.damage(&damage);
+            copy
+        };
+        (what, Box::new(harm))
+    });
+    each.collect()
+}
+
+/// Bytes flipped in every object, each `step`th and all those of its first 200.
+fn object_flips(bucket: &Bucket, step: usize) -> Vec<Damage> {
+    let mut damages = Vec::new();
+    for name in bucket.names() {
+        let length = bucket.body(&name).expect("is there").len();
+        for at in (0..length).filter(|at| *at < 200 || at % step == 0) {
+            damages.extend([1 << (at % 8), 0xff].map(|mask| Damage::Flip { name: name.clone(), at, mask }));
+        }
+    }
+    damages
+}
+
+/// Every object shorter, in steps, and of zeros.
+fn object_cuts(bucket: &Bucket, step: usize) -> Vec<Damage> {
+    let mut damages = Vec::new();
+    for name in bucket.names() {
+        let body = bucket.body(&name).expect("is there");
+        let lengths = (0..body.len()).step_by(step).chain([body.len() - 1]);
+        damages.extend(lengths.map(|length| Damage::Cut { name: name.clone(), length }));
+        damages.push(Damage::Zero { name });
+    }
+    damages
+}
+
+/// Every object under every other's name and under names that come next, and every two swapped.
+fn object_swaps_and_duplicates(bucket: &Bucket) -> Vec<Damage> {
+    let names = bucket.names();
+    let epoch = bucket.epoch();
+    let end = bucket.commits_of(epoch).last().expect("an epoch has commits") + 1;
+    let next = [commit_name(epoch, end), commit_name(epoch + 1, 1), commit_name(epoch + 2, 1), data_name(5000)];
+    let mut damages = Vec::new();
+    for (index, from) in names.iter().enumerate() {
+        let others = names.iter().chain(&next).filter(|to| *to != from);
+        damages.extend(others.map(|to| Damage::Duplicate(from.clone(), to.clone())));
+        damages.extend(names[..index].iter().map(|to| Damage::Swap(from.clone(), to.clone())));
+    }
+    damages
+}
+
+fn removals(bucket: &Bucket) -> Vec<Damage> {
+    bucket.names().into_iter().map(Damage::Remove).collect()
+}
+
+fn damage_closed_bucket(options: &OpenOptions, damages: impl Fn(&Bucket) -> Vec<Damage>) {
+    let victim = write_store::<Bucket>(true);
+    let counts = try_all(&victim, &impatient(options.clone()), in_bucket(damages(&victim.medium)));
+    assert!(!counts.contains_key(&Outcome::LastCommitLost));
+    assert!(counts.keys().any(|outcome| *outcome != Outcome::Right), "nothing was hit");
+}
+
+#[test]
+fn flipped_bytes_in_a_bucket() {
+    damage_closed_bucket(&read_only(), |bucket| object_flips(bucket, 7));
+    damage_closed_bucket(&unhurried(), |bucket| object_flips(bucket, 97));
+}
+
+#[test]
+fn cut_objects_in_a_bucket() {
+    damage_closed_bucket(&read_only(), |bucket| object_cuts(bucket, 61));
+    damage_closed_bucket(&unhurried(), |bucket| object_cuts(bucket, SECTOR_BYTES));
+}
+
+#[test]
+fn swapped_and_duplicated_objects_in_a_bucket() {
+    damage_closed_bucket(&read_only(), object_swaps_and_duplicates);
+    damage_closed_bucket(&unhurried(), object_swaps_and_duplicates);
+}
+
+#[test]
+fn removed_objects_in_a_bucket() {
+    damage_closed_bucket(&read_only(), removals);
+    damage_closed_bucket(&unhurried(), removals);
+}
+
+/// Damage to any object is noticed; only that the last one is missing cannot be told from its never
+/// having been there.
+#[test]
+fn damaged_objects_in_a_bucket_that_nobody_closed() {
+    let victim = write_store::<Bucket>(false);
+    let bucket = &victim.medium;
+    let mut damages = object_flips(bucket, 29);
+    damages.extend(object_cuts(bucket, 509));
+    damages.extend(object_swaps_and_duplicates(bucket));
+    let counts = try_all(&victim, &impatient(read_only()), in_bucket(damages));
+    assert!(!counts.contains_key(&Outcome::LastCommitLost));
+    let removed = try_all(&victim, &impatient(read_only()), in_bucket(removals(bucket)));
+    assert_eq!(removed.get(&Outcome::LastCommitLost), Some(&1));
 }

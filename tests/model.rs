@@ -8,8 +8,8 @@ use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
-use support::bucket::{Bucket, Delivery};
-use support::medium::{Medium, assert_whole};
+use support::bucket::{Bucket, Delivery, Weakness};
+use support::medium::{Medium, WeakBucket, assert_whole};
 use support::random::{Random, for_each_seed};
 use support::scratch::Scratch;
 use support::store::{
@@ -159,6 +159,21 @@ fn small_store_in_a_bucket_that_commits_at_once_with_little_cache() {
     for_each_seed(5, |seed| {
         let options = OpenOptions { grace: Duration::ZERO, ..little_cache_and_no_delay() };
         compare_with_map(&Bucket::new(), seed, SMALL, 300, &options);
+    });
+}
+
+/// C7. A failed attempt costs a pause, so the seeds run side by side.
+#[test]
+fn tiny_store_in_a_weak_bucket() {
+    let mut seeds = Vec::new();
+    for_each_seed(8, |seed| seeds.push(seed));
+    std::thread::scope(|scope| {
+        for seed in seeds {
+            scope.spawn(move || {
+                let weakness = if seed.is_multiple_of(2) { Weakness::severe() } else { Weakness::mild() };
+                compare_with_map(&WeakBucket::new(weakness, seed), seed, TINY, 120, &deleting_soon());
+            });
+        }
     });
 }
 

@@ -14,13 +14,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use support::bucket::{Bucket, Cut, Delivery, Fault, Filter, Handle, How, Listing, OnTheWay, Point, Weakness, What};
+use support::bucket::{Bucket, Cut, Delivery, Fault, Filter, Handle, How, OnTheWay, Point, Weakness, What};
 use support::crash_disk::Effort;
 use support::crash_run::CrashRun;
 use support::machine::{Machine, answer, eager, final_state, new_store, taking_over};
-use support::medium::{Medium, WeakBucket};
+use support::medium::WeakBucket;
 use support::random::{Random, for_each_seed, scaled};
-use support::store::{Change, SMALL, State, TINY, apply, commit, difference, random_changes, read_state};
+use support::store::{SMALL, State, TINY, apply, commit, difference, random_changes, read_state};
 
 /// A store with something in it, whose writer was killed, and what it holds.
 fn filled_store(seed: u64) -> (Bucket, State) {
@@ -189,24 +189,11 @@ fn every_request_of_creating_fails_once() {
     }
 }
 
-/// Weak now and then; a failed attempt costs a pause.
-fn mild() -> Weakness {
-    Weakness {
-        lost_reply: 40,
-        undone: 50,
-        slow: 90,
-        late: 60,
-        missing_for: 1,
-        deleted_for: 2,
-        listing: Listing::HidesNewest(2),
-    }
-}
-
 /// Crashes of a writer whose connection is weak, each recovered over a weak connection.
 #[test]
 fn crash_anywhere_in_a_weak_bucket() {
     for_each_seed(3, |seed| {
-        let mut run = CrashRun::create_on(WeakBucket::new(mild(), seed), TINY);
+        let mut run = CrashRun::create_on(WeakBucket::new(Weakness::mild(), seed), TINY);
         let store = run.work(seed, TINY, 60, &eager());
         run.close(store).unwrap();
         let effort = Effort { cuts_max: scaled(25), fates_max: scaled(6), shuffled: 2, seed };
@@ -381,7 +368,7 @@ fn take_over_again_and_again(seed: u64, rounds: usize) -> (usize, usize) {
         let handle = bucket.handle();
         let is_weak = random.one_in(5);
         if is_weak {
-            handle.weaken(if random.one_in(4) { Weakness::severe() } else { mild() }, random.next());
+            handle.weaken(if random.one_in(4) { Weakness::severe() } else { Weakness::mild() }, random.next());
         }
         let ending = match random.within(0..8) {
             0 => Ending::Closed,
@@ -475,30 +462,4 @@ fn an_idle_store_sends_nothing_and_waiting_syncs_share_a_commit() {
     gate.open();
     syncs.iter().for_each(|synced| answer(synced).unwrap());
     assert_eq!(bucket.arrived(What::Commit), before[What::Commit as usize] + 2);
-}
-
-/// A weak bucket, and then a small store against a map, on it.
-#[test]
-fn a_store_in_a_weak_bucket_reads_and_checks_as_on_any_other() {
-    for_each_seed(2, |seed| {
-        let medium = WeakBucket::new(Weakness::severe(), seed);
-        medium.create(SMALL).unwrap();
-        let mut random = Random::new(seed);
-        let mut state = State::new();
-        for _ in 0..3 {
-            let store = medium.open(&eager()).unwrap();
-            for _ in 0..15 {
-                let changes: Vec<Change> = random_changes(&mut random, SMALL);
-                commit(&store, &changes).unwrap();
-                apply(&mut state, &changes);
-            }
-            store.close().unwrap();
-            drop(store);
-            let store = medium.open(&OpenOptions { read_only: true, ..eager() }).unwrap();
-            // Readers may lag: what a LIST hides is not searched for.
-            drop(store);
-        }
-        let found = final_state(&medium.bucket);
-        assert!(found == state, "{}", difference(&found, &state));
-    });
 }

@@ -22,6 +22,7 @@
 //!   else never the first commit, the seal, nor the commit just before the seal.
 //! * L6 (R9) Nobody is told that a commit was created whose name had been used and deleted.
 //! * L7 (R11) A data segment is put only by who has opened an epoch.
+//! * L8 (C4) Commits and seals are created, not put, where the server heeds conditions.
 
 use super::call::{COMMIT_MAGIC, Call, DATA_MAGIC, Place, SEAL_MAGIC, What, commit_name, place_of};
 use super::contents::{Conditional, Contents};
@@ -73,7 +74,10 @@ impl Rules {
                         assert!(owns, "L7: peer {peer} puts {name} and has opened no epoch");
                         assert!(body.starts_with(DATA_MAGIC), "{name} is no data segment");
                     }
-                    Some(Place::Commit { .. }) => panic!("{name} is put, not created"),
+                    Some(Place::Commit { .. }) => {
+                        let is_heeding = contents.conditional == Conditional::Atomic;
+                        assert!(!is_heeding, "L8: peer {peer} puts {name} instead of creating it");
+                    }
                     None => {}
                 }
             }

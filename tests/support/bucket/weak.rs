@@ -25,6 +25,19 @@ pub struct Weakness {
 }
 
 impl Weakness {
+    /// All of it, now and then.
+    pub fn mild() -> Weakness {
+        Weakness {
+            lost_reply: 40,
+            undone: 50,
+            slow: 90,
+            late: 60,
+            missing_for: 1,
+            deleted_for: 2,
+            listing: Listing::HidesNewest(2),
+        }
+    }
+
     /// All of it, often.
     pub fn severe() -> Weakness {
         Weakness {
