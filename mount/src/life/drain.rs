@@ -49,21 +49,28 @@ pub struct Backlog {
 impl Backlog {
     /// `12.0 MiB to go, no answer for 30 s`
     pub fn shown(&self) -> String {
-        let bytes = shown::bytes(self.bytes);
+        let to_go = match self.bytes {
+            0 => "the last answer is yet to come".to_string(),
+            count => format!("{} to go", shown::bytes(count)),
+        };
         match self.silent.as_secs() {
-            0..2 => format!("{bytes} to go"),
-            _ => format!("{bytes} to go, no answer for {}", shown::time_span(self.silent)),
+            0..2 => to_go,
+            _ => format!("{to_go}, no answer for {}", shown::time_span(self.silent)),
         }
     }
 }
+
+/// How long a store that was given up may take to end.
+const GIVEN_UP_MAX: Duration = Duration::from_secs(1);
 
 /// A store that is being closed by a thread of its own.
 pub struct Drain {
     store: Arc<Store>,
     end: End,
-    thread: JoinHandle<Result<(), StoreError>>,
+    thread: Option<JoinHandle<Result<(), StoreError>>>,
     bytes: u64,
     moved: Instant,
+    given_up: Option<Instant>,
 }
 
 impl Drain {
@@ -77,7 +84,8 @@ impl Drain {
             drop(its);
             closed
         })?;
-        Ok(Drain { bytes: store.unstored_bytes(), store, end, thread, moved: Instant::now() })
+        let bytes = store.unstored_bytes();
+        Ok(Drain { store, end, thread: Some(thread), bytes, moved: Instant::now(), given_up: None })
     }
 
     /// How far it is.
@@ -89,19 +97,27 @@ impl Drain {
         Backlog { bytes, silent: self.moved.elapsed() }
     }
 
-    /// Is it closed?
-    pub fn is_over(&self) -> bool {
-        self.end.is_over()
-    }
-
-    /// Has it end at once: what is not durable now is lost.
-    pub fn give_up(&self) {
-        self.store.abandon();
-    }
-
-    /// Waits until it is closed. Ok: everything is durable.
-    pub fn join(self) -> Result<(), StoreError> {
-        self.thread.join().expect("a panic ends the process, not a thread")
+    /// The outcome, once there is one; Ok: everything is durable. Storage that has been silent for
+    /// `silence_max` is given up: what is not durable by then may be lost. After that, whoever still waits
+    /// for storage is left behind, to end with the process.
+    pub fn outcome(&mut self, silence_max: Option<Duration>) -> Option<Result<(), StoreError>> {
+        if self.end.is_over() {
+            let thread = self.thread.take().expect("there is one outcome");
+            return Some(thread.join().expect("a panic ends the process, not a thread"));
+        }
+        let backlog = self.backlog();
+        match (self.given_up, silence_max) {
+            (Some(since), _) if since.elapsed() >= GIVEN_UP_MAX => {
+                return Some(Err(StoreError::Poisoned("it was given up: storage does not answer".into())));
+            }
+            (None, Some(silence_max)) if backlog.silent >= silence_max => {
+                tracing::warn!("storage does not answer and is given up: {}", backlog.shown());
+                self.store.abandon();
+                self.given_up = Some(Instant::now());
+            }
+            _ => {}
+        }
+        None
     }
 }
 
@@ -118,20 +134,17 @@ pub fn close(place: &Place, store: Arc<Store>, timeout: Duration) -> Result<(), 
         // The system gives no more threads.
         return store.close();
     };
+    let silence_max = place.may_be_away().then_some(timeout);
     let mut progress = Progress::start();
-    let mut given_up = false;
     let mut pause = Duration::from_millis(1);
-    while !drain.is_over() {
+    loop {
+        if let Some(outcome) = drain.outcome(silence_max) {
+            return outcome;
+        }
+        progress.tick(&format!("{place}: making everything durable: {}", drain.backlog().shown()));
         std::thread::sleep(pause);
         pause = (pause * 2).min(BEAT);
-        let backlog = drain.backlog();
-        progress.tick(&format!("{place}: making everything durable: {}", backlog.shown()));
-        if !given_up && place.may_be_away() && backlog.silent >= timeout {
-            drain.give_up();
-            given_up = true;
-        }
     }
-    drain.join()
 }
 
 #[cfg(test)]
@@ -140,10 +153,11 @@ mod tests {
 
     #[test]
     fn silence_is_told_once_it_lasts() {
-        let backlog = |seconds| Backlog { bytes: 12 << 20, silent: Duration::from_secs(seconds) }.shown();
-        assert_eq!(backlog(1), "12.0 MiB to go");
-        assert_eq!(backlog(30), "12.0 MiB to go, no answer for 30 s");
-        assert_eq!(backlog(300), "12.0 MiB to go, no answer for 5 min");
+        let backlog = |bytes, seconds| Backlog { bytes, silent: Duration::from_secs(seconds) }.shown();
+        assert_eq!(backlog(12 << 20, 1), "12.0 MiB to go");
+        assert_eq!(backlog(12 << 20, 30), "12.0 MiB to go, no answer for 30 s");
+        assert_eq!(backlog(0, 1), "the last answer is yet to come");
+        assert_eq!(backlog(0, 300), "the last answer is yet to come, no answer for 5 min");
     }
 
     #[test]

@@ -6,12 +6,18 @@ use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::sync::Arc;
 use tracing::{Level, Metadata};
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// Opens the log of a serving process and makes a bug (a panic of any thread) end it, said there:
 /// stderr leads nowhere in the background, and a server without one of its threads must not go on.
 pub fn open(options: &MountOptions, background: bool) -> Result<(), LifeError> {
     let format = tracing_subscriber::fmt().with_max_level(options.log_level).with_ansi(false).with_target(false);
+    // What libraries tell of every request, down to whose key signed it, is for nobody who reads this.
+    let others = LevelFilter::WARN.min(options.log_level.into());
+    let ours = Targets::new().with_target("kivafs", options.log_level).with_default(others);
     match &options.log {
         LogPlace::File(path) => {
             let file = std::fs::File::options()
@@ -19,13 +25,13 @@ pub fn open(options: &MountOptions, background: bool) -> Result<(), LifeError> {
                 .append(true)
                 .open(path)
                 .map_err(|error| LifeError::system(format!("{}: cannot log there", path.display()), error))?;
-            format.with_writer(Arc::new(file)).init();
+            format.with_writer(Arc::new(file)).finish().with(ours).init();
         }
         LogPlace::Usual if background => {
             let syslog = Syslog::open().map_err(|error| LifeError::system("syslog", error))?;
-            format.without_time().with_level(false).with_writer(syslog).init();
+            format.without_time().with_level(false).with_writer(syslog).finish().with(ours).init();
         }
-        LogPlace::Usual => format.with_writer(std::io::stderr).init(),
+        LogPlace::Usual => format.with_writer(std::io::stderr).finish().with(ours).init(),
     }
     let print = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

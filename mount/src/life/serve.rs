@@ -262,10 +262,8 @@ impl Mount {
         info!("{}: asked to end", plan.dir.display());
         if self.urgency == Urgency::Forced {
             // Who forces a mount's end has its connection aborted, too.
-            return match self.wait(signals, None, Some(ABORTED_MAX))? {
-                Woken::Over => Ok(()),
-                _ => self.abort(plan, store, signals),
-            };
+            let is_over = self.ends_within(ABORTED_MAX, signals)? || self.ends_given_up(plan, store, signals)?;
+            return if is_over { Ok(()) } else { self.abort(plan, store, signals) };
         }
         announce_draining(store);
         if self.sync(plan, store, signals)? == Woken::Over {
@@ -328,7 +326,8 @@ impl Mount {
             // Detached by hand, or hidden under another mount: only the connection can be ended.
             _ => warn!("{}: our mount is not on top there any more", dir.display()),
         }
-        if self.urgency < Urgency::Forced && self.wait(signals, None, Some(OPEN_FILES_MAX))? == Woken::Over {
+        let patience = if self.urgency == Urgency::Forced { BEAT } else { OPEN_FILES_MAX };
+        if self.wait(signals, None, Some(patience))? == Woken::Over {
             return Ok(());
         }
         self.abort(plan, store, signals)
@@ -337,21 +336,26 @@ impl Mount {
     /// Ends the session whatever goes on there.
     fn abort(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<(), LifeError> {
         let dir = plan.dir.as_path();
-        if self.end.is_over() {
-            return Ok(());
-        }
         warn!("{}: files are still open there: they get errors from now on", dir.display());
         if let Err(error) = detach::abort(self.device) {
             error!("{}: {error}", dir.display());
         }
         // Even if the connection can't be aborted, the process ends, which aborts it.
-        if !self.ends_within(ABORTED_MAX, signals)? && plan.store.may_be_away() {
-            // Who reads requests may be waiting for room, which only storage can make.
-            warn!("{}: given up on: what is not durable by now is lost", plan.store);
-            store.abandon();
-            self.ends_within(ABORTED_MAX, signals)?;
+        if !self.ends_within(ABORTED_MAX, signals)? {
+            self.ends_given_up(plan, store, signals)?;
         }
         Ok(())
+    }
+
+    /// Who reads requests may be waiting for room, which only storage can make: does the session end
+    /// if that is not waited for?
+    fn ends_given_up(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<bool, LifeError> {
+        if !plan.store.may_be_away() {
+            return Ok(false);
+        }
+        warn!("{}: given up: what is not durable by now may be lost", plan.store);
+        store.abandon();
+        self.ends_within(ABORTED_MAX, signals)
     }
 
     fn ends_within(&mut self, time: Duration, signals: &Signals) -> Result<bool, LifeError> {
@@ -376,8 +380,15 @@ fn watch(
     mut urgency: Urgency,
     waiting: &mut Waiting,
 ) -> Result<(), StoreError> {
-    let mut given_up = false;
-    while !drain.is_over() {
+    loop {
+        let silence_max = match urgency {
+            Urgency::None | Urgency::Orderly => plan.options.store.timeout,
+            Urgency::Forced => FORCED_SILENCE_MAX,
+        };
+        if let Some(outcome) = drain.outcome(plan.store.may_be_away().then_some(silence_max)) {
+            return outcome;
+        }
+        waiting.answer(drain.backlog());
         let others: Vec<BorrowedFd<'_>> = [drain.as_fd()].into_iter().chain(waiting.descriptors()).collect();
         match signals.wait(&others, Some(BEAT)) {
             Ok(Wake::Stop) => urgency = urgency.more(),
@@ -391,19 +402,7 @@ fn watch(
         if waiting.is_forced() {
             urgency = Urgency::Forced;
         }
-        let backlog = drain.backlog();
-        waiting.answer(backlog);
-        let silence_max = match urgency {
-            Urgency::None | Urgency::Orderly => plan.options.store.timeout,
-            Urgency::Forced => FORCED_SILENCE_MAX,
-        };
-        if !given_up && plan.store.may_be_away() && backlog.silent >= silence_max {
-            warn!("{}: given up on, with {}: that is lost", plan.store, backlog.shown());
-            drain.give_up();
-            given_up = true;
-        }
     }
-    drain.join()
 }
 
 fn detach_or_serve(dir: &Path) {
