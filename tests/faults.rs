@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use support::crash_disk::{CrashDisk, Effort};
 use support::crash_run::CrashRun;
 use support::faulty_disk::{CallKind, Fault, FaultyDisk, Then};
+use support::medium::{OneFile, assert_whole};
 use support::random::{Random, for_each_seed};
 use support::store::{
-    Change, SMALL, State, TINY, apply, assert_whole, commit, create, difference, random_changes, read_state, unhurried,
+    Change, SMALL, State, TINY, apply, commit, create, difference, random_changes, read_state, unhurried,
 };
 
 /// A store with something in it, closed, and what it holds.
@@ -36,7 +37,7 @@ fn work_with_fault(bytes: &[u8], state: &State, seed: u64, fault: Fault) -> bool
     let context = format!("{fault:?}");
     let crash_disk = Arc::new(CrashDisk::from_bytes(bytes.to_vec()));
     let faulty = Arc::new(FaultyDisk::new(crash_disk.clone()));
-    let mut run = CrashRun::on(crash_disk, faulty.clone(), state.clone());
+    let mut run = CrashRun::on(OneFile { disk: crash_disk, front: faulty.clone() }, state.clone());
     faulty.arm(fault);
     // Nothing stays cached, so that reading goes to the disk.
     let options = OpenOptions { cache_bytes: 32 << 10, ..unhurried() };
@@ -67,7 +68,7 @@ fn work_with_fault(bytes: &[u8], state: &State, seed: u64, fault: Fault) -> bool
 /// Transactions and syncs; what is refused is tried again once. The cause of the poison, if any, and
 /// whether the fault had happened when the last sync began.
 fn work_until_poisoned(
-    run: &mut CrashRun,
+    run: &mut CrashRun<OneFile>,
     store: &Store,
     faulty: &FaultyDisk,
     seed: u64,
@@ -76,7 +77,8 @@ fn work_until_poisoned(
     let mut random = Random::new(seed);
     for step in 0..40 {
         let changes = random_changes(&mut random, TINY);
-        let act = |run: &mut CrashRun| if step % 3 == 2 { run.sync(store) } else { run.commit(store, &changes) };
+        let act =
+            |run: &mut CrashRun<OneFile>| if step % 3 == 2 { run.sync(store) } else { run.commit(store, &changes) };
         let outcome = match act(run) {
             Err(StoreError::Io(_) | StoreError::NoSpace) => act(run),
             outcome => outcome,
@@ -105,7 +107,7 @@ fn work_until_poisoned(
 }
 
 /// Poison stays, tells its first cause, and lets reads go on.
-fn verify_poisoned(run: &CrashRun, store: &Store, cause: &str, context: &str) {
+fn verify_poisoned(run: &CrashRun<OneFile>, store: &Store, cause: &str, context: &str) {
     assert!(!cause.is_empty());
     let is_poisoned = |outcome: Result<(), StoreError>| match outcome {
         Err(StoreError::Poisoned(again)) => assert_eq!(&*again, cause, "{context}: the first cause"),
@@ -258,7 +260,7 @@ fn a_full_disk_refuses_and_poisons_nothing() {
     apply(&mut state, &change);
     store.close().unwrap();
     drop(store);
-    assert_whole(disk.clone(), "after a full disk");
+    assert_whole(&disk, "after a full disk");
     assert_holds(&Store::open_on(disk, &unhurried()).unwrap(), &state);
 }
 
@@ -282,7 +284,7 @@ fn a_full_store_can_be_opened_and_emptied() {
     commit_when_there_is_space(&store, &[Change::Put(b"k".to_vec(), vec![1; 3000])]);
     store.close().unwrap();
     drop(store);
-    assert_whole(disk, "emptied");
+    assert_whole(&disk, "emptied");
 }
 
 #[test]

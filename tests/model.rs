@@ -8,21 +8,22 @@ use std::collections::VecDeque;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
+use support::bucket::{Bucket, Delivery};
+use support::medium::{Medium, assert_whole};
 use support::random::{Random, for_each_seed};
 use support::scratch::Scratch;
 use support::store::{
-    Change, SMALL, Sizes, State, TINY, USUAL, apply, assert_whole, bytes_of, commit, create, difference,
-    random_changes, random_key, read_state, read_view, scan, unhurried,
+    Change, SMALL, Sizes, State, TINY, USUAL, apply, bytes_of, commit, create, difference, random_changes, random_key,
+    read_state, read_view, scan, unhurried,
 };
 
 /// Old views that are kept, and looked at again later.
 const VIEWS_MAX: usize = 4;
 
-fn compare_with_map(seed: u64, sizes: Sizes, steps: usize, options: &OpenOptions) {
+fn compare_with_map<M: Medium>(medium: &M, seed: u64, sizes: Sizes, steps: usize, options: &OpenOptions) {
     let mut random = Random::new(seed);
-    let disk = Arc::new(MemoryDisk::default());
-    create(disk.clone(), sizes).unwrap();
-    let mut store = Store::open_on(disk.clone(), options).unwrap();
+    medium.create(sizes).unwrap();
+    let mut store = medium.open(options).unwrap();
     let mut state = State::new();
     let mut views: VecDeque<(View, State)> = VecDeque::new();
     for step in 0..steps {
@@ -55,8 +56,8 @@ fn compare_with_map(seed: u64, sizes: Sizes, steps: usize, options: &OpenOptions
                 }
                 store.close().unwrap();
                 drop(store);
-                assert_whole(disk.clone(), &format!("step {step}"));
-                store = Store::open_on(disk.clone(), options).unwrap();
+                assert_whole(medium, &format!("step {step}"));
+                store = medium.open(options).unwrap();
                 let found = read_state(&store).unwrap();
                 assert!(found == state, "step {step}: reopened: {}", difference(&found, &state));
             }
@@ -106,25 +107,64 @@ fn compare_scan(random: &mut Random, store: &Store, state: &State, sizes: Sizes)
     }
 }
 
+type InMemory = Arc<MemoryDisk>;
+
+fn little_cache_and_no_delay() -> OpenOptions {
+    OpenOptions { commit_interval: Duration::ZERO, cache_bytes: 64 << 10, ..unhurried() }
+}
+
 #[test]
 fn tiny_store() {
-    for_each_seed(20, |seed| compare_with_map(seed, TINY, 400, &unhurried()));
+    for_each_seed(20, |seed| compare_with_map(&InMemory::empty(), seed, TINY, 400, &unhurried()));
 }
 
 #[test]
 fn small_store() {
-    for_each_seed(10, |seed| compare_with_map(seed, SMALL, 600, &unhurried()));
+    for_each_seed(10, |seed| compare_with_map(&InMemory::empty(), seed, SMALL, 600, &unhurried()));
 }
 
 #[test]
 fn small_store_that_commits_at_once_with_little_cache() {
-    let options = OpenOptions { commit_interval: Duration::ZERO, cache_bytes: 64 << 10, ..unhurried() };
-    for_each_seed(5, |seed| compare_with_map(seed, SMALL, 300, &options));
+    for_each_seed(5, |seed| {
+        compare_with_map(&InMemory::empty(), seed, SMALL, 300, &little_cache_and_no_delay());
+    });
 }
 
 #[test]
 fn usual_store() {
-    for_each_seed(2, |seed| compare_with_map(seed, USUAL, 300, &unhurried()));
+    for_each_seed(2, |seed| compare_with_map(&InMemory::empty(), seed, USUAL, 300, &unhurried()));
+}
+
+/// Freed segments are deleted with the next commit.
+fn deleting_soon() -> OpenOptions {
+    OpenOptions { grace: Duration::ZERO, ..unhurried() }
+}
+
+#[test]
+fn tiny_store_in_a_bucket() {
+    for_each_seed(20, |seed| compare_with_map(&Bucket::new(), seed, TINY, 400, &deleting_soon()));
+}
+
+#[test]
+fn small_store_in_a_bucket_that_answers_in_any_order() {
+    for_each_seed(10, |seed| {
+        let bucket = Bucket::new();
+        bucket.deliver(Delivery::Pool { threads: 4, latency: Duration::ZERO, seed });
+        compare_with_map(&bucket, seed, SMALL, 600, &deleting_soon());
+    });
+}
+
+#[test]
+fn small_store_in_a_bucket_that_commits_at_once_with_little_cache() {
+    for_each_seed(5, |seed| {
+        let options = OpenOptions { grace: Duration::ZERO, ..little_cache_and_no_delay() };
+        compare_with_map(&Bucket::new(), seed, SMALL, 300, &options);
+    });
+}
+
+#[test]
+fn usual_store_in_a_bucket() {
+    for_each_seed(2, |seed| compare_with_map(&Bucket::new(), seed, USUAL, 300, &unhurried()));
 }
 
 #[test]

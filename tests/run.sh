@@ -57,6 +57,11 @@ cargo_test() {
 step "release build" cargo build --release --locked --workspace
 step "crate fsx" crate fsx
 step "crate pjdfstest" crate pjdfstest
+# One that was up before is somebody's who goes on working with it.
+if ! "${root_shell[@]}" tests/real/ceph.sh up; then
+    trap '"${root_shell[@]}" tests/real/ceph.sh stop' EXIT
+fi
+step "S3 server" "${root_shell[@]}" tests/real/ceph.sh start
 step "cargo test" cargo_test
 for script in tools space pjdfstest fsx; do
     step "real mount, $script" "${root_shell[@]}" "tests/real/$script.sh"

@@ -5,10 +5,12 @@
 //! | module | job |
 //! |---|---|
 //! | [`cli`] | words of a command line to one call, errors to one line and an exit code |
+//! | [`bench`] | the project's benchmarks |
 //! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
 //! | [`facade`] | FUSE requests: convert, call one method, reply |
 //! | [`fs`] | POSIX semantics as methods, no FUSE types |
 
+pub mod bench;
 pub mod cli;
 pub mod facade;
 pub mod fs;

@@ -108,20 +108,6 @@ impl FileDisk {
         Ok(self.file.metadata()?.blocks() * 512)
     }
 
-    /// fallocate(2), taken up again after signals.
-    fn fallocate(&self, mode: libc::c_int, offset: u64, length: u64) -> io::Result<()> {
-        let range = (libc::off_t::try_from(offset), libc::off_t::try_from(length));
-        let (Ok(offset), Ok(length)) = range else { return Err(io::ErrorKind::StorageFull.into()) };
-        loop {
-            // SAFETY: the descriptor is open; no memory is handed over.
-            let answer = unsafe { libc::fallocate(self.file.as_raw_fd(), mode, offset, length) };
-            match errno_if(answer == -1) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                done => return done,
-            }
-        }
-    }
-
     /// Allocates where there is no fallocate(2): writes zeros over whatever reads as zeros, and
     /// leaves alone what holds other bytes and so has its space.
     fn allocate_by_writing(&self, offset: u64, length: u64) -> io::Result<()> {
@@ -179,7 +165,7 @@ impl Disk for FileDisk {
             return Ok(());
         }
         let length_before = self.len()?;
-        let outcome = match self.fallocate(0, offset, length) {
+        let outcome = match fallocate(&self.file, 0, offset, length) {
             Err(error) if is_unsupported(&error) => self.allocate_by_writing(offset, length),
             outcome => outcome,
         };
@@ -198,19 +184,14 @@ impl Disk for FileDisk {
             // fallocate(2) refuses it.
             return Ok(());
         }
-        match self.fallocate(libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, offset, length) {
+        match fallocate(&self.file, libc::FALLOC_FL_PUNCH_HOLE | libc::FALLOC_FL_KEEP_SIZE, offset, length) {
             Err(error) if is_unsupported(&error) => self.write_zeros(offset, length).map_err(full_as_one),
             outcome => outcome,
         }
     }
 
     fn free_space(&self) -> io::Result<u64> {
-        let mut answer = MaybeUninit::<libc::statvfs>::uninit();
-        // SAFETY: the descriptor is open and `answer` has room for a statvfs.
-        errno_if(unsafe { libc::fstatvfs(self.file.as_raw_fd(), answer.as_mut_ptr()) } == -1)?;
-        // SAFETY: fstatvfs succeeded, so it has filled `answer` in.
-        let answer = unsafe { answer.assume_init() };
-        Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+        free_space(&self.file)
     }
 }
 
@@ -242,7 +223,7 @@ fn whole_file(kind: libc::c_int) -> libc::flock {
     }
 }
 
-fn lock(file: &File, command: libc::c_int, kind: libc::c_int) -> io::Result<()> {
+pub(super) fn lock(file: &File, command: libc::c_int, kind: libc::c_int) -> io::Result<()> {
     let request = whole_file(kind);
     loop {
         // SAFETY: the descriptor is open and `request` is a flock that outlives the call.
@@ -258,6 +239,30 @@ fn lock(file: &File, command: libc::c_int, kind: libc::c_int) -> io::Result<()> 
     }
 }
 
+/// fallocate(2), taken up again after signals.
+pub(super) fn fallocate(file: &File, mode: libc::c_int, offset: u64, length: u64) -> io::Result<()> {
+    let range = (libc::off_t::try_from(offset), libc::off_t::try_from(length));
+    let (Ok(offset), Ok(length)) = range else { return Err(io::ErrorKind::StorageFull.into()) };
+    loop {
+        // SAFETY: the descriptor is open; no memory is handed over.
+        let answer = unsafe { libc::fallocate(file.as_raw_fd(), mode, offset, length) };
+        match errno_if(answer == -1) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
+/// Bytes that the file system of this file or directory has left for us.
+pub(super) fn free_space(file: &File) -> io::Result<u64> {
+    let mut answer = MaybeUninit::<libc::statvfs>::uninit();
+    // SAFETY: the descriptor is open and `answer` has room for a statvfs.
+    errno_if(unsafe { libc::fstatvfs(file.as_raw_fd(), answer.as_mut_ptr()) } == -1)?;
+    // SAFETY: fstatvfs succeeded, so it has filled `answer` in.
+    let answer = unsafe { answer.assume_init() };
+    Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+}
+
 fn drop_cached_pages(file: &File) -> io::Result<()> {
     // SAFETY: the descriptor is open; no memory is handed over.
     match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
@@ -266,16 +271,16 @@ fn drop_cached_pages(file: &File) -> io::Result<()> {
     }
 }
 
-fn errno_if(failed: bool) -> io::Result<()> {
+pub(super) fn errno_if(failed: bool) -> io::Result<()> {
     if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-fn is_unsupported(error: &io::Error) -> bool {
+pub(super) fn is_unsupported(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EOPNOTSUPP | libc::ENOSYS))
 }
 
 /// A full disk, a used-up quota and a file at its longest are one thing to the caller: no space.
-fn full_as_one(error: io::Error) -> io::Error {
+pub(super) fn full_as_one(error: io::Error) -> io::Error {
     match error.raw_os_error() {
         Some(libc::EDQUOT | libc::EFBIG) => io::Error::new(io::ErrorKind::StorageFull, error),
         _ => error,

@@ -1,7 +1,8 @@
 //! The bytes: one local file or memory; or objects in a bucket.
 //!
 //! Files, in reading order: for local stores `file` (one local file, locked) and `memory` (for
-//! tests); for stores in a bucket `objects` (what is asked of one).
+//! tests); for stores in a bucket `objects` (what is asked of one), `s3` (one on an S3 server) and
+//! `disk_cache` (what came from there, kept on the local disk; it has its own contract).
 //!
 //! # Contract of objects
 //!
@@ -32,13 +33,19 @@
 //!
 //! A backend knows nothing of commits, pages or keys.
 
+mod disk_cache;
 mod file;
 mod memory;
 mod objects;
+#[cfg(feature = "s3")]
+mod s3;
 
+pub use disk_cache::{DiskCache, DiskCacheStats};
 pub use file::{FileDisk, Hold};
 pub use memory::MemoryDisk;
 pub use objects::{Done, ObjectError, Objects, Usage};
+#[cfg(feature = "s3")]
+pub use s3::{S3, S3Options};
 
 use std::io;
 

@@ -27,6 +27,12 @@ struct State {
     ended: bool,
 }
 
+impl State {
+    fn has_room(&self) -> bool {
+        self.in_flight < self.limit || self.ended
+    }
+}
+
 impl Default for Flow {
     fn default() -> Flow {
         let state = State { in_flight: 0, limit: LIMIT_MIN, stored: 0, since: Instant::now(), ended: false };
@@ -62,12 +68,23 @@ impl Flow {
         self.drop(bytes);
     }
 
-    /// Waits until there is room.
-    pub fn wait_for_room(&self) {
+    /// Whether there is room.
+    pub fn has_room(&self) -> bool {
+        self.state.lock().has_room()
+    }
+
+    /// Waits until there is room, or until the deadline (`None`: for ever). Answers whether there
+    /// is room.
+    pub fn wait_for_room(&self, until: Option<Instant>) -> bool {
         let mut state = self.state.lock();
-        while state.in_flight >= state.limit && !state.ended {
-            self.changed.wait(&mut state);
+        while !state.has_room() {
+            match until {
+                None => self.changed.wait(&mut state),
+                Some(until) if self.changed.wait_until(&mut state, until).timed_out() => return state.has_room(),
+                Some(_) => {}
+            }
         }
+        true
     }
 
     /// Nothing will be stored any more: nobody waits for it.
@@ -79,5 +96,24 @@ impl Flow {
     /// Bytes in flight now.
     pub fn in_flight(&self) -> u64 {
         self.state.lock().in_flight
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_is_waited_for_until_the_deadline_or_the_end() {
+        let flow = Flow::default();
+        let soon = || Some(Instant::now() + Duration::from_millis(20));
+        assert!(flow.has_room() && flow.wait_for_room(None));
+        flow.accept(LIMIT_MIN);
+        assert!(!flow.has_room() && !flow.wait_for_room(soon()));
+        flow.drop(1);
+        assert!(flow.wait_for_room(soon()));
+        flow.accept(1);
+        flow.end();
+        assert!(flow.wait_for_room(None), "nobody waits for what never comes");
     }
 }

@@ -61,8 +61,15 @@ pub enum Message {
     },
     /// A checkpoint was made, or failed: commits that wait for room go on, or are told.
     Retry(Option<LogError>),
-    /// Give back the space of segments that nothing refers to any more, and tell when that is done.
-    Free(Vec<SegmentNo>, Freed),
+    /// Give back the space of segments that nothing refers to any more.
+    Free {
+        /// The segments.
+        numbers: Vec<SegmentNo>,
+        /// Since when, nanoseconds since 1970.
+        since_ns: u64,
+        /// Told when that is done.
+        freed: Freed,
+    },
     /// Write the clean mark and end.
     Close {
         /// Unused slots are given back to the disk.

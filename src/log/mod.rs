@@ -63,7 +63,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 use streams::{Found, Streams};
 use thiserror::Error;
 
@@ -287,6 +287,11 @@ impl Log {
         let (codec, stored) = streams::pack(payload, self.codec);
         let appended =
             self.shared.streams.lock().append(stream, codec, &stored, hint, &mut |message| self.send(message));
+        if let (Ok(pointer), Medium::Bucket(bucket)) = (&appended, &self.medium)
+            && let Some(cache) = bucket.cache()
+        {
+            cache.put(&remote::key(pointer), Bytes::copy_from_slice(&stored));
+        }
         appended.inspect_err(|error| self.fail_if_io(error))
     }
 
@@ -358,9 +363,11 @@ impl Log {
         self.send(Message::Retry(outcome));
     }
 
-    /// Gives back segments; `freed` is told when that is done.
-    pub fn free(&self, numbers: Vec<SegmentNo>, freed: Freed) {
-        self.send(Message::Free(numbers, freed));
+    /// Gives back segments that nothing refers to since then (none: now); `freed` is told when that is
+    /// done.
+    pub fn free(&self, numbers: Vec<SegmentNo>, since_ns: Option<u64>, freed: Freed) {
+        let since_ns = since_ns.unwrap_or_else(now_ns);
+        self.send(Message::Free { numbers, since_ns, freed });
     }
 
     /// Whether freed segments stay for a while, for readers elsewhere: then they are part of the
@@ -433,9 +440,14 @@ impl Log {
         self.shared.flow.drop(bytes);
     }
 
-    /// Waits until less than the limit is in flight.
-    pub fn wait_for_room(&self) {
-        self.shared.flow.wait_for_room();
+    /// Whether less than the limit is in flight.
+    pub fn has_room(&self) -> bool {
+        self.shared.flow.has_room()
+    }
+
+    /// Waits until that is so, or until the deadline; answers whether it is so.
+    pub fn wait_for_room(&self, until: Option<Instant>) -> bool {
+        self.shared.flow.wait_for_room(until)
     }
 
     /// Bytes accepted and not yet stored.

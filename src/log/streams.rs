@@ -61,7 +61,7 @@ pub struct Streams {
     /// Numbers below this are covered by a durable commit.
     pub reservation: u64,
     births: Vec<Birth>,
-    parts: BTreeMap<(SegmentNo, u32), Bytes>,
+    parts: BTreeMap<(SegmentNo, u32), (Bytes, usize)>,
     parts_handed_over: u64,
     places: HashMap<SegmentNo, u32>,
 }
@@ -199,7 +199,7 @@ impl Streams {
         let bytes = Bytes::from(std::mem::replace(&mut open.buffer, Vec::with_capacity(PART_BYTES.min(room))));
         let part = Part { segment: open.number, place: open.place, offset: open.base as u32, bytes };
         open.base += padded;
-        self.hand_over(part, send);
+        self.hand_over(which, part, send);
     }
 
     fn seal(&mut self, which: usize, send: &mut dyn FnMut(Message)) {
@@ -212,11 +212,11 @@ impl Streams {
         }
         open.buffer.extend_from_slice(&end);
         let bytes = Bytes::from(open.buffer);
-        self.hand_over(Part { segment: open.number, place: open.place, offset: open.base as u32, bytes }, send);
+        self.hand_over(which, Part { segment: open.number, place: open.place, offset: open.base as u32, bytes }, send);
     }
 
-    fn hand_over(&mut self, part: Part, send: &mut dyn FnMut(Message)) {
-        self.parts.insert((part.segment, part.offset), part.bytes.clone());
+    fn hand_over(&mut self, which: usize, part: Part, send: &mut dyn FnMut(Message)) {
+        self.parts.insert((part.segment, part.offset), (part.bytes.clone(), which));
         self.parts_handed_over += 1;
         send(Message::Write(part));
     }
@@ -246,9 +246,11 @@ impl Streams {
         Ok(Open { number, place, base: 0, buffer, index: Index::default() })
     }
 
-    /// Segments of which parts were handed over and are not stored yet.
-    pub fn not_stored(&self) -> BTreeSet<SegmentNo> {
-        self.parts.keys().map(|(segment, _)| *segment).collect()
+    /// Segments of which parts were handed over and are not stored yet: those of data, which any
+    /// commit may refer to, and (if asked) those of pages, which only a checkpoint does.
+    pub fn not_stored(&self, with_pages: bool) -> BTreeSet<SegmentNo> {
+        let pages = Stream::Pages as usize - 1;
+        self.parts.iter().filter(|(_, (_, of))| with_pages || *of != pages).map(|((segment, _), _)| *segment).collect()
     }
 
     /// How many parts were sent so far.
@@ -299,7 +301,7 @@ impl Streams {
                     .ok_or_else(|| LogError::damaged(format!("{pointer}: beyond the end of its segment")));
             }
         }
-        if let Some(((segment, offset), part)) = self.parts.range(..=(pointer.segment, pointer.offset)).next_back()
+        if let Some(((segment, offset), (part, _))) = self.parts.range(..=(pointer.segment, pointer.offset)).next_back()
             && *segment == pointer.segment
             && start + length <= *offset as usize + part.len()
         {

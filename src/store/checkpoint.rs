@@ -61,7 +61,7 @@ pub struct StoredTable {
 }
 
 impl StoredTable {
-    fn lies_in(&self, number: SegmentNo) -> bool {
+    pub fn lies_in(&self, number: SegmentNo) -> bool {
         self.list.is_some_and(|list| list.segment == number)
             || self.chunks.values().any(|chunk| chunk.pointer.segment == number)
     }
@@ -285,7 +285,9 @@ impl Core {
             if self.log.frees_later() {
                 // They stay in the table, and so in what is stored of it, until they are deleted:
                 // a later mount then knows of what this one did not come to (R2).
-                dead.retain(|number| writer.condemned.insert(*number));
+                // One that was deleted since the tree was frozen is not to be deleted again.
+                let Writer { table, condemned, .. } = &mut *writer;
+                dead.retain(|number| table.get(*number).is_some() && condemned.insert(*number));
             } else {
                 for number in &dead {
                     writer.table.remove(*number);
@@ -306,8 +308,28 @@ impl Core {
             if !dead.is_empty() {
                 // Not to keep a store alive that nobody uses any more.
                 let core = Arc::downgrade(self);
-                self.log.free(dead, Box::new(move |freed| core.upgrade().iter().for_each(|core| core.freed(freed))));
+                self.log.free(
+                    dead,
+                    None,
+                    Box::new(move |freed| core.upgrade().iter().for_each(|core| core.freed(freed))),
+                );
             }
+        }
+    }
+
+    /// Frees what a mount before this one left: segments that were dead in its last checkpoint and
+    /// still are. Readers elsewhere had the time since its last commit.
+    pub(super) fn free_leftovers(self: &Arc<Self>, dead: Vec<SegmentNo>, since_ns: u64) {
+        let dead: Vec<SegmentNo> = {
+            let mut writer = self.writer.lock();
+            let Writer { table, condemned, .. } = &mut *writer;
+            let is_dead = |number: &SegmentNo| table.get(*number).is_some_and(|entry| entry.live == 0);
+            dead.into_iter().filter(|number| is_dead(number) && condemned.insert(*number)).collect()
+        };
+        if !dead.is_empty() {
+            let core = Arc::downgrade(self);
+            let freed = Box::new(move |freed: &[SegmentNo]| core.upgrade().iter().for_each(|core| core.freed(freed)));
+            self.log.free(dead, Some(since_ns), freed);
         }
     }
 

@@ -21,7 +21,7 @@ pub type Waiter = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 /// The commit that the storage thread is writing.
 #[derive(Default)]
 pub struct InFlight {
-    waiters: Vec<Waiter>,
+    pub waiters: Vec<Waiter>,
     /// The state that it makes durable.
     root: Option<Root>,
 }

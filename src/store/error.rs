@@ -7,18 +7,41 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// What was not in memory. Opaque: hand it to [`Store::fetch`](crate::store::Store::fetch). Space
-/// that was freed since is not reused while it lives.
+/// Room that a store may lack for the moment, until storage has taken what was accepted before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// For a transaction: more changes are pending than a commit takes.
+    Change,
+    /// For bulk data: as much is in flight as may be.
+    Bulk,
+}
+
+/// What was not at hand: something that is not in memory, or room. Opaque: hand it to
+/// [`Store::fetch`](crate::store::Store::fetch). Space that was freed since is not reused while it
+/// lives.
 #[derive(Clone, Debug, Default)]
 pub struct Miss {
     pub(super) pages: Vec<Pointer>,
     pub(super) units: Vec<Pointer>,
+    pub(super) room: Option<Room>,
     /// Of the state that was read (R2): else what is fetched might be freed and its place reused
     /// in between, and good data would be told damaged.
     pub(super) _era: Option<Era>,
 }
 
+impl Miss {
+    /// The room that was missing, if it was room: then waiting for it reads nothing.
+    pub fn room(&self) -> Option<Room> {
+        self.room
+    }
+}
+
 impl StoreError {
+    /// There is no room for the moment.
+    pub(super) fn no_room(room: Room) -> StoreError {
+        StoreError::Miss(Miss { room: Some(room), ..Miss::default() })
+    }
+
     /// Keeps a miss's pages where they are until they have been fetched.
     pub(super) fn in_era(self, era: &Era) -> StoreError {
         match self {
@@ -31,8 +54,8 @@ impl StoreError {
 /// What an operation on an open store may answer instead.
 #[derive(Clone, Debug, Error)]
 pub enum StoreError {
-    /// Not in memory: fetch it and ask again.
-    #[error("not in memory")]
+    /// Not in memory, or no room for the moment; nothing has changed: fetch it and ask again.
+    #[error("not at hand")]
     Miss(Miss),
     /// The disk, or the size given at creation, is full. Nothing has changed.
     #[error("no space left for the store")]

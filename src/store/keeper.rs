@@ -5,9 +5,9 @@ use super::checkpoint::StoredTable;
 use super::{Core, StoreError};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
+use std::sync::mpsc::{RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const TICK_MIN: Duration = Duration::from_millis(20);
 const TICK_MAX: Duration = Duration::from_secs(1);
@@ -19,12 +19,17 @@ pub struct Signals {
     commit_interval: Duration,
 }
 
+/// Who waits for a checkpoint. Dropped without an answer, it learns that the store has ended.
+type Asker = Sender<Result<(), StoreError>>;
+
 #[derive(Default)]
 struct State {
     keeper: bool,
     checkpoint: bool,
     /// Who waits for a checkpoint that begins from now on.
-    askers: Vec<Sender<Result<(), StoreError>>>,
+    askers: Vec<Asker>,
+    /// Who waits for the one under way.
+    served: Vec<Asker>,
     stop: bool,
 }
 
@@ -54,6 +59,13 @@ impl Signals {
         self.changed.notify_all();
     }
 
+    /// Nobody waits for checkpoints any more.
+    pub fn send_askers_away(&self) {
+        let mut state = self.state.lock();
+        state.askers.clear();
+        state.served.clear();
+    }
+
     /// The threads shall end.
     pub fn stop(&self) {
         self.state.lock().stop = true;
@@ -62,21 +74,33 @@ impl Signals {
 }
 
 impl Core {
-    /// Makes a checkpoint and waits for it.
-    pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
+    /// Makes a checkpoint and waits for it, until the deadline at most.
+    pub(super) fn checkpoint(&self, until: Option<Instant>) -> Result<(), StoreError> {
         if self.read_only {
             return Err(StoreError::ReadOnly);
         }
         let (answer, answered) = std::sync::mpsc::channel();
         {
             let mut state = self.signals.state.lock();
+            self.check_failure()?;
             if !state.stop {
                 state.checkpoint = true;
                 state.askers.push(answer);
             }
         }
         self.signals.changed.notify_all();
-        answered.recv().map_err(|_| StoreError::Poisoned("the store was closed".into()))?
+        let answer = match until {
+            None => answered.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(until) => answered.recv_timeout(until.saturating_duration_since(Instant::now())),
+        };
+        match answer {
+            Ok(result) => result,
+            Err(RecvTimeoutError::Timeout) => Err(StoreError::Io("storage did not answer in time".into())),
+            Err(RecvTimeoutError::Disconnected) => {
+                self.check_failure()?;
+                Err(StoreError::Poisoned("the store was closed".into()))
+            }
+        }
     }
 
     /// Starts both threads. `stored`: what is stored of the segment table.
@@ -124,7 +148,7 @@ impl Core {
 
     fn checkpoint_when_wanted(self: Arc<Self>, mut stored: StoredTable) {
         loop {
-            let askers = {
+            {
                 let mut state = self.signals.state.lock();
                 while !state.checkpoint && !state.stop {
                     self.signals.changed.wait(&mut state);
@@ -135,13 +159,14 @@ impl Core {
                     return;
                 }
                 state.checkpoint = false;
-                std::mem::take(&mut state.askers)
-            };
+                state.served = std::mem::take(&mut state.askers);
+            }
             let result = self.run_checkpoint(&mut stored);
             if let Err(error) = &result {
                 tracing::warn!("a checkpoint was given up: {error}");
             }
-            for asker in askers {
+            let served = std::mem::take(&mut self.signals.state.lock().served);
+            for asker in served {
                 // An asker that has gone away does not need the answer.
                 drop(asker.send(result.clone()));
             }

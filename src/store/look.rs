@@ -142,7 +142,7 @@ impl Store {
     /// Looks at the store in that bucket. What is shown may lag (R12).
     pub fn info_in(bucket: Arc<dyn Objects>) -> Result<Info, OpenError> {
         let path = PathBuf::from(bucket.name());
-        let opened = Log::open_in(plain(bucket), Codec::Raw, Access::ReadOnly);
+        let opened = Log::open_in(plain(bucket), Codec::Raw, Access::ReadOnly, None);
         let (log, recovery) = opened.map_err(|error| OpenError::from_log(path.clone(), error))?;
         let (table, _) = load_table(&log, &recovery).map_err(|error| OpenError::from_store(path, error))?;
         let end = recovery.remote().expect("recovered from a bucket");

@@ -3,20 +3,25 @@
 //! Files, in reading order: `error`, `open` (create, open, close), `look` (info, check), `view` (reading),
 //! `txn` (changing), `writer` (the state under the writer lock), `commit` (what goes into a
 //! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
-//! background threads), `cache`, `check`; the formats `redo` and `table`.
+//! background threads), `abandon` (waiting no longer), `cache`, `check`; the formats `redo` and
+//! `table`.
 //!
 //! # Contract
 //!
 //! * **Misses.** Reading methods never wait for storage. What is not in memory is
 //!   [`StoreError::Miss`]: nothing has changed; [`Store::fetch`] it (that may wait) and ask again
 //!   from the start. [`Store::patiently`] does so in a loop. Thus no lock is ever held across a
-//!   read.
+//!   read. The same answer says that there is no room for a change ([`Store::begin_now`]) or for
+//!   bulk data ([`Store::bulk_room`]): then `fetch` waits for the room.
 //! * **Views.** [`Store::view`] is the state after the last committed transaction, whole and
 //!   immutable; taking one costs about as much as cloning an `Arc`. Hold it briefly: space that
 //!   was freed since is not reused while it lives.
 //! * **Transactions.** [`Store::begin`] takes the one writer lock; dropping the [`Txn`] abandons
 //!   it; [`Txn::commit`] applies all its changes at once (atomically, also with respect to
 //!   crashes) and makes them visible to later views. They are *acknowledged*, not yet durable.
+//!   `begin` may wait for storage; [`Store::begin_now`] does not.
+//! * **Patience.** Storage may not answer for long. Everything that waits for it has a form with a
+//!   deadline, and [`Store::abandon`] ends all waiting for good.
 //! * **Durability.** [`Store::sync`] returns Ok when everything committed before the call is
 //!   durable (C1). What a crash leaves is the state after some transaction, no older than the last
 //!   successful sync (C2), nor than the commit interval, nor than 64 MiB of changes.
@@ -42,6 +47,7 @@
 //! waited for, except `placing` (by the threads that place) and, for one slot's allocation a
 //! segment, `writer`.
 
+mod abandon;
 mod cache;
 mod check;
 mod checkpoint;
@@ -59,7 +65,7 @@ mod writer;
 
 pub use crate::log::Geometry;
 pub use crate::tree::{Direction, Extent, Value};
-pub use error::{AsMiss, Miss, OpenError, StoreError};
+pub use error::{AsMiss, Miss, OpenError, Room, StoreError};
 pub use look::{BucketInfo, Holder, Info};
 pub use open::{Compression, CreateOptions, OpenOptions};
 pub use txn::{TXN_BYTES_MAX, Txn};
@@ -74,7 +80,9 @@ use keeper::Signals;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
+use std::time::Instant;
 use writer::Writer;
 
 /// What a bucket is taken to hold where no limit was given.
@@ -128,6 +136,8 @@ struct Core {
     /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
     signals: Signals,
+    /// Nobody waits for storage any more, nor for threads that do.
+    abandoned: AtomicBool,
     read_only: bool,
     /// In a bucket: most live bytes; 0: no limit.
     size_limit: u64,
@@ -200,9 +210,20 @@ impl Store {
         Txn::begin(&self.core)
     }
 
-    /// Brings what was missing into memory. Waits for storage.
+    /// Like [`Store::begin`], but where that would wait it is a [`Miss`].
+    pub fn begin_now(&self) -> Result<Txn<'_>, StoreError> {
+        Txn::begin_now(&self.core)
+    }
+
+    /// Brings what was missing into memory, or waits for the room that was. Waits for storage.
     pub fn fetch(&self, miss: &Miss) -> Result<(), StoreError> {
-        self.core.fetch(miss)
+        self.core.fetch(miss, None).map(|_| ())
+    }
+
+    /// Like [`Store::fetch`], but answers false when that takes longer than until the deadline. A read that
+    /// has begun ends only when storage answers it or gives it up: until then this may be late.
+    pub fn fetch_until(&self, miss: &Miss, until: Instant) -> Result<bool, StoreError> {
+        self.core.fetch(miss, Some(until))
     }
 
     /// Runs `operation` until it no longer misses. Waits for storage.
@@ -214,6 +235,23 @@ impl Store {
             match operation() {
                 Err(error) => match error.as_miss() {
                     Some(miss) => self.fetch(miss)?,
+                    None => return Err(error),
+                },
+                done => return done,
+            }
+        }
+    }
+
+    /// Like [`Store::patiently`], but no longer than until the deadline.
+    pub fn patiently_until<T, E>(&self, until: Instant, mut operation: impl FnMut() -> Result<T, E>) -> Result<T, E>
+    where
+        E: AsMiss + From<StoreError>,
+    {
+        loop {
+            match operation() {
+                Err(error) => match error.as_miss() {
+                    Some(miss) if Instant::now() < until && self.fetch_until(miss, until)? => {}
+                    Some(_) => return Err(StoreError::Io("storage did not answer in time".into()).into()),
                     None => return Err(error),
                 },
                 done => return done,
@@ -238,10 +276,15 @@ impl Store {
         self.core.sync_then(done);
     }
 
-    /// Waits until what was accepted and not yet stored is below the in-flight limit: the only
-    /// back-pressure. Call it before taking in bulk data, with no lock held.
+    /// Whether what was accepted and not yet stored is below the in-flight limit: the only
+    /// back-pressure. To be asked before taking in bulk data. If not, it is a [`Miss`].
+    pub fn bulk_room(&self) -> Result<(), StoreError> {
+        if self.core.log.has_room() { Ok(()) } else { Err(StoreError::no_room(Room::Bulk)) }
+    }
+
+    /// Waits until that is so. Call it with no lock held.
     pub fn wait_for_room(&self) {
-        self.core.log.wait_for_room();
+        self.core.log.wait_for_room(None);
     }
 
     /// How full it is, in whole segments; in a bucket, in live bytes. Takes the writer lock for a moment: not to be called by
@@ -277,13 +320,17 @@ impl Store {
     }
 
     /// Has the space of what was deleted given back, if that frees anything: to be tried once more
-    /// where there was no space. Waits for storage.
-    pub fn reclaim(&self) -> bool {
-        let frees = {
-            let writer = self.core.writer.lock();
-            writer.table.dead() > writer.dead_before
-        };
-        frees && self.core.checkpoint().is_ok()
+    /// where there was no space. Waits for storage, until the deadline at most; then it answers
+    /// false.
+    pub fn reclaim(&self, until: Instant) -> bool {
+        let frees =
+            self.core.writer.try_lock_until(until).is_some_and(|writer| writer.table.dead() > writer.dead_before);
+        frees && self.core.checkpoint(Some(until)).is_ok()
+    }
+
+    /// Bytes that were accepted and are not stored yet.
+    pub fn unstored_bytes(&self) -> u64 {
+        self.core.log.in_flight()
     }
 
     /// Requests to the bucket since the store was opened; none for a local store.
@@ -294,12 +341,16 @@ impl Store {
     /// Writes a checkpoint now and waits until it is durable. It comes by itself; this is for
     /// tests and for measuring.
     pub fn checkpoint(&self) -> Result<(), StoreError> {
-        self.core.checkpoint()
+        self.core.checkpoint(None)
     }
 }
 
 impl Core {
-    fn fetch(&self, miss: &Miss) -> Result<(), StoreError> {
+    /// Answers whether it was done before the deadline.
+    fn fetch(self: &Arc<Self>, miss: &Miss, until: Option<Instant>) -> Result<bool, StoreError> {
+        if let Some(room) = miss.room {
+            return self.wait_for_room(room, until);
+        }
         let payloads = self.log.read_all(&miss.pages)?;
         for (at, payload) in miss.pages.iter().zip(payloads) {
             let page = Node::decode(&payload, *at)
@@ -309,7 +360,7 @@ impl Core {
         for (at, payload) in miss.units.iter().zip(self.log.read_all(&miss.units)?) {
             self.cache.put_unit(*at, payload);
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The first failure, as callers get it.

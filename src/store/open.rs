@@ -9,7 +9,9 @@ use super::table::{self, Deltas, Table};
 use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError, redo};
 use crate::backend::{Disk, FileDisk, Hold, Objects};
-use crate::log::{self, Access, Birth, Bucket, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind};
+use crate::log::{
+    self, Access, Birth, Bucket, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind, SegmentNo,
+};
 use crate::tree::{Key, Node, Pages, Tree, TreeError, Value};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -17,6 +19,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// How long creating and opening wait for a bucket to answer.
@@ -63,6 +66,9 @@ pub struct OpenOptions {
     pub takeover: bool,
     /// In a bucket: write even if the server's conditional PUT is not atomic.
     pub unsafe_no_fencing: bool,
+    /// In a bucket: a directory of the local disk in which stored bytes are kept, and how many of them
+    /// (at least 64 MiB). It may be lost at any time.
+    pub disk_cache: Option<(PathBuf, u64)>,
     /// In a bucket: how long deleted segments stay, for readers elsewhere.
     pub grace: Duration,
 }
@@ -85,6 +91,7 @@ impl Default for OpenOptions {
             timeout: Duration::from_secs(300),
             takeover: false,
             unsafe_no_fencing: false,
+            disk_cache: None,
             grace: Duration::from_secs(600),
         }
     }
@@ -146,7 +153,8 @@ impl Store {
                 takeover: options.takeover,
             },
         };
-        let opened = Log::open_in(bucket, codec_of(options), access);
+        let disk_cache = options.disk_cache.as_ref().map(|(directory, bytes)| (directory.as_path(), *bytes));
+        let opened = Log::open_in(bucket, codec_of(options), access, disk_cache);
         let (log, recovery) = opened.map_err(|error| OpenError::from_log(path.clone(), error))?;
         let store = open_log(&path, log, recovery, options)?;
         if let Some(bucket) = store.core.log.bucket() {
@@ -187,7 +195,7 @@ impl Store {
         // Much that is owed needs the space that stands ready for it, which others might take as
         // soon as it is given back.
         let owes = !self.core.read_only && self.core.owes_much();
-        let paid = !owes || self.checkpoint().is_ok();
+        let paid = synced.is_ok() && (!owes || self.checkpoint().is_ok());
         self.stop_threads();
         synced?;
         if self.core.read_only {
@@ -210,7 +218,12 @@ impl Store {
     fn stop_threads(&self) {
         self.refuse_transactions();
         self.core.signals.stop();
-        for thread in self.threads.lock().drain(..) {
+        let threads = std::mem::take(&mut *self.threads.lock());
+        if self.core.abandoned.load(Ordering::Relaxed) {
+            // They may wait for storage, for as long as it likes, and end then.
+            return;
+        }
+        for thread in threads {
             thread.join().expect("the background threads do not panic");
         }
         let mut writer = self.core.writer.lock();
@@ -293,8 +306,8 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
     let from_log = |error| OpenError::from_log(path.into(), error);
     let from_store = |error| OpenError::from_store(path.into(), error);
     let cache = Cache::new(options.cache_bytes);
-    let (writer, mut stored) = recover(&log, &cache, &recovery).map_err(from_store)?;
-    let (last, size_limit) = (recovery.last, recovery.size_limit);
+    let (writer, mut stored, leftovers) = recover(&log, &cache, &recovery).map_err(from_store)?;
+    let (last, size_limit, time_ns) = (recovery.last, recovery.size_limit, recovery.time_ns);
     if !options.read_only {
         let record = HolderRecord {
             pid: std::process::id(),
@@ -320,12 +333,14 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         in_flight: Mutex::new(InFlight::default()),
         graveyard: Mutex::new(VecDeque::new()),
         signals: Signals::new(options.commit_interval),
+        abandoned: AtomicBool::new(false),
         read_only: options.read_only,
     });
     let threads = match options.read_only {
         true => Vec::new(),
         false => {
             core.claim(last, &mut stored).map_err(from_store)?;
+            core.free_leftovers(leftovers, time_ns);
             core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?
         }
     };
@@ -333,12 +348,23 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
 }
 
 /// The state that recovery found: the checkpoint, and the redo after it applied.
-fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, StoredTable), StoreError> {
+///
+/// Also answers the segments that were dead in the checkpoint, and are known to be there still.
+fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, StoredTable, Vec<SegmentNo>), StoreError> {
     let (mut table, stored) = load_table(log, recovery)?;
     if log.disk().is_some() {
         drop_reused_places(&mut table, recovery)?;
     }
     log.adopt(table.iter().map(|(number, entry)| Birth { number, place: entry.place }));
+    let leftovers = match log.frees_later() {
+        true => {
+            let is_left =
+                |number| !stored.lies_in(number) && recovery.births.iter().all(|birth| birth.number != number);
+            let dead = table.iter().filter(|(number, entry)| entry.live == 0 && is_left(*number));
+            dead.map(|(number, _)| number).collect()
+        }
+        false => Vec::new(),
+    };
     let tree = Tree::stored(recovery.root(RootKind::Tree), log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table);
     // All at once, the last change of each key: what is read is read once, and together.
@@ -364,7 +390,7 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
     for (key, value) in &redo {
         writer.note_recovered(key, value.as_ref());
     }
-    Ok((writer, stored))
+    Ok((writer, stored, leftovers))
 }
 
 /// The pages that the redo touches: all of them at once, however small the cache is.

@@ -3,7 +3,7 @@
 use super::redo;
 use super::table::Deltas;
 use super::writer::{Phase, Writer, pending_cost};
-use super::{Core, StoreError};
+use super::{Core, Room, StoreError};
 use crate::log::{Birth, LogError, Need};
 use crate::tree::{Direction, KEY_MAX, Key, Root, VALUE_MAX, Value};
 use bytes::Bytes;
@@ -11,7 +11,11 @@ use parking_lot::MutexGuard;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long the lock may be waited for by who must not wait for storage. It is held for microseconds,
+/// except where a local disk is slow to find space for a segment.
+const LOCK_WAIT_MAX: Duration = Duration::from_millis(10);
 
 /// Most bytes of keys and values in one transaction.
 pub const TXN_BYTES_MAX: usize = 5 << 18;
@@ -25,30 +29,27 @@ pub struct Txn<'a> {
 }
 
 impl<'a> Txn<'a> {
+    /// Waits for room, if need be.
     pub(super) fn begin(core: &'a Arc<Core>) -> Result<Txn<'a>, StoreError> {
-        if core.read_only {
-            return Err(StoreError::ReadOnly);
+        core.check_writable()?;
+        let writer = core.writer_with_room(core.writer.lock(), None)?;
+        Ok(Txn::of(core, writer.expect("without a deadline it waits until there is room")))
+    }
+
+    /// Does not wait.
+    pub(super) fn begin_now(core: &'a Arc<Core>) -> Result<Txn<'a>, StoreError> {
+        core.check_writable()?;
+        let Some(mut writer) = core.writer.try_lock_for(LOCK_WAIT_MAX) else {
+            return Err(StoreError::no_room(Room::Change));
+        };
+        match core.is_ready(&mut writer)? {
+            true => Ok(Txn::of(core, writer)),
+            false => Err(StoreError::no_room(Room::Change)),
         }
-        core.check_failure()?;
-        let mut writer = core.writer.lock();
-        while let Some(wait) = core.must_wait(&writer)
-            && !writer.closing
-        {
-            core.check_failure()?;
-            let has_failed = writer.phase == Phase::Idle && writer.retry_at.is_some_and(|at| Instant::now() < at);
-            if writer.is_stuck || (wait == Wait::Checkpoint && has_failed) {
-                return Err(StoreError::NoSpace);
-            }
-            match wait {
-                Wait::Commit => core.request_commit(&mut writer),
-                Wait::Checkpoint => core.want_checkpoint(&mut writer),
-            }
-            core.room.wait(&mut writer);
-        }
-        if writer.closing {
-            return Err(StoreError::Poisoned("the store was closed".into()));
-        }
-        Ok(Txn { core, writer, changes: BTreeMap::new(), need: Need::Growth })
+    }
+
+    fn of(core: &'a Arc<Core>, writer: MutexGuard<'a, Writer>) -> Txn<'a> {
+        Txn { core, writer, changes: BTreeMap::new(), need: Need::Growth }
     }
 
     /// The value of `key`, this transaction's own changes included.
@@ -146,6 +147,67 @@ enum Wait {
 }
 
 impl Core {
+    /// Whether a transaction can begin. If not, what makes room has been asked for, and `room` will
+    /// be signalled.
+    fn is_ready(self: &Arc<Self>, writer: &mut Writer) -> Result<bool, StoreError> {
+        if writer.closing {
+            return Err(StoreError::Poisoned("the store was closed".into()));
+        }
+        let Some(wait) = self.must_wait(writer) else { return Ok(true) };
+        // Whoever failed it woke those who waited before; nobody will wake those who come later.
+        self.check_failure()?;
+        let has_failed = writer.phase == Phase::Idle && writer.retry_at.is_some_and(|at| Instant::now() < at);
+        if writer.is_stuck || (wait == Wait::Checkpoint && has_failed) {
+            return Err(StoreError::NoSpace);
+        }
+        match wait {
+            Wait::Commit => self.request_commit(writer),
+            Wait::Checkpoint => self.want_checkpoint(writer),
+        }
+        Ok(false)
+    }
+
+    /// The lock, once a transaction can begin; or nothing, when the deadline has come before.
+    fn writer_with_room<'a>(
+        self: &'a Arc<Self>,
+        mut writer: MutexGuard<'a, Writer>,
+        until: Option<Instant>,
+    ) -> Result<Option<MutexGuard<'a, Writer>>, StoreError> {
+        while !self.is_ready(&mut writer)? {
+            match until {
+                None => self.room.wait(&mut writer),
+                Some(until) if self.room.wait_until(&mut writer, until).timed_out() => return Ok(None),
+                Some(_) => {}
+            }
+        }
+        Ok(Some(writer))
+    }
+
+    /// Waits for room, or until the deadline; answers whether there was room just now.
+    pub(super) fn wait_for_room(self: &Arc<Self>, room: Room, until: Option<Instant>) -> Result<bool, StoreError> {
+        match room {
+            Room::Bulk => Ok(self.log.wait_for_room(until)),
+            Room::Change => {
+                self.check_writable()?;
+                let writer = match until {
+                    None => self.writer.lock(),
+                    Some(until) => match self.writer.try_lock_until(until) {
+                        Some(writer) => writer,
+                        None => return Ok(false),
+                    },
+                };
+                Ok(self.writer_with_room(writer, until)?.is_some())
+            }
+        }
+    }
+
+    fn check_writable(&self) -> Result<(), StoreError> {
+        if self.read_only {
+            return Err(StoreError::ReadOnly);
+        }
+        self.check_failure()
+    }
+
     fn must_wait(&self, writer: &Writer) -> Option<Wait> {
         let memory = writer.tree.dirty_bytes().max(writer.settled_bytes as u64);
         if writer.pending_bytes > self.limits.pending || writer.bytes_since_freeze > 2 * self.limits.changed {

@@ -163,6 +163,21 @@ pub struct Effort {
     pub seed: u64,
 }
 
+impl Effort {
+    /// After how many of so many calls to cut.
+    pub fn choose_cuts(self, calls: usize, random: &mut Random) -> Vec<usize> {
+        let all = calls + 1;
+        if all <= self.cuts_max {
+            return (0..all).collect();
+        }
+        let mut cuts: Vec<usize> = random.permutation(all).into_iter().take(self.cuts_max).collect();
+        cuts.extend([0, all - 1]);
+        cuts.sort_unstable();
+        cuts.dedup();
+        cuts
+    }
+}
+
 /// How many images were made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Tried {
@@ -208,7 +223,7 @@ impl Journal {
         let mut seen = HashSet::new();
         let mut durable = self.start.clone();
         let mut durable_calls = 0;
-        for cut in self.choose_cuts(effort, &mut random) {
+        for cut in effort.choose_cuts(self.calls.len(), &mut random) {
             let synced = self.calls[..cut].iter().rev().find_map(|call| match call {
                 Call::Sync { covers } => Some(*covers),
                 _ => None,
@@ -232,18 +247,6 @@ impl Journal {
             }
         }
         tried
-    }
-
-    fn choose_cuts(&self, effort: Effort, random: &mut Random) -> Vec<usize> {
-        let all = self.calls.len() + 1;
-        if all <= effort.cuts_max {
-            return (0..all).collect();
-        }
-        let mut cuts: Vec<usize> = random.permutation(all).into_iter().take(effort.cuts_max).collect();
-        cuts.extend([0, all - 1]);
-        cuts.sort_unstable();
-        cuts.dedup();
-        cuts
     }
 }
 

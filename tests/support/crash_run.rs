@@ -1,19 +1,16 @@
-//! A store on a crash disk, and what its images are held to: the state after some transaction, no
-//! older than what had been acknowledged as durable before the cut (C1, C2), nothing that was not
+//! A store on a medium that crashes, and what its images are held to: the state after some transaction,
+//! no older than what had been acknowledged as durable before the cut (C1, C2), nothing that was not
 //! asked for by then; whole; and usable.
 
-use super::crash_disk::{CrashDisk, Effort, Image, Tried};
+use super::crash_disk::{Effort, Tried};
+use super::medium::{CrashMedium, Image, assert_whole};
 use super::random::Random;
-use super::store::{Change, Sizes, State, apply, assert_whole, commit, create, difference, random_changes, read_state};
-use kivafs::backend::{Disk, MemoryDisk};
+use super::store::{Change, Sizes, State, apply, commit, difference, random_changes, read_state};
 use kivafs::store::{OpenError, OpenOptions, Store, StoreError};
-use std::sync::Arc;
 
 /// One history of a store.
-pub struct CrashRun {
-    pub disk: Arc<CrashDisk>,
-    /// What the store talks to: the crash disk, or a decorator over it.
-    pub front: Arc<dyn Disk>,
+pub struct CrashRun<M> {
+    pub medium: M,
     /// After each transaction; the first is what was there before.
     states: Vec<State>,
     /// Where in the journal the commit of each transaction began.
@@ -24,28 +21,31 @@ pub struct CrashRun {
     created_at: usize,
 }
 
-impl CrashRun {
-    /// An empty disk, and a store made on it.
-    pub fn create(sizes: Sizes) -> CrashRun {
-        let disk = Arc::new(CrashDisk::from_bytes(Vec::new()));
-        create(disk.clone(), sizes).expect("create");
-        let created_at = disk.position();
-        CrashRun { created_at, ..CrashRun::on(disk.clone(), disk, State::new()) }
+impl<M: CrashMedium> CrashRun<M> {
+    /// An empty medium, and a store made on it.
+    pub fn create(sizes: Sizes) -> CrashRun<M> {
+        CrashRun::create_on(M::empty(), sizes)
+    }
+
+    /// A store made on an empty medium.
+    pub fn create_on(medium: M, sizes: Sizes) -> CrashRun<M> {
+        medium.create(sizes).expect("create");
+        let created_at = medium.position();
+        CrashRun { created_at, ..CrashRun::on(medium, State::new()) }
     }
 
     /// A store that is there and holds this.
-    pub fn on(disk: Arc<CrashDisk>, front: Arc<dyn Disk>, state: State) -> CrashRun {
-        CrashRun { disk, front, states: vec![state], begun_at: vec![0], durable: vec![(0, 0)], created_at: 0 }
+    pub fn on(medium: M, state: State) -> CrashRun<M> {
+        CrashRun { medium, states: vec![state], begun_at: vec![0], durable: vec![(0, 0)], created_at: 0 }
     }
 
     /// The store that a crash left, and what it holds.
-    pub fn after(image: Image, state: State) -> CrashRun {
-        let disk = Arc::new(CrashDisk::from_bytes(image.bytes));
-        CrashRun::on(disk.clone(), disk, state)
+    pub fn after(image: Image<M>, state: State) -> CrashRun<M> {
+        CrashRun::on(image.medium, state)
     }
 
     pub fn open(&self, options: &OpenOptions) -> Result<Store, OpenError> {
-        Store::open_on(self.front.clone(), options)
+        self.medium.open(options)
     }
 
     /// The state after the last transaction.
@@ -55,7 +55,7 @@ impl CrashRun {
 
     /// Commits; a transaction that is refused must leave nothing.
     pub fn commit(&mut self, store: &Store, changes: &[Change]) -> Result<(), StoreError> {
-        let position = self.disk.position();
+        let position = self.medium.position();
         commit(store, changes)?;
         let mut state = self.state().clone();
         apply(&mut state, changes);
@@ -77,7 +77,7 @@ impl CrashRun {
     }
 
     fn note_durable(&mut self) {
-        self.durable.push((self.disk.position(), self.states.len() - 1));
+        self.durable.push((self.medium.position(), self.states.len() - 1));
     }
 
     /// Random transactions, syncs now and then, closing and opening sometimes; open at the end.
@@ -101,11 +101,11 @@ impl CrashRun {
 
     /// Holds every image of the journal so far to what it must be. Hands each that was recovered,
     /// with what it held, to `then`.
-    pub fn verify(&self, effort: Effort, options: &OpenOptions, mut then: impl FnMut(Image, State)) -> Tried {
+    pub fn verify(&self, effort: Effort, options: &OpenOptions, mut then: impl FnMut(Image<M>, State)) -> Tried {
         let demand = |cut: usize| self.durable_before(cut) as u64 * 2 + u64::from(cut >= self.created_at);
-        self.disk.journal().for_each_image(effort, demand, |image| {
-            let context = format!("cut {} of {}, {:?}", image.cut, self.disk.position(), image.fate);
-            if let Some(state) = self.verify_image(&image, options, &context) {
+        self.medium.for_each_image(effort, demand, |image| {
+            let context = format!("cut {} of {}, {:?}", image.cut, self.medium.position(), image.fate);
+            if let Some((image, state)) = self.verify_image(image, options, &context) {
                 then(image, state);
             }
         })
@@ -116,12 +116,13 @@ impl CrashRun {
         self.durable.iter().filter(|(position, _)| *position <= cut).map(|(_, count)| *count).max().unwrap_or(0)
     }
 
-    /// What the image held; nothing if it may be no store yet, and is none.
-    fn verify_image(&self, image: &Image, options: &OpenOptions, context: &str) -> Option<State> {
-        let disk = Arc::new(MemoryDisk::from_bytes(image.bytes.clone()));
-        let store = match Store::open_on(disk.clone(), options) {
+    /// The image and what it held; nothing if it may be no store yet, and is none.
+    fn verify_image(&self, image: Image<M>, options: &OpenOptions, context: &str) -> Option<(Image<M>, State)> {
+        // What is handed on is as the crash left it.
+        let medium = image.medium.left_by_kill();
+        let store = match medium.open(options) {
             Ok(store) => store,
-            Err(OpenError::NotAStore(_)) if image.cut < self.created_at => return None,
+            Err(OpenError::NotAStore(_) | OpenError::NotFound(_)) if image.cut < self.created_at => return None,
             Err(error) => panic!("{context}: open: {error}"),
         };
         let found = read_state(&store).unwrap_or_else(|error| panic!("{context}: read: {error}"));
@@ -135,25 +136,29 @@ impl CrashRun {
                 difference(&found, &self.states[least])
             );
         }
-        self.verify_usable(store, disk, &found, options, context);
-        Some(found)
+        let image = match image.medium.is_settled() {
+            true => image,
+            false => Image { medium: medium.left_by_kill(), ..image },
+        };
+        self.verify_usable(store, &medium, &found, options, context);
+        Some((image, found))
     }
 
     /// A recovered store takes a change, keeps it when its process is killed, and is whole.
-    fn verify_usable(&self, store: Store, disk: Arc<MemoryDisk>, found: &State, options: &OpenOptions, context: &str) {
+    fn verify_usable(&self, store: Store, medium: &M, found: &State, options: &OpenOptions, context: &str) {
         let change = [Change::Put(b"written after the crash".to_vec(), vec![7; 50])];
         commit(&store, &change).unwrap_or_else(|error| panic!("{context}: commit: {error}"));
         store.sync().unwrap_or_else(|error| panic!("{context}: sync: {error}"));
-        // A copy, since the store is not closed: its process is killed.
-        let disk = Arc::new(MemoryDisk::from_bytes(disk.to_bytes()));
+        // The store is not closed: its process is killed.
+        let medium = medium.left_by_kill();
         drop(store);
         let mut expected = found.clone();
         apply(&mut expected, &change);
-        let store = Store::open_on(disk.clone(), options).unwrap_or_else(|error| panic!("{context}: reopen: {error}"));
+        let store = medium.open(options).unwrap_or_else(|error| panic!("{context}: reopen: {error}"));
         let found = read_state(&store).unwrap_or_else(|error| panic!("{context}: read again: {error}"));
         assert!(found == expected, "{context}: reopened: {}", difference(&found, &expected));
         store.close().unwrap_or_else(|error| panic!("{context}: close: {error}"));
         drop(store);
-        assert_whole(disk, context);
+        assert_whole(&medium, context);
     }
 }

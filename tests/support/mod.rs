@@ -1,14 +1,22 @@
 //! What the integration tests share. Files, in reading order: `random` (seeded choices), `scratch`
 //! (directories), `crash_disk` (what a power cut may leave), `faulty_disk` (calls that fail),
+//! `silent_disk` (calls that are not answered),
 //! `toy_log` (a log so simple that it can be seen to be right or wrong: the harness' own test),
-//! `store` (transactions over a store and over a map, side by side), `crash_run` (a store on a crash
-//! disk, and what its images are held to).
+//! `bucket` (a bucket in memory: weak, failing, shared), `store` (transactions over a store and over a
+//! map, side by side), `medium` (what a store lies on), `machine` (machines that share a bucket),
+//! `crash_run` (a store on a medium that crashes, and what its images are held to), `ceph` (a real S3
+//! server).
 #![allow(dead_code, reason = "each test program uses its part")]
 
+pub mod bucket;
+pub mod ceph;
 pub mod crash_disk;
 pub mod crash_run;
 pub mod faulty_disk;
+pub mod machine;
+pub mod medium;
 pub mod random;
 pub mod scratch;
+pub mod silent_disk;
 pub mod store;
 pub mod toy_log;

@@ -1,7 +1,7 @@
 //! Transactions over a store and over a map, side by side.
 
 use super::random::Random;
-use kivafs::backend::Disk;
+use kivafs::backend::{Disk, Objects};
 use kivafs::store::{CreateOptions, Direction, Geometry, OpenError, OpenOptions, Store, StoreError, View};
 use kivafs::tree::{VALUE_INLINE_MAX, VALUE_MAX, Value};
 use std::collections::BTreeMap;
@@ -77,9 +77,14 @@ pub fn create(disk: Arc<dyn Disk>, sizes: Sizes) -> Result<(), OpenError> {
     Store::create_on(disk, &CreateOptions { geometry: Some(sizes.geometry), ..CreateOptions::default() })
 }
 
+pub fn create_in(bucket: Arc<dyn Objects>, sizes: Sizes) -> Result<(), OpenError> {
+    end_with_the_store();
+    Store::create_in(bucket, &CreateOptions { geometry: Some(sizes.geometry), ..CreateOptions::default() })
+}
+
 /// A failed assertion in one of the store's threads ends the process, as it does in release: else
 /// the test would wait for that thread for ever.
-fn end_with_the_store() {
+pub fn end_with_the_store() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let report = std::panic::take_hook();
@@ -275,13 +280,6 @@ pub fn read_view(store: &Store, view: &View) -> Result<State, StoreError> {
 
 pub fn read_state(store: &Store) -> Result<State, StoreError> {
     read_view(store, &store.view())
-}
-
-/// Panics unless the store on that disk is whole, every byte of it.
-#[track_caller]
-pub fn assert_whole(disk: Arc<dyn Disk>, context: &str) {
-    let found = Store::check_on(disk, true).unwrap_or_else(|error| panic!("{context}: check: {error}"));
-    assert!(found.is_empty(), "{context}: check: {found:#?}");
 }
 
 /// Where two states differ, in few words.

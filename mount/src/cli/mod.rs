@@ -25,7 +25,9 @@
 //! | `look.rs` | info, check |
 //! | `cost.rs` | info --cost: what requests cost |
 //! | `paths.rs` | get, put, ls, rm |
+//! | `bench.rs` | bench |
 
+mod bench;
 mod cost;
 mod failure;
 mod given;
@@ -81,5 +83,6 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Put(words) => paths::put(&words),
         Command::Ls(words) => paths::ls(&words),
         Command::Rm(words) => paths::rm(&words),
+        Command::Bench(words::BenchCommand::S3(words)) => bench::s3(&words),
     }
 }

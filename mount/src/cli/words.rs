@@ -34,6 +34,35 @@ pub enum Command {
     Ls(LsWords),
     /// Remove a file or an empty directory of a store
     Rm(PathWords),
+    /// Measure, beside what the machine or the server can do
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// A store in a bucket
+    S3(BenchS3Words),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = store_options::HELP)]
+pub struct BenchS3Words {
+    /// Where: everything happens below a fresh name there, and is removed at the end
+    #[command(flatten)]
+    pub store: StoreWords,
+    /// A directory to mount in, and for the local store to compare with
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// Bytes of the big file
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "1G")]
+    pub big: u64,
+    /// Files of the store that is mounted again
+    #[arg(long, default_value_t = 100_000)]
+    pub files: usize,
+    /// Seconds without anything to do
+    #[arg(long, default_value_t = 20)]
+    pub idle: u64,
 }
 
 /// STORE, and how it is reached.

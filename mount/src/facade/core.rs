@@ -137,7 +137,7 @@ impl Core {
         loop {
             match &obstacle {
                 FsError::Miss(miss) => self.fs.store().fetch(miss)?,
-                _ if reclaims < RECLAIMS_MAX && self.fs.store().reclaim() => reclaims += 1,
+                _ if reclaims < RECLAIMS_MAX && self.fs.store().reclaim(since + self.manners.timeout) => reclaims += 1,
                 _ => return Err(obstacle),
             }
             match call() {

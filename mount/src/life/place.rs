@@ -74,6 +74,14 @@ impl Place {
         }
     }
 
+    /// How its bucket is reached, if it is in one.
+    pub fn s3(&self) -> Option<&S3Options> {
+        match self {
+            Place::File(_) => None,
+            Place::Bucket(bucket) => Some(&bucket.options),
+        }
+    }
+
     /// Makes a new, empty store.
     pub fn create(&self, options: &CreateOptions) -> Result<(), OpenError> {
         match self {

@@ -4,7 +4,7 @@ use crate::facade::{self, Facade, Manners, Service};
 use crate::fs::{FileSystem, coarse_now};
 use crate::life::attach::{Attached, attach};
 use crate::life::background::Ready;
-use crate::life::drain::{BEAT, Drain, End};
+use crate::life::drain::{BEAT, Drain, End, GIVEN_UP};
 use crate::life::holder::announce_draining;
 use crate::life::mountinfo::Device;
 use crate::life::plan::Plan;
@@ -354,7 +354,7 @@ impl Mount {
             return Ok(false);
         }
         warn!("{}: given up: what is not durable by now may be lost", plan.store);
-        store.abandon();
+        store.abandon(GIVEN_UP);
         self.ends_within(ABORTED_MAX, signals)
     }
 

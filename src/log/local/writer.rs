@@ -93,7 +93,7 @@ impl Writer {
                         }
                     }
                 }
-                Message::Free(numbers, freed) => {
+                Message::Free { numbers, since_ns: _, freed } => {
                     self.free(&numbers);
                     freed(&numbers);
                 }

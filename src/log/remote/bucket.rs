@@ -3,14 +3,14 @@
 //! The backend makes single attempts; here is what to do about their outcomes (R10, C7, the outage
 //! rules): jittered backoff, a time limit for those who can be told, none for what must not be given up.
 
-use crate::backend::{Done, ObjectError, Objects, Usage};
+use crate::backend::{DiskCache, Done, ObjectError, Objects, Usage};
 use crate::log::LogError;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::channel;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// The pause after a first failed attempt, and the longest.
@@ -24,12 +24,16 @@ const TELL_AFTER: Duration = Duration::from_secs(2);
 /// A bucket, and how long to wait for it.
 pub struct Bucket {
     objects: Arc<dyn Objects>,
+    /// Where payloads that were read or written are kept, if they are.
+    cache: OnceLock<DiskCache>,
     /// How long reads wait for an answer.
     patience_ms: AtomicU64,
     /// How long deleted segments stay, for readers elsewhere.
     pub grace: Duration,
     /// Whether writers may work without atomic conditional PUT.
     pub unsafe_no_fencing: bool,
+    /// Whether creates are conditional PUTs, and not plain ones.
+    fenced: AtomicBool,
     trouble: Mutex<Trouble>,
     /// Signalled when all is given up.
     ended: Condvar,
@@ -55,9 +59,11 @@ impl Bucket {
     pub fn new(objects: Arc<dyn Objects>, patience: Duration, grace: Duration, unsafe_no_fencing: bool) -> Bucket {
         Bucket {
             objects,
+            cache: OnceLock::new(),
             patience_ms: AtomicU64::new(patience.as_millis() as u64),
             grace,
             unsafe_no_fencing,
+            fenced: AtomicBool::new(true),
             trouble: Mutex::default(),
             ended: Condvar::new(),
         }
@@ -88,6 +94,16 @@ impl Bucket {
         &*self.objects
     }
 
+    /// The cache on the local disk, if there is one.
+    pub fn cache(&self) -> Option<&DiskCache> {
+        self.cache.get()
+    }
+
+    /// Keeps payloads in that cache from now on.
+    pub fn keep_in(&self, cache: DiskCache) {
+        assert!(self.cache.set(cache).is_ok(), "a bucket has one cache");
+    }
+
     /// Nobody waits for the bucket any more: everything that waits ends with an error.
     pub fn give_up(&self) {
         self.trouble.lock().given_up = true;
@@ -105,11 +121,11 @@ impl Bucket {
     }
 
     /// An object that must be there: it was seen, or what refers to it stands.
-    pub fn get_existing(&self, name: &str, range: Option<Range<u64>>) -> Result<Option<Bytes>, LogError> {
+    pub fn get_existing(&self, name: &str) -> Result<Option<Bytes>, LogError> {
         let since = Instant::now();
         let mut pauses = Pauses::default();
         loop {
-            match self.get(name, range.clone())? {
+            match self.get(name, None)? {
                 None if since.elapsed() < MISSING_FOR.min(self.patience()) => {
                     if !self.pause(pauses.next(&ObjectError::Missing)) {
                         return Ok(None);
@@ -155,6 +171,12 @@ impl Bucket {
         }
     }
 
+    /// Whether this server's conditional PUT keeps writers apart. Where it does not, and somebody vouches
+    /// that there is only one, it is not asked for: some servers refuse it.
+    pub fn fence(&self, proven: bool) {
+        self.fenced.store(proven, Ordering::Relaxed);
+    }
+
     /// R10: creates an object with these bytes, which are the same at every attempt, and does not
     /// end before its fate is known. `limit`: after that the outcome stays unknown, and is an error.
     pub fn create(&self, name: &str, body: &Bytes, limit: Option<Duration>) -> Result<Created, LogError> {
@@ -162,7 +184,11 @@ impl Bucket {
         let mut refused_since: Option<Instant> = None;
         let mut pauses = Pauses::default();
         loop {
-            let mut error = match once(|done| self.objects.create(name, body.clone(), done)) {
+            let put = |done| match self.fenced.load(Ordering::Relaxed) {
+                true => self.objects.create(name, body.clone(), done),
+                false => self.objects.put(name, body.clone(), done),
+            };
+            let mut error = match once(put) {
                 Ok(()) => {
                     self.answered();
                     return Ok(Created::Ours);

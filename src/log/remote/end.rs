@@ -8,7 +8,7 @@ use super::bucket::Bucket;
 use super::keeper::{Keeper, Sight};
 use super::names;
 use super::record::Record;
-use super::seal::Seal;
+use super::seal::{Seal, Why};
 use super::tail::Entry;
 use crate::log::LogError;
 use crate::log::commit::{Checkpoint, Commit, HEADER_BYTES, NotACommit, store_of};
@@ -98,33 +98,59 @@ pub fn birth(bucket: &Bucket) -> Result<[u8; 16], LogError> {
     store_of(&header).ok_or(LogError::Foreign)
 }
 
-/// Finds the newest commit as far as can be seen, and reads it.
-pub fn find(bucket: &Bucket, store: [u8; 16]) -> Result<Found, LogError> {
-    let (mut epoch, mut number) = seen(bucket)?;
-    loop {
-        match object(bucket, epoch, number, &store)? {
-            Some(Object::Seal(seal)) => return before_seal(bucket, store, seal),
-            Some(Object::Commit(commit, checksum)) => return follow(bucket, *commit, checksum),
-            // A LIST that shows what was deleted: epochs' first commits never are.
-            None if (epoch, number) != (1, 1) => {
-                epoch = gallop(epoch, |epoch| exists(bucket, epoch, 1))?.unwrap_or(1);
-                number = gallop(1, |number| exists(bucket, epoch, number))?.unwrap_or(1);
-                if (epoch, number) == (1, 1) && !exists(bucket, 1, 1)? {
-                    return Err(LogError::Missing);
-                }
-            }
-            None => return Err(LogError::Missing),
+impl Found {
+    /// Whether whoever opened its epoch holds the store, if it lives.
+    pub fn is_held(&self) -> bool {
+        match &self.seal {
+            None => true,
+            Some(seal) => seal.why == Why::Rolled,
         }
     }
 }
 
-/// Reads on from a commit that is known to be there, after a create said that something follows it.
+/// Finds the newest commit as far as can be seen, and reads it.
+pub fn find(bucket: &Bucket, store: [u8; 16]) -> Result<Found, LogError> {
+    let (epoch, number) = seen(bucket)?;
+    newest(bucket, store, epoch, number)
+}
+
+/// Reads on from a place where something is known to stand, after a create met it.
 pub fn find_behind(bucket: &Bucket, store: [u8; 16], epoch: u64, number: u64) -> Result<Found, LogError> {
-    let last = gallop(number, |number| exists(bucket, epoch, number))?.unwrap_or(number);
-    match object(bucket, epoch, last, &store)? {
-        Some(Object::Seal(seal)) => before_seal(bucket, store, seal),
-        Some(Object::Commit(commit, checksum)) => follow(bucket, *commit, checksum),
-        None => Err(missing(bucket, &names::commit(epoch, last))),
+    let number = gallop(number, |number| exists(bucket, epoch, number))?.unwrap_or(number);
+    newest(bucket, store, epoch, number)
+}
+
+/// Reads what stands there. An epoch before the newest one may have been cleaned, and then lacks what
+/// is looked for: the end is further on.
+fn newest(bucket: &Bucket, store: [u8; 16], mut epoch: u64, mut number: u64) -> Result<Found, LogError> {
+    let mut patient = false;
+    loop {
+        let there = match patient {
+            true => existing(bucket, epoch, number, &store).map(Some),
+            false => object(bucket, epoch, number, &store),
+        };
+        let read = match there {
+            Ok(Some(Object::Seal(seal))) => before_seal(bucket, store, seal).map(Some),
+            Ok(Some(Object::Commit(commit, checksum))) => follow(bucket, *commit, checksum).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let damage = match read {
+            Ok(Some(found)) => return Ok(found),
+            Ok(None) => None,
+            Err(LogError::Damaged(damage)) => Some(damage),
+            Err(error) => return Err(error),
+        };
+        match (gallop(epoch + 1, |epoch| exists(bucket, epoch, 1))?, damage) {
+            (Some(later), _) => {
+                epoch = later;
+                number = gallop(1, |number| exists(bucket, epoch, number))?.unwrap_or(1);
+                patient = false;
+            }
+            (None, Some(damage)) => return Err(LogError::Damaged(damage)),
+            // A 404 from before it was created, perhaps.
+            (None, None) => patient = true,
+        }
     }
 }
 
@@ -225,12 +251,20 @@ fn before_seal(bucket: &Bucket, store: [u8; 16], seal: Seal) -> Result<Found, Lo
     Ok(Found { seal: Some(seal), ..follow(bucket, commit, checksum)? })
 }
 
-fn existing_commit(bucket: &Bucket, epoch: u64, number: u64, store: &[u8; 16]) -> Result<(Commit, u128), LogError> {
+/// What stands at a place where something is known to be.
+fn existing(bucket: &Bucket, epoch: u64, number: u64, store: &[u8; 16]) -> Result<Object, LogError> {
     let name = names::commit(epoch, number);
-    let bytes = bucket.get_existing(&name, None)?.ok_or_else(|| missing(bucket, &name))?;
-    match decode(bucket, &name, bytes, (epoch, number), store)? {
+    let bytes = bucket.get_existing(&name)?.ok_or_else(|| missing(bucket, &name))?;
+    decode(bucket, &name, bytes, (epoch, number), store)
+}
+
+fn existing_commit(bucket: &Bucket, epoch: u64, number: u64, store: &[u8; 16]) -> Result<(Commit, u128), LogError> {
+    match existing(bucket, epoch, number, store)? {
         Object::Commit(commit, checksum) => Ok((*commit, checksum)),
-        Object::Seal(_) => Err(LogError::damaged(format!("{}/{name}: a seal in a commit's place", bucket.name()))),
+        Object::Seal(_) => {
+            let name = names::commit(epoch, number);
+            Err(LogError::damaged(format!("{}/{name}: a seal in a commit's place", bucket.name())))
+        }
     }
 }
 

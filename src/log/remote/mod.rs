@@ -43,7 +43,7 @@ pub use bucket::Bucket;
 pub use end::EpochHolder;
 pub use keeper::Sight;
 pub use open::{Access, End, create_in, start};
-pub use read::read;
+pub use read::{key, read};
 pub use record::Record;
 
 /// A record with something in every field.

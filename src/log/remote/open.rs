@@ -13,6 +13,8 @@
 //!   it.
 //! * *A taker dies between seal and claim.* The next one finds the seal and claims e7/c1.
 //! * *Two takers.* Both may see the same seal; one creates e7/c1.
+//! * *A writer that rolls.* Between its seal and its next epoch's first commit it still holds the store:
+//!   its seal says so, and is not taken for a closed store.
 //! * *A seal in a stale place.* A seal behind c99 when c100 exists meets c100 (an open epoch has no
 //!   holes), so no acknowledged commit is ever behind the seal.
 
@@ -21,10 +23,10 @@ use super::end::{self, EpochHolder, Found};
 use super::keeper::{Keeper, Sight};
 use super::names;
 use super::record::{Garbage, Opening, Record, Waste};
-use super::seal::Seal;
+use super::seal::{Seal, Why};
 use super::tail::{Entry, Tail};
 use super::writer::{Committer, Writer};
-use crate::backend::{ObjectError, Usage};
+use crate::backend::{DiskCache, ObjectError, Usage};
 use crate::log::commit::{Checkpoint, Commit};
 use crate::log::geometry::Geometry;
 use crate::log::pointer::{Codec, Sequence};
@@ -32,6 +34,7 @@ use crate::log::streams::Streams;
 use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, now_ns, random};
 use bytes::Bytes;
 use parking_lot::Mutex;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
@@ -120,6 +123,7 @@ pub fn create_in(bucket: &Bucket, geometry: Geometry, size_limit: u64) -> Result
         body: Vec::new(),
     };
     let (bytes, checksum) = commit.encode(|_| 0);
+    bucket.fence(fencing_proven);
     match bucket.create(&name, &bytes.into(), Some(bucket.patience()))? {
         Created::Ours => {}
         Created::Others(_) => return Err(LogError::Exists),
@@ -132,7 +136,7 @@ pub fn create_in(bucket: &Bucket, geometry: Geometry, size_limit: u64) -> Result
         number: 2,
         last: Sequence(1),
         last_checksum: checksum,
-        closed_at: Some(1),
+        why: Why::Closed { next_segment: 1 },
         time_ns: now_ns(),
         nonce: random(),
     };
@@ -189,13 +193,25 @@ fn creates_are_atomic(bucket: &Bucket) -> Result<bool, LogError> {
 impl Log {
     /// Recovers the store in that bucket. To write: claims it first, so that from then on nobody else
     /// can; the caller adopts where all segments are and calls [`Log::start`].
-    pub fn open_in(bucket: Bucket, codec: Codec, access: Access) -> Result<(Log, Recovery), LogError> {
+    ///
+    /// `disk_cache`: a directory to keep payloads in, and its size in bytes.
+    pub fn open_in(
+        bucket: Bucket,
+        codec: Codec,
+        access: Access,
+        disk_cache: Option<(&Path, u64)>,
+    ) -> Result<(Log, Recovery), LogError> {
         let store = end::birth(&bucket)?;
+        if let Some((directory, bytes)) = disk_cache {
+            let cache = DiskCache::open(directory, bytes, store)
+                .map_err(|error| LogError::Io(format!("disk_cache={}: {error}", directory.display()).into()))?;
+            bucket.keep_in(cache);
+        }
         let mut found = end::find(&bucket, store)?;
         let mut holder = None;
         let claim = match access {
             Access::ReadOnly => {
-                if found.seal.is_none() {
+                if found.is_held() {
                     holder = end::holder(&bucket, &found)?;
                 }
                 None
@@ -230,18 +246,20 @@ fn take(bucket: &Bucket, found: &mut Found, place: Option<&[u8]>, takeover: bool
     if !found.record.fencing_proven && !bucket.unsafe_no_fencing {
         return Err(no_fencing(bucket));
     }
+    bucket.fence(found.record.fencing_proven);
     let store = found.store;
     let began = SystemTime::now();
     loop {
+        if found.is_held()
+            && let Some(holder) = end::holder(bucket, found)?
+            && holder.sight != Sight::Gone
+            && !takeover
+        {
+            return Err(LogError::Held(Box::new(holder)));
+        }
         let seal = match &found.seal {
             Some(seal) => seal.clone(),
             None => {
-                if let Some(holder) = end::holder(bucket, found)?
-                    && holder.sight != Sight::Gone
-                    && !takeover
-                {
-                    return Err(LogError::Held(Box::new(holder)));
-                }
                 let seal = Seal {
                     store,
                     epoch: found.epoch,
@@ -249,7 +267,7 @@ fn take(bucket: &Bucket, found: &mut Found, place: Option<&[u8]>, takeover: bool
                     number: found.number + 1,
                     last: found.last,
                     last_checksum: found.checksum,
-                    closed_at: None,
+                    why: Why::Taken,
                     time_ns: now_ns(),
                     nonce: random(),
                 };
@@ -274,7 +292,7 @@ fn take(bucket: &Bucket, found: &mut Found, place: Option<&[u8]>, takeover: bool
             Created::Others(_) => {
                 // What was found was old, or somebody was quicker: the end is further on.
                 *found = end::find_behind(bucket, store, claim.epoch, 1)?;
-                if found.seal.is_none()
+                if found.is_held()
                     && let Some(holder) = end::holder(bucket, found)?
                     && holder.sight != Sight::Gone
                     && (!takeover || holder.since >= began)
@@ -294,7 +312,10 @@ fn prepare_claim(found: &Found, seal: &Seal, keeper: Keeper) -> (Bytes, Claim) {
     if let Some(waste) = waste_of(seal.epoch, seal.number) {
         garbage.push(Garbage { what: waste, since_ns: now });
     }
-    let used = seal.closed_at.unwrap_or(found.reservation);
+    let used = match seal.why {
+        Why::Closed { next_segment } => next_segment,
+        Why::Taken | Why::Rolled => found.reservation,
+    };
     if found.record.next_segment < used {
         let what = Waste::Segments { from: found.record.next_segment, to: used };
         garbage.push(Garbage { what, since_ns: now });

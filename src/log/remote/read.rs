@@ -38,7 +38,20 @@ pub fn read(
     unpack: &Unpack<'_>,
 ) -> Result<Vec<(usize, Bytes)>, LogError> {
     let mut answers = Vec::with_capacity(stored.len());
-    let wanted: Vec<usize> = stored.iter().map(|(which, _)| *which).collect();
+    let mut wanted: Vec<usize> = stored.iter().map(|(which, _)| *which).collect();
+    if let Some(cache) = bucket.cache() {
+        let mut kept = Vec::new();
+        wanted.retain(|which| match cache.get(&key(&pointers[*which])).filter(|bytes| pointers[*which].fits(bytes)) {
+            Some(bytes) => {
+                kept.push((*which, bytes));
+                false
+            }
+            None => true,
+        });
+        for (which, bytes) in kept {
+            answers.push((which, unpack(&pointers[which], bytes)?));
+        }
+    }
     let mut runs: HashMap<usize, Run> = join(wanted, pointers).into_iter().enumerate().collect();
     let since = Instant::now();
     let mut pauses = Pauses::default();
@@ -59,7 +72,7 @@ pub fn read(
                 Ok(bytes) => {
                     bucket.answered();
                     let run = runs.remove(&number).expect("asked once");
-                    take_apart(&run, &bytes, pointers, unpack, &mut answers)?;
+                    take_apart(bucket, &run, &bytes, pointers, unpack, &mut answers)?;
                 }
                 Err(error) => {
                     bucket.failed(&error);
@@ -92,7 +105,16 @@ pub fn read(
     Ok(answers)
 }
 
+/// What a payload is kept under in a disk cache.
+pub fn key(pointer: &Pointer) -> [u8; 32] {
+    let mut bytes = Vec::with_capacity(32);
+    pointer.encode(&mut bytes);
+    bytes.resize(32, 0);
+    bytes.try_into().expect("a pointer is shorter")
+}
+
 fn take_apart(
+    bucket: &Bucket,
     run: &Run,
     bytes: &Bytes,
     pointers: &[Pointer],
@@ -111,7 +133,12 @@ fn take_apart(
             Codec::Raw if run.which.len() > 1 => Bytes::copy_from_slice(&bytes[stored]),
             Codec::Raw | Codec::Lz4 => bytes.slice(stored),
         };
-        answers.push((*which, unpack(pointer, stored)?));
+        let payload = unpack(pointer, stored.clone())?;
+        if let Some(cache) = bucket.cache() {
+            // Not a slice: while it waits to be stored, it would keep its neighbours in memory.
+            cache.put(&key(pointer), Bytes::copy_from_slice(&stored));
+        }
+        answers.push((*which, payload));
     }
     Ok(())
 }

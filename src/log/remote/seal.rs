@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 0 | 8 | magic `kivafsE1` |
 //! | 8 | 2 | format version, 1 |
-//! | 10 | 1 | 1: by the epoch's own writer |
+//! | 10 | 1 | why: 0 taken over, 1 closed by its writer, 2 its writer goes on in the next epoch |
 //! | 11 | 5 | zero |
 //! | 16 | 16 | store id |
 //! | 32 | 8 | epoch |
@@ -13,7 +13,7 @@
 //! | 64 | 8 | sequence of the last commit |
 //! | 72 | 16 | checksum of the last commit |
 //! | 88 | 8 | wall time, nanoseconds since 1970 |
-//! | 96 | 8 | by the writer: first data number that it did not use; else 0 |
+//! | 96 | 8 | closed: first data number that its writer did not use; else 0 |
 //! | 104 | 16 | random: no two seals have the same bytes |
 //! | 120 | 16 | XXH3-128 of bytes 0-119 |
 //!
@@ -26,6 +26,20 @@ use crate::log::pointer::{Sequence, checksum};
 const MAGIC: &[u8; 8] = b"kivafsE1";
 const VERSION: u16 = 1;
 const BYTES: usize = 136;
+
+/// Why an epoch was sealed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// By a taker.
+    Taken,
+    /// By its writer, who closed the store: nobody holds it.
+    Closed {
+        /// First data number that it did not use.
+        next_segment: u64,
+    },
+    /// By its writer, who is about to open the next epoch, and holds the store.
+    Rolled,
+}
 
 /// What a seal says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +56,8 @@ pub struct Seal {
     pub last: Sequence,
     /// That commit's checksum.
     pub last_checksum: u128,
-    /// The writer itself closed the epoch: the first data number that it did not use.
-    pub closed_at: Option<u64>,
+    /// Why it was set.
+    pub why: Why,
     /// Nanoseconds since 1970.
     pub time_ns: u64,
     /// So that two who seal the same epoch can tell whose seal it is.
@@ -61,7 +75,12 @@ impl Seal {
         let mut out = Vec::with_capacity(BYTES);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.push(u8::from(self.closed_at.is_some()));
+        let (why, next_segment) = match self.why {
+            Why::Taken => (0, 0),
+            Why::Closed { next_segment } => (1, next_segment),
+            Why::Rolled => (2, 0),
+        };
+        out.push(why);
         out.extend_from_slice(&[0; 5]);
         out.extend_from_slice(&self.store);
         out.extend_from_slice(&self.epoch.to_le_bytes());
@@ -70,7 +89,7 @@ impl Seal {
         out.extend_from_slice(&self.last.0.to_le_bytes());
         out.extend_from_slice(&self.last_checksum.to_le_bytes());
         out.extend_from_slice(&self.time_ns.to_le_bytes());
-        out.extend_from_slice(&self.closed_at.unwrap_or(0).to_le_bytes());
+        out.extend_from_slice(&next_segment.to_le_bytes());
         out.extend_from_slice(&self.nonce);
         out.extend_from_slice(&checksum(&out).to_le_bytes());
         assert_eq!(out.len(), BYTES);
@@ -94,7 +113,7 @@ impl Seal {
         if version != VERSION {
             return Err(NotACommit::Newer(format!("seal version {version}")));
         }
-        let by_owner = fields.u8("seal: flags")? != 0;
+        let why = fields.u8("seal: why")?;
         fields.bytes(5, "seal: zero")?;
         if fields.array("seal: store id")? != *store {
             return Err(NotACommit::Absent);
@@ -107,9 +126,11 @@ impl Seal {
             last: Sequence(fields.u64("seal: last commit")?),
             last_checksum: fields.u128("seal: last commit")?,
             time_ns: fields.u64("seal: time")?,
-            closed_at: {
-                let number = fields.u64("seal: data number")?;
-                by_owner.then_some(number)
+            why: match (why, fields.u64("seal: data number")?) {
+                (0, 0) => Why::Taken,
+                (1, next_segment) => Why::Closed { next_segment },
+                (2, 0) => Why::Rolled,
+                _ => return Err(NotACommit::Torn("seal: why")),
             },
             nonce: fields.array("seal: nonce")?,
         })
@@ -129,7 +150,7 @@ mod tests {
             number: 3,
             last: Sequence(4),
             last_checksum: 5,
-            closed_at: Some(7),
+            why: Why::Closed { next_segment: 7 },
             time_ns: 6,
             nonce: [8; 16],
         };

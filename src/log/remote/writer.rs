@@ -27,7 +27,7 @@ use super::keeper::Keeper;
 use super::names;
 use super::open::{OpeningState, waste_of};
 use super::record::{Garbage, Link, Opening, Record, Waste};
-use super::seal::Seal;
+use super::seal::{Seal, Why};
 use super::tail::{Entry, Plan, Tail};
 use crate::backend::{ObjectError, Usage};
 use crate::log::commit::{Checkpoint, Commit};
@@ -47,6 +47,8 @@ use std::time::{Duration, Instant};
 const ROLL_AFTER: u64 = 4096;
 /// Objects that one request deletes.
 const DELETED_MAX: usize = 1000;
+/// More garbage than that is not carried along in each commit: the oldest goes without waiting.
+const GARBAGE_MAX: usize = 500;
 /// How long closing waits for the seal.
 const SEAL_PATIENCE: Duration = Duration::from_secs(10);
 
@@ -148,7 +150,7 @@ struct Upload {
 
 /// What is to be deleted, and who is told.
 struct Doomed {
-    since: Instant,
+    since_ns: u64,
     numbers: Vec<SegmentNo>,
     freed: Freed,
 }
@@ -246,7 +248,7 @@ impl Writer {
             // There is always room for a commit.
             Message::Commit { prepare, done, claim: _ } => self.waiting.push_back((prepare, done)),
             Message::Retry(_) => {}
-            Message::Free(numbers, freed) => self.doomed.push_back(Doomed { since: Instant::now(), numbers, freed }),
+            Message::Free { numbers, since_ns, freed } => self.doomed.push_back(Doomed { since_ns, numbers, freed }),
             Message::Close { give_back: _, done } => self.closing = Some(done),
         }
     }
@@ -270,14 +272,14 @@ impl Writer {
                 return false;
             }
             if self.number > ROLL_AFTER && !self.waiting.is_empty() {
-                self.seal(None, None);
+                self.seal(Why::Rolled, None);
                 self.work = Work::Rolling;
             } else if let Some((prepare, done)) = self.waiting.pop_front() {
                 self.freeze(prepare, done);
             } else if self.closing.is_some() && self.uploads.is_empty() {
                 let done = self.closing.take().expect("just seen");
                 let next_segment = self.now.shared.streams.lock().next_number();
-                self.seal(Some(next_segment), Some(SEAL_PATIENCE));
+                self.seal(Why::Closed { next_segment }, Some(SEAL_PATIENCE));
                 self.work = Work::Closing(done);
             } else {
                 return false;
@@ -296,7 +298,7 @@ impl Writer {
         let Some(prepared) = prepared else { return done(Ok(self.now.last)) };
         let (needed, next_segment) = {
             let streams = self.now.shared.streams.lock();
-            (streams.not_stored(), streams.next_number())
+            (streams.not_stored(prepared.checkpoint.is_some()), streams.next_number())
         };
         let reservation = next_segment + RESERVATION_STEP;
         self.now.record.changes += prepared.changes;
@@ -432,7 +434,7 @@ impl Writer {
     }
 
     /// Has the epoch sealed behind its last commit.
-    fn seal(&mut self, closed_at: Option<u64>, limit: Option<Duration>) {
+    fn seal(&mut self, why: Why, limit: Option<Duration>) {
         let seal = Seal {
             store: self.now.store,
             epoch: self.now.epoch,
@@ -440,7 +442,7 @@ impl Writer {
             number: self.number,
             last: self.now.last,
             last_checksum: self.now.last_checksum,
-            closed_at,
+            why,
             time_ns: now_ns(),
             nonce: random(),
         };
@@ -593,22 +595,23 @@ impl Writer {
             return;
         }
         let grace = self.now.bucket.grace;
-        if self.doomed.front().is_some_and(|doomed| doomed.since.elapsed() >= grace) {
+        if self.doomed.front().is_some_and(|doomed| is_due(doomed.since_ns, grace)) {
             let mut doomed = self.doomed.pop_front().expect("just seen");
             if doomed.numbers.len() > DELETED_MAX {
                 // The rest is told of with its own last batch.
                 let rest = doomed.numbers.split_off(DELETED_MAX);
                 let freed = std::mem::replace(&mut doomed.freed, Box::new(|_| ()));
-                let (since, first) = (doomed.since, doomed.numbers.clone());
+                let (since_ns, first) = (doomed.since_ns, doomed.numbers.clone());
                 let all = move |last: &[SegmentNo]| freed(&[&first[..], last].concat());
-                self.doomed.push_front(Doomed { since, numbers: rest, freed: Box::new(all) });
+                self.doomed.push_front(Doomed { since_ns, numbers: rest, freed: Box::new(all) });
             }
             let names = doomed.numbers.iter().map(|number| names::segment(*number)).collect();
             self.deleting = Some(Deleting::Segments(doomed.numbers, doomed.freed));
             return self.delete(names);
         }
         let garbage = self.now.record.garbage.first().copied();
-        if let Some(garbage) = garbage.filter(|garbage| is_due(garbage, grace)) {
+        let is_much = self.now.record.garbage.len() > GARBAGE_MAX;
+        if let Some(garbage) = garbage.filter(|garbage| is_much || is_due(garbage.since_ns, grace)) {
             let (first, end) = match garbage.what {
                 Waste::Commits { seal, .. } => (2, seal - 1),
                 Waste::Segments { from, to } => (from, to),
@@ -655,15 +658,15 @@ impl Writer {
             // Again behind a later commit.
             (Some(Deleting::Segments(numbers, freed)), Err(error)) => {
                 tracing::debug!("{}: deleting: {error}", self.now.bucket.name());
-                self.doomed.push_back(Doomed { since: Instant::now(), numbers, freed });
+                self.doomed.push_back(Doomed { since_ns: 0, numbers, freed });
             }
             (Some(Deleting::Garbage(..)) | None, _) => {}
         }
     }
 }
 
-fn is_due(garbage: &Garbage, grace: Duration) -> bool {
-    u128::from(now_ns().saturating_sub(garbage.since_ns)) >= grace.as_nanos()
+fn is_due(since_ns: u64, grace: Duration) -> bool {
+    u128::from(now_ns().saturating_sub(since_ns)) >= grace.as_nanos()
 }
 
 fn taken_by(bucket: &Bucket, commit: &Commit) -> String {

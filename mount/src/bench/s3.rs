@@ -1,0 +1,326 @@
+//! `kivafs bench s3`: how close a store in a bucket comes to what its server can do.
+
+use crate::bench::mounted::{Mounted, durable, sync_dir};
+use crate::bench::noise::Noise;
+use crate::bench::server::{self, Rates};
+use crate::life::place::Place;
+use kivafs::backend::{Objects, S3, S3Options, Usage};
+use kivafs::store::{CreateOptions, OpenOptions, Store};
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+const MIB: f64 = (1 << 20) as f64;
+const FSYNCS: usize = 100;
+const THREADS: usize = 16;
+const SMALL_FILES: usize = 5000;
+const SMALL_BYTES: usize = 1024;
+const PAIRS: usize = 1 << 20;
+
+/// What to run, and where.
+pub struct Plan {
+    /// The bucket, and what everything is below; a fresh name is added.
+    pub s3: S3Options,
+    /// What stands behind `-o` at each mount.
+    pub options: String,
+    /// Where directories are made to mount at, and the local store to compare with.
+    pub scratch: PathBuf,
+    /// Bytes of the big file.
+    pub big_bytes: u64,
+    /// Files of the store that is mounted again.
+    pub files: usize,
+    /// How long nothing is done.
+    pub idle: Duration,
+}
+
+type Answer<T> = Result<T, String>;
+
+/// Runs it all; lines go to `out`.
+pub fn s3(mut plan: Plan, out: &mut dyn Write) -> Answer<()> {
+    let fresh = format!("bench-{}-{}", std::process::id(), fresh_number());
+    plan.s3.prefix = format!("{}/{fresh}", plan.s3.prefix).trim_start_matches('/').to_string();
+    plan.scratch = plan.scratch.join(&fresh);
+    std::fs::create_dir_all(&plan.scratch).map_err(text)?;
+    let objects = S3::open(plan.s3.clone()).map_err(text)?;
+    let done = run(&plan, &objects, out);
+    let cleared = server::clear(&objects).map_err(text);
+    std::fs::remove_dir_all(&plan.scratch).map_err(text)?;
+    done.and(cleared)
+}
+
+fn fresh_number() -> u128 {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis())
+}
+
+fn text(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
+
+fn run(plan: &Plan, objects: &dyn Objects, out: &mut dyn Write) -> Answer<()> {
+    let mut say = |line: String| writeln!(out, "{line}").and_then(|()| out.flush()).map_err(text);
+    let rates = server::measure(objects).map_err(text)?;
+    say(format!(
+        "server     4 KiB create p50 {:.1} ms; 16 x 8 MiB: PUT {:.0} MiB/s, GET {:.0} MiB/s",
+        millis(rates.round_trip),
+        rates.put / MIB,
+        rates.get / MIB
+    ))?;
+    let place = place_of(plan, "mount");
+    let store = place.to_string();
+    let mut mounted = Mounted::new(store.clone(), plan.options.clone(), plan.scratch.join("mount")).map_err(text)?;
+    mounted.mount(&["--create"]).map_err(text)?;
+    say(lone_fsyncs(&mut mounted, &place, rates)?)?;
+    say(many_fsyncs(&mut mounted, &place, rates)?)?;
+    say(small_files(&mut mounted, &place)?)?;
+    say(idle(&mut mounted, &place, plan.idle)?)?;
+    say(big_file(&mut mounted, &place, plan, rates)?)?;
+    say(mount_again(&mut mounted, plan)?)?;
+    say(takeover(&mut mounted, &place, plan, rates)?)?;
+    say(bulk_insert(plan)?)
+}
+
+fn place_of(plan: &Plan, name: &str) -> Place {
+    let prefix = format!("{}/{name}", plan.s3.prefix);
+    Place::Bucket(crate::life::place::Bucket::new(S3Options { prefix, ..plan.s3.clone() }))
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+/// Requests between two marks; the first mark's own commit is not counted.
+fn between(before: Usage, after: Usage) -> Usage {
+    Usage {
+        puts: after.puts - before.puts - 1,
+        gets: after.gets - before.gets,
+        lists: after.lists - before.lists,
+        deletes: after.deletes - before.deletes,
+        bytes_up: after.bytes_up - before.bytes_up,
+        bytes_down: after.bytes_down - before.bytes_down,
+    }
+}
+
+fn lone_fsyncs(mounted: &mut Mounted, place: &Place, rates: Rates) -> Answer<String> {
+    let before = mounted.mark(place)?;
+    let file = File::create(mounted.dir.join("lone")).map_err(text)?;
+    file.sync_all().map_err(text)?;
+    let mut times = fsyncs(&file, 2).map_err(text)?;
+    let after = mounted.mark(place)?;
+    times.sort_unstable();
+    let (p50, p99) = (times[FSYNCS / 2], times[FSYNCS * 99 / 100]);
+    Ok(format!(
+        "fsync, 1   p50 {:.1} ms = {:.2} round trips (bound 1.2), p99 {:.1} ms; {:.2} PUT each (bound 1)",
+        millis(p50),
+        p50.as_secs_f64() / rates.round_trip.as_secs_f64(),
+        millis(p99),
+        // The file's own creation is one, too.
+        between(before, after).puts as f64 / (FSYNCS + 1) as f64
+    ))
+}
+
+fn fsyncs(file: &File, seed: u64) -> std::io::Result<Vec<Duration>> {
+    let mut noise = Noise::new(seed);
+    (0..FSYNCS)
+        .map(|number| {
+            file.write_all_at(&noise.bytes(4096), (number % 16 * 4096) as u64)?;
+            let start = Instant::now();
+            file.sync_all()?;
+            Ok(start.elapsed())
+        })
+        .collect()
+}
+
+fn many_fsyncs(mounted: &mut Mounted, place: &Place, rates: Rates) -> Answer<String> {
+    let before = mounted.mark(place)?;
+    let start = Instant::now();
+    let dir = &mounted.dir;
+    thread::scope(|scope| {
+        let one = |number| move || fsyncs(&File::create(dir.join(format!("many-{number}")))?, number as u64 + 3);
+        let threads: Vec<_> = (0..THREADS).map(|number| scope.spawn(one(number))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("measuring does not panic").map(drop))
+    })
+    .map_err(text)?;
+    let time = start.elapsed();
+    let puts = between(before, mounted.mark(place)?).puts;
+    let round_trips = time.as_secs_f64() / rates.round_trip.as_secs_f64();
+    Ok(format!(
+        "fsync, 16  {:.0}/s; {puts} PUT for {} fsyncs, {:.2} a round trip (bound 1)",
+        (THREADS * FSYNCS) as f64 / time.as_secs_f64(),
+        THREADS * FSYNCS,
+        puts as f64 / round_trips
+    ))
+}
+
+fn small_files(mounted: &mut Mounted, place: &Place) -> Answer<String> {
+    let mut noise = Noise::new(7);
+    let dir = mounted.dir.join("small");
+    let before = mounted.mark(place)?;
+    let start = Instant::now();
+    std::fs::create_dir(&dir).map_err(text)?;
+    for number in 0..SMALL_FILES {
+        std::fs::write(dir.join(format!("file-{number}")), noise.bytes(SMALL_BYTES)).map_err(text)?;
+    }
+    sync_dir(&dir).map_err(text)?;
+    let time = start.elapsed();
+    let puts = between(before, mounted.mark(place)?).puts;
+    let bound = 3.0 + (SMALL_FILES * SMALL_BYTES) as f64 / (8.0 * MIB);
+    Ok(format!(
+        "small      {SMALL_FILES} files of {SMALL_BYTES} bytes and one sync: {:.1} s, {puts} PUT (bound {bound:.1})",
+        time.as_secs_f64()
+    ))
+}
+
+fn idle(mounted: &mut Mounted, place: &Place, time: Duration) -> Answer<String> {
+    // What went before may still have a checkpoint under way.
+    thread::sleep(Duration::from_secs(8));
+    let before = mounted.mark(place)?;
+    thread::sleep(time);
+    let requests = between(before, mounted.mark(place)?);
+    let all = requests.puts + requests.gets + requests.lists + requests.deletes;
+    Ok(format!("idle       {} s: {all} requests (bound 0)", time.as_secs()))
+}
+
+fn big_file(mounted: &mut Mounted, place: &Place, plan: &Plan, rates: Rates) -> Answer<String> {
+    let path = mounted.dir.join("big");
+    let blocks: Vec<Vec<u8>> = (0..16).map(|seed| Noise::new(seed + 100).bytes(1 << 20)).collect();
+    let start = Instant::now();
+    let mut file = File::create(&path).map_err(text)?;
+    for number in 0..plan.big_bytes >> 20 {
+        // Never the same bytes twice.
+        let mut block = blocks[number as usize % blocks.len()].clone();
+        for (at, byte) in block.iter_mut().step_by(512).enumerate() {
+            *byte ^= (number >> (8 * (at % 3))) as u8;
+        }
+        file.write_all(&block).map_err(text)?;
+    }
+    file.sync_all().map_err(text)?;
+    let written = plan.big_bytes as f64 / start.elapsed().as_secs_f64();
+    let peak = peak_memory(mounted.pid(place)?);
+    drop(file);
+    mounted.umount().map_err(text)?;
+    mounted.mount(&[]).map_err(text)?;
+    let start = Instant::now();
+    let mut file = File::open(&path).map_err(text)?;
+    let mut buffer = vec![0; 1 << 20];
+    while file.read(&mut buffer).map_err(text)? > 0 {}
+    let read = plan.big_bytes as f64 / start.elapsed().as_secs_f64();
+    let peak_reading = peak_memory(mounted.pid(place)?);
+    Ok(format!(
+        "big        {:.0} MiB: written and synced {:.0} MiB/s = {:.2} of the server's rate (bound 0.8), peak memory {}; \
+         read cold {:.0} MiB/s = {:.2} (bound 0.8), peak memory {}",
+        plan.big_bytes as f64 / MIB,
+        written / MIB,
+        written / rates.put,
+        peak,
+        read / MIB,
+        read / rates.get,
+        peak_reading
+    ))
+}
+
+/// VmHWM of proc(5).
+fn peak_memory(pid: u32) -> String {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    peak.map_or_else(|| "not known".into(), |peak| peak.trim().to_string())
+}
+
+fn mount_again(mounted: &mut Mounted, plan: &Plan) -> Answer<String> {
+    let start = Instant::now();
+    let dir = &mounted.dir;
+    for group in 0..plan.files.div_ceil(1000) {
+        let group_dir = dir.join(format!("group-{group}"));
+        std::fs::create_dir(&group_dir).map_err(text)?;
+        let mut noise = Noise::new(group as u64 + 1000);
+        for number in 0..1000.min(plan.files - group * 1000) {
+            std::fs::write(group_dir.join(format!("file-{number}")), noise.bytes(100)).map_err(text)?;
+        }
+    }
+    sync_dir(dir).map_err(text)?;
+    let made = start.elapsed();
+    mounted.umount().map_err(text)?;
+    let start = Instant::now();
+    mounted.mount(&[]).map_err(text)?;
+    let time = start.elapsed();
+    let said = mounted.umount().map_err(text)?;
+    mounted.mount(&[]).map_err(text)?;
+    Ok(format!(
+        "mount      {} files (made in {:.0} s): mounted in {:.0} ms; this mount and its end: {} (bound 10 GET, 1 LIST)",
+        plan.files,
+        made.as_secs_f64(),
+        millis(time),
+        said.trim().replace('\n', "; ")
+    ))
+}
+
+/// The holder is stopped, as a machine is that cannot be reached any more.
+fn takeover(mounted: &mut Mounted, place: &Place, plan: &Plan, rates: Rates) -> Answer<String> {
+    let holder = nix::unistd::Pid::from_raw(mounted.pid(place)? as i32);
+    let taker = Mounted::new(place.to_string(), plan.options.clone(), plan.scratch.join("taker")).map_err(text)?;
+    nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGSTOP).map_err(text)?;
+    let start = Instant::now();
+    let taken = taker.mount(&["--takeover"]).and_then(|()| durable(&taker.dir.join("taken"), b"x"));
+    let time = start.elapsed();
+    // It is fenced, and has nothing to make durable.
+    nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGKILL).map_err(text)?;
+    taken.map_err(text)?;
+    taker.umount().map_err(text)?;
+    let bound = Duration::from_secs(3) + 20 * rates.round_trip;
+    Ok(format!(
+        "takeover   from a holder that does not answer, to the first durable write: {:.0} ms (bound {:.0} ms)",
+        millis(time),
+        millis(bound)
+    ))
+}
+
+fn bulk_insert(plan: &Plan) -> Answer<String> {
+    let mut noise = Noise::new(11);
+    let mut keys: Vec<Vec<u8>> = (0..PAIRS).map(|_| noise.bytes(40)).collect();
+    keys.sort_unstable();
+    let local = Place::File(plan.scratch.join("local.kivafs"));
+    let bucket = place_of(plan, "bulk");
+    let mut rates = [Vec::new(), Vec::new()];
+    for round in 0..3 {
+        for (place, rates) in [&local, &bucket].into_iter().zip(&mut rates) {
+            if round == 0 {
+                place.create(&CreateOptions::default()).map_err(text)?;
+            }
+            let options = OpenOptions { cache_bytes: 256 << 20, ..OpenOptions::default() };
+            let store = place.open(&options).map_err(text)?;
+            rates.push(load(&store, &keys, round)?);
+            store.close().map_err(text)?;
+        }
+    }
+    let [local, bucket] = rates.map(|mut rates| {
+        rates.sort_by(f64::total_cmp);
+        rates[rates.len() / 2]
+    });
+    Ok(format!(
+        "insert     {PAIRS} sorted pairs of 40 + 40 bytes by the library: {:.0} k/s, local file {:.0} k/s: {:.2} of it (bound 0.8)",
+        bucket / 1e3,
+        local / 1e3,
+        bucket / local
+    ))
+}
+
+/// Each round has keys of its own.
+fn load(store: &Store, keys: &[Vec<u8>], round: u8) -> Answer<f64> {
+    let mut noise = Noise::new(u64::from(round) + 20);
+    let start = Instant::now();
+    for batch in keys.chunks(1000) {
+        let values: Vec<bytes::Bytes> = batch.iter().map(|_| noise.bytes(40).into()).collect();
+        let put = || {
+            let mut txn = store.begin()?;
+            for (key, value) in batch.iter().zip(&values) {
+                txn.put(&[&[round], &key[1..]].concat(), value.clone());
+            }
+            txn.commit()
+        };
+        store.patiently(put).map_err(|error: kivafs::store::StoreError| text(error))?;
+    }
+    store.sync().map_err(text)?;
+    Ok(keys.len() as f64 / start.elapsed().as_secs_f64())
+}

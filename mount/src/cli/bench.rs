@@ -1,0 +1,23 @@
+//! bench.
+
+use crate::bench;
+use crate::cli::failure::Failure;
+use crate::cli::given;
+use crate::cli::words::BenchS3Words;
+use std::time::Duration;
+
+pub fn s3(words: &BenchS3Words) -> Result<(), Failure> {
+    let given = given::store(&words.store)?;
+    let Some(s3) = given.place.s3() else {
+        return Err(Failure::Usage("bench s3: give a place in a bucket: s3://BUCKET/PREFIX".into()));
+    };
+    let plan = bench::Plan {
+        s3: s3.clone(),
+        options: given::texts(&words.store.options)?.join(","),
+        scratch: words.scratch.clone().unwrap_or_else(std::env::temp_dir),
+        big_bytes: words.big,
+        files: words.files,
+        idle: Duration::from_secs(words.idle),
+    };
+    bench::s3(plan, &mut std::io::stdout().lock()).map_err(Failure::Failed)
+}

@@ -1,0 +1,139 @@
+//! Storage that does not answer: nobody waits for longer than they want to, what is in memory can be
+//! read, and nothing is lost when it answers again.
+
+mod support;
+
+use kivafs::backend::MemoryDisk;
+use kivafs::store::{Miss, Room, Store, StoreError};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use support::silent_disk::{Silence, SilentDisk};
+use support::store::{SMALL, create, unhurried};
+
+const CAUSE: &str = "storage did not answer, and nobody wants to wait";
+/// Beyond any that a test waits for.
+const LONG: Duration = Duration::from_secs(3600);
+
+fn store() -> (Arc<SilentDisk>, Arc<Store>) {
+    let disk = Arc::new(SilentDisk::new(Arc::new(MemoryDisk::default())));
+    create(disk.clone(), SMALL).unwrap();
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    (disk, Arc::new(store))
+}
+
+fn put_now(store: &Store, key: &str, value: Vec<u8>) -> Result<(), StoreError> {
+    let mut txn = store.begin_now()?;
+    txn.put(key.as_bytes(), value);
+    txn.commit()
+}
+
+fn is_there(store: &Store, key: &str) -> bool {
+    store.view().get(key.as_bytes()).unwrap().is_some()
+}
+
+/// Puts values into a silent store until there is no room, and will be none; answers how many.
+fn fill(disk: &SilentDisk, put: impl Fn(&str) -> Result<(), StoreError>) -> (usize, Miss) {
+    let (mut number, mut stuck) = (0, false);
+    loop {
+        match put(&number.to_string()) {
+            Ok(()) => number += 1,
+            Err(StoreError::Miss(miss)) if stuck => return (number, miss),
+            Err(StoreError::Miss(_)) => {
+                // Once storage is at a commit, the next is not begun.
+                disk.until_waiting(1);
+                stuck = true;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn fill_with_short(disk: &SilentDisk, store: &Store) -> (usize, Miss) {
+    fill(disk, |key| put_now(store, key, vec![1; 100]))
+}
+
+#[test]
+fn who_must_not_wait_for_room_does_not() {
+    let (disk, store) = store();
+    disk.fall(Silence::Changes);
+    let (count, miss) = fill_with_short(&disk, &store);
+    assert!(count > 20 && miss.room() == Some(Room::Change));
+    assert!(!store.fetch_until(&miss, Instant::now() + Duration::from_millis(20)).unwrap());
+    let late = store.patiently_until(Instant::now(), || put_now(&store, "late", vec![1]));
+    assert!(matches!(late, Err(StoreError::Io(_))));
+    assert!(is_there(&store, &(count - 1).to_string()));
+    disk.fall(Silence::None);
+    assert!(store.fetch_until(&miss, Instant::now() + LONG).unwrap());
+    store.patiently_until(Instant::now() + LONG, || put_now(&store, "in time", vec![1])).unwrap();
+    store.sync().unwrap();
+    store.close().unwrap();
+    drop(store);
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    for key in (0..count).map(|number| number.to_string()).chain(["in time".into()]) {
+        assert!(store.patiently(|| store.view().get(key.as_bytes())).unwrap().is_some(), "{key}");
+    }
+}
+
+#[test]
+fn bulk_data_is_taken_in_until_enough_is_in_flight() {
+    let (disk, store) = store();
+    disk.fall(Silence::Changes);
+    let (count, miss) = fill(&disk, |key| {
+        store.bulk_room()?;
+        put_now(&store, key, vec![1; 9000])
+    });
+    assert!(count < (20 << 20) / 9000, "{count} values in memory");
+    assert!(!store.fetch_until(&miss, Instant::now()).unwrap());
+    assert!(is_there(&store, "0"));
+    disk.fall(Silence::None);
+    store.fetch(&miss).unwrap();
+    store.sync().unwrap();
+    assert!(is_there(&store, &(count - 1).to_string()));
+}
+
+/// A thread that waits for the store; its end tells what it was told.
+fn wait<T: Send + 'static>(store: &Arc<Store>, wait: impl FnOnce(&Store) -> T + Send + 'static) -> JoinHandle<T> {
+    let store = store.clone();
+    std::thread::spawn(move || wait(&store))
+}
+
+fn was_given_up<T: std::fmt::Debug>(told: Result<T, StoreError>) {
+    assert!(matches!(&told, Err(StoreError::Poisoned(cause)) if **cause == *CAUSE), "{told:?}");
+}
+
+#[test]
+fn whoever_waits_is_told_when_storage_is_given_up() {
+    let (disk, store) = store();
+    disk.fall(Silence::Everything);
+    let (count, _) = fill_with_short(&disk, &store);
+    let others = [
+        wait(&store, |store| store.begin().map(drop)),
+        wait(&store, |store| store.sync()),
+        wait(&store, |store| store.checkpoint()),
+    ];
+    assert!(!store.reclaim(Instant::now() + Duration::from_millis(20)));
+    store.abandon(CAUSE);
+    others.into_iter().for_each(|other| was_given_up(other.join().unwrap()));
+    store.wait_for_room();
+    [store.sync(), store.begin_now().map(drop), store.checkpoint()].into_iter().for_each(was_given_up);
+    store.abandon("once more");
+    assert!(is_there(&store, &(count - 1).to_string()), "reads go on");
+    was_given_up(store.close());
+    // Nothing waits for the threads that still wait for storage.
+    drop(Arc::into_inner(store).expect("nobody else has it"));
+    disk.fall(Silence::None);
+}
+
+#[test]
+fn a_store_that_is_being_closed_can_be_given_up() {
+    let (disk, store) = store();
+    put_now(&store, "key", vec![1; 9000]).unwrap();
+    disk.fall(Silence::Changes);
+    let closing = wait(&store, |store| store.close());
+    disk.until_waiting(1);
+    store.abandon(CAUSE);
+    was_given_up(closing.join().unwrap());
+    drop(Arc::into_inner(store).expect("nobody else has it"));
+    disk.fall(Silence::None);
+}
