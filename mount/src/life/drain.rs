@@ -60,6 +60,9 @@ impl Backlog {
     }
 }
 
+/// What whoever still waits for storage is told then.
+pub const GIVEN_UP: &str = "it was given up: storage does not answer";
+
 /// How long a store that was given up may take to end.
 const GIVEN_UP_MAX: Duration = Duration::from_secs(1);
 
@@ -98,7 +101,7 @@ impl Drain {
     }
 
     /// The outcome, once there is one; Ok: everything is durable. Storage that has been silent for
-    /// `silence_max` is given up: what is not durable by then is lost. After that, whoever still waits
+    /// `silence_max` is given up: what is not durable by then may be lost. After that, whoever still waits
     /// for storage is left behind, to end with the process.
     pub fn outcome(&mut self, silence_max: Option<Duration>) -> Option<Result<(), StoreError>> {
         if self.end.is_over() {
@@ -108,11 +111,11 @@ impl Drain {
         let backlog = self.backlog();
         match (self.given_up, silence_max) {
             (Some(since), _) if since.elapsed() >= GIVEN_UP_MAX => {
-                return Some(Err(StoreError::Poisoned("it was given up: storage does not answer".into())));
+                return Some(Err(StoreError::Poisoned(GIVEN_UP.into())));
             }
             (None, Some(silence_max)) if backlog.silent >= silence_max => {
                 tracing::warn!("storage does not answer and is given up: {}", backlog.shown());
-                self.store.abandon("it was given up: storage did not answer");
+                self.store.abandon(GIVEN_UP);
                 self.given_up = Some(Instant::now());
             }
             _ => {}

@@ -4,7 +4,7 @@ use crate::facade::{self, Facade, Manners, Service};
 use crate::fs::{FileSystem, coarse_now};
 use crate::life::attach::{Attached, attach};
 use crate::life::background::Ready;
-use crate::life::drain::{BEAT, Drain, End};
+use crate::life::drain::{BEAT, Drain, End, GIVEN_UP};
 use crate::life::holder::announce_draining;
 use crate::life::mountinfo::Device;
 use crate::life::plan::Plan;
@@ -262,10 +262,8 @@ impl Mount {
         info!("{}: asked to end", plan.dir.display());
         if self.urgency == Urgency::Forced {
             // Who forces a mount's end has its connection aborted, too.
-            return match self.wait(signals, None, Some(ABORTED_MAX))? {
-                Woken::Over => Ok(()),
-                _ => self.abort(plan, store, signals),
-            };
+            let is_over = self.ends_within(ABORTED_MAX, signals)? || self.ends_given_up(plan, store, signals)?;
+            return if is_over { Ok(()) } else { self.abort(plan, store, signals) };
         }
         announce_draining(store);
         if self.sync(plan, store, signals)? == Woken::Over {
@@ -328,7 +326,8 @@ impl Mount {
             // Detached by hand, or hidden under another mount: only the connection can be ended.
             _ => warn!("{}: our mount is not on top there any more", dir.display()),
         }
-        if self.urgency < Urgency::Forced && self.wait(signals, None, Some(OPEN_FILES_MAX))? == Woken::Over {
+        let patience = if self.urgency == Urgency::Forced { BEAT } else { OPEN_FILES_MAX };
+        if self.wait(signals, None, Some(patience))? == Woken::Over {
             return Ok(());
         }
         self.abort(plan, store, signals)
@@ -337,21 +336,26 @@ impl Mount {
     /// Ends the session whatever goes on there.
     fn abort(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<(), LifeError> {
         let dir = plan.dir.as_path();
-        if self.end.is_over() {
-            return Ok(());
-        }
         warn!("{}: files are still open there: they get errors from now on", dir.display());
         if let Err(error) = detach::abort(self.device) {
             error!("{}: {error}", dir.display());
         }
         // Even if the connection can't be aborted, the process ends, which aborts it.
-        if !self.ends_within(ABORTED_MAX, signals)? && plan.store.may_be_away() {
-            // Who reads requests may be waiting for room, which only storage can make.
-            warn!("{}: given up on: what is not durable by now is lost", plan.store);
-            store.abandon("it was given up: storage did not answer");
-            self.ends_within(ABORTED_MAX, signals)?;
+        if !self.ends_within(ABORTED_MAX, signals)? {
+            self.ends_given_up(plan, store, signals)?;
         }
         Ok(())
+    }
+
+    /// Who reads requests may be waiting for room, which only storage can make: does the session end
+    /// if that is not waited for?
+    fn ends_given_up(&mut self, plan: &Plan, store: &Store, signals: &Signals) -> Result<bool, LifeError> {
+        if !plan.store.may_be_away() {
+            return Ok(false);
+        }
+        warn!("{}: given up: what is not durable by now may be lost", plan.store);
+        store.abandon(GIVEN_UP);
+        self.ends_within(ABORTED_MAX, signals)
     }
 
     fn ends_within(&mut self, time: Duration, signals: &Signals) -> Result<bool, LifeError> {
