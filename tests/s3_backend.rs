@@ -180,6 +180,8 @@ fn big_bodies_go_up_and_come_down_in_parallel() {
     }
     let half = BYTES as u64 / 2;
     assert!(get(&s3, "3", Some(half..2 * half)).expect("get") == bodies[3].slice(half as usize..));
+    // A quarter of a gigabyte that nobody needs.
+    wait(|done| s3.delete((0..16).map(|number| number.to_string()).collect(), done)).expect("delete");
 }
 
 #[test]
