@@ -176,6 +176,15 @@ fn a_store_that_is_mounted_here_is_told_with_its_place() {
     other.mount(&[]).fails(3, &[name(&place), "mounted at", dir, &format!("pid {pid}"), "/PATH"]);
     put(&place, "a/b", b"").fails(3, &[&format!("use {dir}/a/b")]);
     place.on_store("rm", &["a"]).fails(3, &["mounted at", dir]);
+    // Who only reads is in nobody's way, and sees what is durable.
+    std::fs::write(place.dir.join("durable"), "content").unwrap();
+    File::open(place.dir.join("durable")).unwrap().sync_all().unwrap();
+    assert_eq!(place.on_store("get", &["durable"]).silently().text(), "content");
+    let reads = other.mount(&["-o", "ro"]);
+    assert_eq!((reads.code(), reads.errors().lines().count()), (0, 1), "{}", reads.errors());
+    assert!(reads.errors().contains(&format!("pid {pid}")) && reads.errors().contains("shows it as of"));
+    assert_eq!(std::fs::read(other.dir.join("durable")).unwrap(), b"content");
+    other.umount(&[]).silently();
     let info = info(&place);
     assert_eq!(info["holder"]["serving_at"], dir);
     assert_eq!(info["holder"]["pid"].to_string(), pid);

@@ -86,11 +86,19 @@ fn held(store: &Path, holder: &Holder, last_commit: Option<SystemTime>) -> Strin
     }
 }
 
+/// A store that is named by more than one layer is named once.
+fn named_once(line: &str) -> String {
+    match line.split_once(": ") {
+        Some((name, rest)) => format!("{name}: {}", rest.strip_prefix(&format!("{name}: ")).unwrap_or(rest)),
+        None => line.to_string(),
+    }
+}
+
 impl From<OpenError> for Failure {
     fn from(error: OpenError) -> Failure {
         match error {
             OpenError::InUse { path, holder } => Failure::InUse(held(&path, &holder, None)),
-            error => Failure::Failed(error.to_string()),
+            error => Failure::Failed(named_once(&error.to_string())),
         }
     }
 }
@@ -143,6 +151,13 @@ mod tests {
         assert_eq!(held("/srv/store".as_ref(), &nowhere, None), "/srv/store: in use by pid 7: wait for it to end");
         let unknown = Holder { pid: 0, ..nowhere };
         assert!(held("/srv/store".as_ref(), &unknown, None).contains("in use by another process"));
+    }
+
+    #[test]
+    fn a_store_is_named_once() {
+        assert_eq!(named_once("s3://b/p: s3://b/p: reading: refused"), "s3://b/p: reading: refused");
+        assert_eq!(named_once("s3://b/p: no s3://b/p: there"), "s3://b/p: no s3://b/p: there");
+        assert_eq!(named_once("alone"), "alone");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::cli::cost::Cost;
 use crate::cli::failure::Failure;
-use crate::cli::given::{self, Given, takeover};
+use crate::cli::given::{self, Given};
 use crate::cli::words::{CheckWords, InfoWords};
 use crate::fs;
 use crate::life::holder::{patiently, sleep};
@@ -125,8 +125,7 @@ fn holder_text(holder: &Holder) -> String {
 
 pub fn check(words: &CheckWords) -> Result<(), Failure> {
     let Given { place, options } = given::store(&words.store)?;
-    let takeover = takeover(&words.takeover, &place)?;
-    let opening = OpenOptions { read_only: true, takeover, ..options.for_opening(&place) };
+    let opening = OpenOptions { read_only: true, ..options.for_opening(&place) };
     let wrong = match patiently(&place, || unless_damaged(place.open(&opening)), &mut sleep)? {
         Ok(store) => check_open(&place, &store, words.data)?,
         Err(damage) => vec![damage],

@@ -23,6 +23,9 @@ pub fn mount(words: &MountWords) -> Result<(), Failure> {
     let lists = &words.store.options;
     let plan = plan(&words.store.store, &words.dir, lists, unknown)?;
     let plan = Plan { create: words.create, takeover: takeover(&words.takeover, &plan.store)?, ..plan };
+    if plan.takeover && plan.options.read_only {
+        return Err(Failure::Usage("--takeover: who mounts with 'ro' takes nothing: leave it out".into()));
+    }
     match (words.serve_in_background, words.foreground) {
         _ if plan.options.remount => Ok(attach::remount(&plan.dir, &plan.options)?),
         (true, _) => Ok(serve::serve(&plan, Ready::in_background()?)?),

@@ -2,7 +2,7 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::given::{self, Given};
-use crate::cli::words::{LsWords, PathWords, PutWords, StoreWords, TakeoverWords};
+use crate::cli::words::{GetWords, LsWords, PutWords, RmWords, StoreWords, TakeoverWords};
 use crate::fs::{Caller, FileSystem, PathError, coarse_now};
 use crate::life::drain::close;
 use crate::life::holder::{patiently, sleep};
@@ -13,23 +13,25 @@ use std::os::unix::ffi::OsStrExt;
 use std::sync::Arc;
 
 /// May the command change the store?
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Access {
+#[derive(Clone, Copy)]
+enum Access<'a> {
     Read,
-    Change,
+    Change(&'a TakeoverWords),
 }
 
 /// Opens the store, does `work`, and closes it: what was done is durable when this is Ok.
 fn with_store(
     words: &StoreWords,
-    takeover_words: &TakeoverWords,
     path: &OsStr,
-    access: Access,
+    access: Access<'_>,
     work: impl FnOnce(&FileSystem) -> Result<(), PathError>,
 ) -> Result<(), Failure> {
     let Given { place, options } = given::store(words)?;
-    let takeover = given::takeover(takeover_words, &place)?;
-    let opening = OpenOptions { read_only: access == Access::Read, takeover, ..options.for_opening(&place) };
+    let (read_only, takeover) = match access {
+        Access::Read => (true, false),
+        Access::Change(takeover) => (false, given::takeover(takeover, &place)?),
+    };
+    let opening = OpenOptions { read_only, takeover, ..options.for_opening(&place) };
     let opened = patiently(&place, || place.open(&opening), &mut sleep);
     let store = Arc::new(opened.map_err(|error| Failure::from(error).naming(path))?);
     let failed = |why: &dyn std::fmt::Display| Failure::Failed(format!("{place}: {why}"));
@@ -40,9 +42,9 @@ fn with_store(
     done.and(closed)
 }
 
-pub fn get(words: &PathWords) -> Result<(), Failure> {
+pub fn get(words: &GetWords) -> Result<(), Failure> {
     let path = words.path.as_bytes();
-    with_store(&words.store, &words.takeover, &words.path, Access::Read, |fs| {
+    with_store(&words.store, &words.path, Access::Read, |fs| {
         let mut output = stdout().lock();
         fs.read_path(path, &mut output)?;
         output.flush().map_err(|error| PathError::Io { path: path.into(), error })
@@ -57,14 +59,14 @@ pub fn put(words: &PutWords) -> Result<(), Failure> {
         ),
     };
     let caller = Caller { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
-    with_store(&words.store, &words.takeover, &words.path, Access::Change, |fs| {
+    with_store(&words.store, &words.path, Access::Change(&words.takeover), |fs| {
         fs.put_path(caller, words.path.as_bytes(), &mut input).map(|_| ())
     })
 }
 
 pub fn ls(words: &LsWords) -> Result<(), Failure> {
     let path = words.path.as_bytes();
-    with_store(&words.store, &words.takeover, &words.path, Access::Read, |fs| {
+    with_store(&words.store, &words.path, Access::Read, |fs| {
         let mut output = BufWriter::new(stdout().lock());
         let written = fs.list_path(path)?.iter().try_for_each(|entry| {
             output.write_all(&entry.name)?;
@@ -74,6 +76,6 @@ pub fn ls(words: &LsWords) -> Result<(), Failure> {
     })
 }
 
-pub fn rm(words: &PathWords) -> Result<(), Failure> {
-    with_store(&words.store, &words.takeover, &words.path, Access::Change, |fs| fs.remove_path(words.path.as_bytes()))
+pub fn rm(words: &RmWords) -> Result<(), Failure> {
+    with_store(&words.store, &words.path, Access::Change(&words.takeover), |fs| fs.remove_path(words.path.as_bytes()))
 }

@@ -27,13 +27,13 @@ pub enum Command {
     /// Verify a store; exit code 1 and a list when it is broken
     Check(CheckWords),
     /// Write a file of a store to stdout
-    Get(PathWords),
+    Get(GetWords),
     /// Make a file of a store from stdin, or from FILE: whole or not at all, durable when done
     Put(PutWords),
     /// List a directory of a store
     Ls(LsWords),
     /// Remove a file or an empty directory of a store
-    Rm(PathWords),
+    Rm(RmWords),
     /// Measure, beside what the machine or the server can do
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -75,7 +75,8 @@ pub struct StoreWords {
     pub options: Vec<OsString>,
 }
 
-/// What becomes of a holder who is in the way.
+/// What becomes of a holder who is in the way: of a store in a bucket, of who writes. Reading needs no
+/// takeover there: it shows what the newest commit left.
 #[derive(Debug, Args)]
 pub struct TakeoverWords {
     /// Take the store from a holder that is gone for good (only in S3: a local file is free then)
@@ -143,8 +144,6 @@ pub struct InfoWords {
 pub struct CheckWords {
     #[command(flatten)]
     pub store: StoreWords,
-    #[command(flatten)]
-    pub takeover: TakeoverWords,
     /// Every stored byte, too
     #[arg(long)]
     pub data: bool,
@@ -155,7 +154,16 @@ pub struct CheckWords {
 
 #[derive(Debug, Args)]
 #[command(after_help = store_options::HELP)]
-pub struct PathWords {
+pub struct GetWords {
+    #[command(flatten)]
+    pub store: StoreWords,
+    /// A path in the store
+    pub path: OsString,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = store_options::HELP)]
+pub struct RmWords {
     #[command(flatten)]
     pub store: StoreWords,
     #[command(flatten)]
@@ -169,8 +177,6 @@ pub struct PathWords {
 pub struct LsWords {
     #[command(flatten)]
     pub store: StoreWords,
-    #[command(flatten)]
-    pub takeover: TakeoverWords,
     /// A path in the store
     #[arg(default_value = "/")]
     pub path: OsString,
