@@ -11,6 +11,8 @@ pub struct Prepared {
     pub body: Vec<u8>,
     /// The segments opened up to the moment at which the redo was frozen.
     pub births: Vec<Birth>,
+    /// The number that the next segment would have got at that moment.
+    pub next_segment: u64,
     /// A checkpoint that is complete but for this commit.
     pub checkpoint: Option<Checkpoint>,
     /// How many keys it changes.

@@ -400,10 +400,11 @@ impl Log {
         sender(message);
     }
 
-    /// The segments opened since this was last asked. To be called where the redo that refers to
+    /// The segments opened since this was last asked, and the number that the next one gets. To be called where the redo that refers to
     /// them is frozen, under the lock that keeps both together.
-    pub fn take_births(&self) -> Vec<Birth> {
-        self.shared.streams.lock().take_births()
+    pub fn take_births(&self) -> (Vec<Birth>, u64) {
+        let mut streams = self.shared.streams.lock();
+        (streams.take_births(), streams.next_number())
     }
 
     /// Makes sure that `bytes` can be appended without the disk running full (R7).

@@ -104,7 +104,7 @@ impl Core {
             return None;
         }
         writer.is_stuck = false;
-        let births = self.log.take_births();
+        let (births, next_segment) = self.log.take_births();
         for birth in &births {
             if writer.table.get(birth.number).is_none() {
                 writer.table.born(*birth);
@@ -141,7 +141,7 @@ impl Core {
         }
         let changed_bytes = frozen.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Value::len)) as u64);
         let (changes, changed_bytes) = (frozen.len() as u64, changed_bytes.sum());
-        Some(Prepared { body: redo::encode(frozen.iter()), births, checkpoint, changes, changed_bytes })
+        Some(Prepared { body: redo::encode(frozen.iter()), births, next_segment, checkpoint, changes, changed_bytes })
     }
 
     /// The writer lock, at a moment when no more raw bytes are pending than a commit takes.

@@ -193,6 +193,7 @@ impl OpenError {
     pub(super) fn from_store(path: PathBuf, error: StoreError) -> OpenError {
         match error {
             StoreError::Damaged(what) => OpenError::Damaged { path, what: what.to_string() },
+            StoreError::Gone(what) => OpenError::Damaged { path, what: format!("{what} is missing") },
             StoreError::NoSpace => OpenError::NoSpace { path, what: error.to_string() },
             other => OpenError::Io { path, error: std::io::Error::other(other.to_string()) },
         }

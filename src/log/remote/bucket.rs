@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long an object that must be there may seem missing: caches on the way keep a 404 for a while.
 const MISSING_FOR: Duration = Duration::from_secs(30);
+/// How often who waits for an answer looks whether all was given up.
+const LOOK_UP: Duration = Duration::from_millis(100);
 /// How much is read at once before the end of a checkpoint.
 const NEAR_BYTES: u64 = 512 << 10;
 /// A failure is worth a word when it lasts so long.
@@ -178,7 +180,7 @@ impl Bucket {
         let since = Instant::now();
         let mut pauses = Pauses::default();
         loop {
-            let error = match once(&ask) {
+            let error = match self.once(&ask) {
                 Ok(answer) => {
                     self.answered();
                     return Ok(Some(answer));
@@ -220,7 +222,7 @@ impl Bucket {
                 true => self.objects.create(name, body.clone(), done),
                 false => self.objects.put(name, body.clone(), done),
             };
-            let mut error = match once(put) {
+            let mut error = match self.once(put) {
                 Ok(()) => {
                     self.answered();
                     return Ok(Created::Ours);
@@ -229,7 +231,7 @@ impl Bucket {
             };
             if error == ObjectError::Exists {
                 // Ours, if an earlier answer was lost.
-                match once(|done| self.objects.get(name, None, done)) {
+                match self.once(|done| self.objects.get(name, None, done)) {
                     Ok(bytes) => {
                         self.answered();
                         return Ok(if bytes == body { Created::Ours } else { Created::Others(bytes) });
@@ -264,6 +266,25 @@ impl Bucket {
         }
     }
 
+    /// One attempt, waited for.
+    fn once<T: Send + 'static>(&self, ask: impl FnOnce(Done<T>)) -> Result<T, ObjectError> {
+        let (answer, answered) = channel();
+        // When all is given up nobody listens any more.
+        ask(Box::new(move |result| drop(answer.send(result))));
+        self.receive(&answered).unwrap_or_else(|| Err(ObjectError::Unknown("the request was given up".into())))
+    }
+
+    /// The next answer; none: there will be none, or all was given up.
+    pub fn receive<T>(&self, answered: &Receiver<T>) -> Option<T> {
+        loop {
+            match answered.recv_timeout(LOOK_UP) {
+                Ok(answer) => return Some(answer),
+                Err(RecvTimeoutError::Timeout) if !self.is_given_up() => {}
+                Err(_) => return None,
+            }
+        }
+    }
+
     /// Waits; false: all was given up.
     pub fn pause(&self, pause: Duration) -> bool {
         let until = Instant::now() + pause;
@@ -291,14 +312,6 @@ impl Bucket {
             tracing::warn!("{}: {error}: what needs it waits", self.name());
         }
     }
-}
-
-/// One attempt, waited for.
-fn once<T: Send + 'static>(ask: impl FnOnce(Done<T>)) -> Result<T, ObjectError> {
-    let (answer, answered) = channel();
-    // Whoever asked is waiting just below.
-    ask(Box::new(move |result| drop(answer.send(result))));
-    answered.recv().unwrap_or_else(|_| Err(ObjectError::Unknown("the request was dropped".into())))
 }
 
 /// Longer and longer pauses between attempts, each of random length so that clients do not come back

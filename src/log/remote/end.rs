@@ -5,9 +5,9 @@
 //! or its claim succeeds.
 
 use super::bucket::Bucket;
-use super::keeper::{Keeper, Sight};
+use super::keeper::Sight;
 use super::names;
-use super::record::Record;
+use super::record::{Opening, Record};
 use super::seal::{Seal, Why};
 use super::tail::Entry;
 use crate::log::LogError;
@@ -44,7 +44,8 @@ impl fmt::Display for EpochHolder {
 
 impl EpochHolder {
     /// The one that an opening names.
-    pub fn new(keeper: &Keeper, since_ns: u64) -> EpochHolder {
+    pub fn new(opening: &Opening) -> EpochHolder {
+        let (keeper, since_ns) = (&opening.keeper, opening.since_ns);
         EpochHolder {
             pid: keeper.pid,
             host: String::from_utf8_lossy(&keeper.host).into_owned(),
@@ -280,7 +281,7 @@ fn follow(bucket: &Bucket, commit: Commit, checksum: u128) -> Result<Found, LogE
     if redo_from.0 != checkpoint.as_of.0 + 1 {
         return Err(wrong("its redo does not begin behind its checkpoint"));
     }
-    let opener = record.opening.as_ref().map(|opening| EpochHolder::new(&opening.keeper, commit.time_ns));
+    let opener = record.opening.as_ref().map(EpochHolder::new);
     let mut entries = Vec::new();
     for link in &record.links {
         let (linked, its_checksum) = existing_commit(bucket, commit.epoch, link.number, &commit.store)?;
@@ -342,8 +343,7 @@ pub fn holder(bucket: &Bucket, found: &Found) -> Result<Option<EpochHolder>, Log
         return Ok(found.opener.clone());
     }
     let (commit, _) = existing_commit(bucket, found.epoch, 1, &found.store)?;
-    let since = commit.time_ns;
-    Ok(commit.remote.and_then(|record| record.opening).map(|opening| EpochHolder::new(&opening.keeper, since)))
+    Ok(commit.remote.and_then(|record| record.opening).map(|opening| EpochHolder::new(&opening)))
 }
 
 #[cfg(test)]

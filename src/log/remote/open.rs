@@ -102,7 +102,13 @@ pub fn create_in(bucket: &Bucket, geometry: Geometry, size_limit: u64) -> Result
         garbage: Vec::new(),
         links: Vec::new(),
         repeated: Vec::new(),
-        opening: Some(Opening { previous: 0, previous_id: [0; 16], seal: 0, keeper: Keeper::myself(None) }),
+        opening: Some(Opening {
+            previous: 0,
+            previous_id: [0; 16],
+            seal: 0,
+            since_ns: now_ns(),
+            keeper: Keeper::myself(None),
+        }),
     };
     let (store, epoch_id) = (random(), random());
     let mut commit = Commit {
@@ -331,6 +337,7 @@ fn prepare_claim(found: &Found, seal: &Seal, keeper: Keeper) -> (Bytes, Claim) {
             previous: seal.epoch,
             previous_id: seal.epoch_id,
             seal: seal.number,
+            since_ns: now,
             keeper: keeper.clone(),
         }),
         ..found.record.clone()
@@ -426,6 +433,7 @@ pub fn start(shared: Arc<Shared>, bucket: Arc<Bucket>, end: End) -> Result<(Send
         store: found.store,
         epoch: claim.epoch,
         epoch_id: claim.epoch_id,
+        since_ns: claim.record.opening.as_ref().map_or(0, |opening| opening.since_ns),
         keeper: claim.keeper,
         last: claim.sequence,
         last_checksum: claim.checksum,

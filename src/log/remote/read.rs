@@ -73,7 +73,7 @@ pub fn read(
         }
         drop(answer);
         let mut failure = None;
-        for (number, result) in answered {
+        while let Some((number, result)) = bucket.receive(&answered) {
             match result {
                 Ok(bytes) => {
                     bucket.answered();
@@ -86,6 +86,9 @@ pub fn read(
                     failure = Some((number, error));
                 }
             }
+        }
+        if bucket.is_given_up() && !runs.is_empty() {
+            return Err(LogError::Io(format!("reading from {}: given up", bucket.name()).into()));
         }
         if let Some((number, error)) = failure {
             let what = || format!("{}/{}", bucket.name(), names::segment(runs[&number].segment));

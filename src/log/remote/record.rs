@@ -18,7 +18,7 @@
 //! | 4 | number of repeated commits |
 //! | 16 each | repeated, oldest first: sequence (8), how many of the births (4), bytes of the body (4) are its own |
 //! | 1 | 1: an opening follows |
-//! | | opening: epoch before (8), its random id (16), its seal's number (8), keeper |
+//! | | opening: epoch before (8), its random id (16), its seal's number (8), since (8), keeper |
 //!
 //! All numbers little-endian.
 //!
@@ -89,6 +89,8 @@ pub struct Opening {
     pub previous_id: [u8; 16],
     /// Its seal's number.
     pub seal: u64,
+    /// When that writer opened the store, nanoseconds since 1970: the same in all epochs that it opens.
+    pub since_ns: u64,
     /// Who opened it.
     pub keeper: Keeper,
 }
@@ -162,6 +164,7 @@ impl Record {
             out.extend_from_slice(&opening.previous.to_le_bytes());
             out.extend_from_slice(&opening.previous_id);
             out.extend_from_slice(&opening.seal.to_le_bytes());
+            out.extend_from_slice(&opening.since_ns.to_le_bytes());
             opening.keeper.encode(out);
         }
         let length = (out.len() - start) as u32;
@@ -211,6 +214,7 @@ impl Record {
                     previous: fields.u64(what)?,
                     previous_id: fields.array(what)?,
                     seal: fields.u64(what)?,
+                    since_ns: fields.u64(what)?,
                     keeper: Keeper::decode(&mut fields)?,
                 }),
             },
@@ -267,6 +271,7 @@ pub mod tests {
                 previous: 21,
                 previous_id: [22; 16],
                 seal: 23,
+                since_ns: 24,
                 keeper: Keeper::decode(&mut Fields(
                     &[7; 4 + 8 + 8 + 16].iter().copied().chain([1, 0, b'h', 0, 0, 0]).collect::<Vec<u8>>(),
                 ))
@@ -296,7 +301,7 @@ pub mod tests {
         golden.extend_from_slice(&18u128.to_le_bytes());
         golden.extend_from_slice(b"\x01\0\0\0\x13\0\0\0\0\0\0\0\0\0\0\0\x02\0\0\0\x01\x15\0\0\0\0\0\0\0");
         golden.extend_from_slice(&[22; 16]);
-        golden.extend_from_slice(b"\x17\0\0\0\0\0\0\0");
+        golden.extend_from_slice(b"\x17\0\0\0\0\0\0\0\x18\0\0\0\0\0\0\0");
         golden.extend_from_slice(&[7; 36]);
         golden.extend_from_slice(b"\x01\0h\0\0\0");
         let length = golden.len() as u32;

@@ -171,6 +171,8 @@ pub struct Begin {
     pub epoch: u64,
     pub epoch_id: [u8; 16],
     pub keeper: Keeper,
+    /// When it opened the store.
+    pub since_ns: u64,
     /// The epoch's first commit.
     pub last: Sequence,
     pub last_checksum: u128,
@@ -296,11 +298,12 @@ impl Writer {
             return done(Err(failure));
         }
         let Some(prepared) = prepared else { return done(Ok(self.now.last)) };
-        let (needed, next_segment) = {
+        let (needed, reservation) = {
             let streams = self.now.shared.streams.lock();
-            (streams.not_stored(prepared.checkpoint.is_some()), streams.next_number())
+            (streams.not_stored(prepared.checkpoint.is_some()), streams.next_number() + RESERVATION_STEP)
         };
-        let reservation = next_segment + RESERVATION_STEP;
+        // Exactly behind its births: what is opened later is garbage if no later commit comes.
+        let next_segment = prepared.next_segment;
         self.now.record.changes += prepared.changes;
         self.now.record.changed_bytes += prepared.changed_bytes;
         let checkpoint = prepared.checkpoint;
@@ -459,6 +462,7 @@ impl Writer {
             previous: self.now.epoch,
             previous_id: self.now.epoch_id,
             seal: self.number,
+            since_ns: self.now.since_ns,
             keeper: self.now.keeper.clone(),
         };
         let record =
@@ -671,7 +675,7 @@ fn is_due(since_ns: u64, grace: Duration) -> bool {
 
 fn taken_by(bucket: &Bucket, commit: &Commit) -> String {
     let opening = commit.remote.as_ref().and_then(|record| record.opening.as_ref());
-    match opening.map(|opening| EpochHolder::new(&opening.keeper, commit.time_ns)) {
+    match opening.map(EpochHolder::new) {
         Some(holder) => format!("{}: taken over by {holder}", bucket.name()),
         None => format!("{}: taken over", bucket.name()),
     }
