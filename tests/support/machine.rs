@@ -1,8 +1,8 @@
 //! Machines that share a bucket: each has the store open, had it, or tries to get it.
 
-use super::bucket::{Bucket, Cut, Filter, Handle, Held, OnTheWay, Point, What};
+use super::bucket::{Bucket, Cut, Filter, Handle, Held, OnTheWay, Point, SEAL_MAGIC, What, commit_name};
 use super::medium::{Medium, assert_whole};
-use super::store::{Change, Sizes, State, commit, create_in, difference, read_state, unhurried};
+use super::store::{Change, SMALL, Sizes, State, commit, create_in, difference, read_state, unhurried};
 use kivafs::store::{OpenError, OpenOptions, Store, StoreError};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
@@ -188,4 +188,47 @@ pub fn final_state(bucket: &Bucket) -> State {
     expected.remove(&b"usable"[..]);
     assert!(found == expected, "{}", difference(&found, &expected));
     state
+}
+
+/// A store with an open epoch of a few commits, and its writer.
+pub fn with_writer() -> (Bucket, Machine) {
+    let bucket = new_store(SMALL);
+    let writer = Machine::start(&bucket);
+    writer.save_many("w", 5);
+    (bucket, writer)
+}
+
+/// The seal's or commit's place in the epoch that is open.
+pub fn next_place(bucket: &Bucket) -> (u64, u64) {
+    let epoch = bucket.epoch();
+    (epoch, bucket.commits_of(epoch).last().expect("an epoch begins with a commit") + 1)
+}
+
+pub fn is_seal(bucket: &Bucket, (epoch, number): (u64, u64)) -> bool {
+    bucket.body(&commit_name(epoch, number)).is_some_and(|body| body.starts_with(SEAL_MAGIC))
+}
+
+#[track_caller]
+pub fn refused(opening: Opening) {
+    match opening.end() {
+        Err(OpenError::InUse { holder, .. }) => {
+            assert!(holder.remote && holder.here && holder.pid == std::process::id(), "{holder:?}");
+        }
+        Err(error) => panic!("refused, but: {error}"),
+        Ok(_) => panic!("two have the store"),
+    }
+}
+
+#[track_caller]
+pub fn assert_holds(bucket: &Bucket, key: &str, value: Option<&str>) {
+    let state = final_state(bucket);
+    assert_eq!(state.get(key.as_bytes()).map(Vec::as_slice), value.map(str::as_bytes), "{key}");
+}
+
+/// What becomes of a claim whose taker died.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateClaim {
+    Lost,
+    BeforeTheNext,
+    AfterTheNext,
 }
