@@ -56,14 +56,14 @@ fn fill_with_short(disk: &SilentDisk, store: &Store) -> (usize, Miss) {
 #[test]
 fn who_must_not_wait_for_room_does_not() {
     let (disk, store) = store();
-    disk.fall(Silence::Changes);
+    disk.fall(Silence::CHANGES);
     let (count, miss) = fill_with_short(&disk, &store);
     assert!(count > 20 && miss.room() == Some(Room::Change));
     assert!(!store.fetch_until(&miss, Instant::now() + Duration::from_millis(20)).unwrap());
     let late = store.patiently_until(Instant::now(), || put_now(&store, "late", vec![1]));
     assert!(matches!(late, Err(StoreError::Io(_))));
     assert!(is_there(&store, &(count - 1).to_string()));
-    disk.fall(Silence::None);
+    disk.fall(Silence::NONE);
     assert!(store.fetch_until(&miss, Instant::now() + LONG).unwrap());
     store.patiently_until(Instant::now() + LONG, || put_now(&store, "in time", vec![1])).unwrap();
     store.sync().unwrap();
@@ -78,7 +78,7 @@ fn who_must_not_wait_for_room_does_not() {
 #[test]
 fn bulk_data_is_taken_in_until_enough_is_in_flight() {
     let (disk, store) = store();
-    disk.fall(Silence::Changes);
+    disk.fall(Silence::CHANGES);
     let (count, miss) = fill(&disk, |key| {
         store.bulk_room()?;
         put_now(&store, key, vec![1; 9000])
@@ -86,7 +86,7 @@ fn bulk_data_is_taken_in_until_enough_is_in_flight() {
     assert!(count < (20 << 20) / 9000, "{count} values in memory");
     assert!(!store.fetch_until(&miss, Instant::now()).unwrap());
     assert!(is_there(&store, "0"));
-    disk.fall(Silence::None);
+    disk.fall(Silence::NONE);
     store.fetch(&miss).unwrap();
     store.sync().unwrap();
     assert!(is_there(&store, &(count - 1).to_string()));
@@ -105,7 +105,7 @@ fn was_given_up<T: std::fmt::Debug>(told: Result<T, StoreError>) {
 #[test]
 fn whoever_waits_is_told_when_storage_is_given_up() {
     let (disk, store) = store();
-    disk.fall(Silence::Everything);
+    disk.fall(Silence::ALL);
     let (count, _) = fill_with_short(&disk, &store);
     let others = [
         wait(&store, |store| store.begin().map(drop)),
@@ -122,18 +122,18 @@ fn whoever_waits_is_told_when_storage_is_given_up() {
     was_given_up(store.close());
     // Nothing waits for the threads that still wait for storage.
     drop(Arc::into_inner(store).expect("nobody else has it"));
-    disk.fall(Silence::None);
+    disk.fall(Silence::NONE);
 }
 
 #[test]
 fn a_store_that_is_being_closed_can_be_given_up() {
     let (disk, store) = store();
     put_now(&store, "key", vec![1; 9000]).unwrap();
-    disk.fall(Silence::Changes);
+    disk.fall(Silence::CHANGES);
     let closing = wait(&store, |store| store.close());
     disk.until_waiting(1);
     store.abandon(CAUSE);
     was_given_up(closing.join().unwrap());
     drop(Arc::into_inner(store).expect("nobody else has it"));
-    disk.fall(Silence::None);
+    disk.fall(Silence::NONE);
 }

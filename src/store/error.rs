@@ -36,10 +36,17 @@ impl Miss {
     }
 }
 
+impl From<Room> for Miss {
+    /// That room, and nothing else.
+    fn from(room: Room) -> Miss {
+        Miss { room: Some(room), ..Miss::default() }
+    }
+}
+
 impl StoreError {
     /// There is no room for the moment.
     pub(super) fn no_room(room: Room) -> StoreError {
-        StoreError::Miss(Miss { room: Some(room), ..Miss::default() })
+        StoreError::Miss(room.into())
     }
 
     /// Keeps a miss's pages where they are until they have been fetched.

@@ -5,16 +5,19 @@ use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
 
-/// Which calls are not answered.
+/// Which calls are not answered. Space is found all the same: that is no matter of storage far away.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Silence {
-    /// None.
-    #[default]
-    None,
-    /// Writes and flushes are not.
-    Changes,
-    /// Nor are reads. (Space is found all the same: that is no matter of storage far away.)
-    Everything,
+pub struct Silence {
+    pub reads: bool,
+    /// Writes and flushes.
+    pub changes: bool,
+}
+
+impl Silence {
+    pub const NONE: Silence = Silence { reads: false, changes: false };
+    pub const READS: Silence = Silence { reads: true, changes: false };
+    pub const CHANGES: Silence = Silence { reads: false, changes: true };
+    pub const ALL: Silence = Silence { reads: true, changes: true };
 }
 
 /// Passes calls on to the disk below, as long as it is not silent.
@@ -29,7 +32,7 @@ struct State {
     silence: Silence,
     /// Calls that wait.
     waiting: usize,
-    /// Reads that were answered.
+    /// Reads so far.
     reads: usize,
 }
 
@@ -48,23 +51,22 @@ impl SilentDisk {
         self.changed.wait_while(&mut self.state.lock(), |state| state.waiting < calls);
     }
 
-    /// How many reads were answered so far.
+    /// How many calls wait for an answer.
+    pub fn waiting(&self) -> usize {
+        self.state.lock().waiting
+    }
+
+    /// How many reads there were so far.
     pub fn reads(&self) -> usize {
         self.state.lock().reads
     }
 
-    fn wait(&self, heard_in: Silence) {
+    fn wait(&self, is_silent: impl Fn(Silence) -> bool) {
         let mut state = self.state.lock();
-        let is_silent = |state: &State| match state.silence {
-            Silence::None => false,
-            Silence::Changes => heard_in == Silence::None,
-            Silence::Everything => true,
-        };
         state.waiting += 1;
         self.changed.notify_all();
-        self.changed.wait_while(&mut state, |state| is_silent(state));
+        self.changed.wait_while(&mut state, |state| is_silent(state.silence));
         state.waiting -= 1;
-        state.reads += usize::from(heard_in == Silence::Changes);
     }
 }
 
@@ -74,17 +76,18 @@ impl Disk for SilentDisk {
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.wait(Silence::Changes);
+        self.wait(|silence| silence.reads);
+        self.state.lock().reads += 1;
         self.below.read_at(offset, buffer)
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.wait(Silence::None);
+        self.wait(|silence| silence.changes);
         self.below.write_at(offset, bytes)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.wait(Silence::None);
+        self.wait(|silence| silence.changes);
         self.below.sync()
     }
 
@@ -93,7 +96,7 @@ impl Disk for SilentDisk {
     }
 
     fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
-        self.wait(Silence::None);
+        self.wait(|silence| silence.changes);
         self.below.punch(offset, length)
     }
 

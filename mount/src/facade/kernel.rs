@@ -27,8 +27,11 @@ const WANTED: [InitFlags; 10] = [
 /// The largest read or write.
 pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
 
-/// Most requests that the kernel has under way on its own account (read-ahead, asynchronous I/O).
-const BACKGROUND_MAX: u16 = 64;
+/// Most requests that the kernel has under way on its own account: read-ahead, which is how most
+/// reads come, and asynchronous I/O. Those that wait for silent storage count, and beyond the limit
+/// the kernel keeps back all others, also such as need no storage: so there must be more of them than
+/// anybody has files that stall. (For who is not root the system has a limit of its own.)
+const BACKGROUND_MAX: u16 = 8192;
 
 /// Sets up `config`.
 pub fn agree(config: &mut KernelConfig) {

@@ -4,11 +4,14 @@
 //!
 //! * **No opinions.** What a request means is decided in [`crate::fs`]; here are only the kernel's
 //!   types and when an answer is sent. Nothing below knows FUSE.
-//! * **A reader thread never waits** for storage, a commit or another request (R14). It calls the
-//!   method once; if something is not in memory, the whole request goes to a worker, which fetches
-//!   and asks again. An fsync is parked with the store. The one exception is the back-pressure: a
-//!   write is taken in only when the store and the workers have room, and a change begins only
-//!   when the store has room for it.
+//! * **A reader thread never waits** for storage, a commit, a notification or another request (R14).
+//!   It calls the method once; if something is not in memory, or the store has no room for a change,
+//!   the whole request is parked, and other threads wait and ask again. An fsync is parked with the
+//!   store. The one exception is the back-pressure: when parked writes hold as much memory as they
+//!   may, reader threads stop reading until some were answered. So requests that need no storage are
+//!   answered however long storage is silent and however many wait for it.
+//! * **Everything ends in time**: with EIO when storage did not answer within `timeout`. A request
+//!   that ended so is not carried out later; only of a sync that ended so the outcome is not known.
 //! * **The kernel is the only changer.** So names, absent names and attributes are valid for a day
 //!   and contents until the memory is needed. Whoever adds a second way to change a mounted store
 //!   (a key server, say) must invalidate what the kernel holds.
@@ -24,10 +27,12 @@
 //! | `errno.rs` | one match from errors to errno |
 //! | `kernel.rs` | what is agreed with the kernel at the start |
 //! | `core.rs` | call once, or park; durable before the answer, if that is asked for |
-//! | `workers.rs` | the threads that wait for storage |
+//! | `parked.rs` | requests that wait for storage, and the threads that wait for them |
+//! | `patience.rs` | the thread that answers who has waited for too long |
+//! | `outage.rs` | says once that storage does not answer, and once that it does again |
+//! | `notices.rs` | the thread that has the kernel forget attributes |
 //! | `deferred.rs` | the thread that does what removals left to do |
 //! | `crowd.rs` | the thread that has the kernel let go of nodes when it holds too many |
-//! | `patience.rs` | the thread that answers who has waited for storage for too long |
 
 mod convert;
 mod core;
@@ -36,9 +41,13 @@ mod deferred;
 mod errno;
 mod kernel;
 mod listing;
+mod notices;
+mod outage;
+mod parked;
 mod patience;
 mod requests;
-mod workers;
+#[cfg(test)]
+mod tests;
 
 pub use kernel::REQUEST_BYTES_MAX;
 pub use requests::Facade;
@@ -85,7 +94,7 @@ pub struct Service {
 /// A façade for a session, and the threads behind it.
 pub fn start(fs: FileSystem, manners: Manners) -> std::io::Result<(Facade, Service)> {
     let fs = Arc::new(fs);
-    let deferred = Deferred::start(fs.clone())?;
+    let deferred = Deferred::start(fs.clone(), manners.timeout)?;
     let crowd = Crowd::start(fs.clone(), manners.held_max)?;
     let core = Arc::new(Core::start(fs, manners, deferred.bell(), crowd.watch())?);
     Ok((Facade::new(core.clone()), Service { core, deferred, crowd }))
@@ -99,7 +108,9 @@ impl Service {
         self.crowd.notify_by(Outlet::new(notifier, session));
     }
 
-    /// Answers what is parked, then ends the threads. To be called when the session has ended.
+    /// Drops what is parked and ends the threads. To be called when the session has ended. Returns
+    /// within seconds, also while storage does not answer: threads that wait for it end when it does,
+    /// and have the store until then.
     pub fn stop(self) {
         self.deferred.stop();
         self.crowd.stop();

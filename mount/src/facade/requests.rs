@@ -347,14 +347,13 @@ impl Filesystem for Facade {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.core.wait_for_room();
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         // From a mapping's pages: the kernel does not look at the length of the answer, and takes
         // all of them for written.
         let must_be_whole = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
         let core = self.core.clone();
         self.core.answer(
-            Effect::Node,
+            Effect::Bulk,
             data.len(),
             Writing { data: Bytes::copy_from_slice(data), done: 0, falls: false },
             move |fs, writing| {
@@ -617,9 +616,8 @@ impl Filesystem for Facade {
         let caller = caller(request);
         let core = self.core.clone();
         let length = length.min(COPY_BYTES_MAX);
-        self.core.wait_for_room();
         self.core.answer(
-            Effect::Node,
+            Effect::Bulk,
             0,
             (),
             move |fs, ()| {

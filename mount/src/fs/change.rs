@@ -33,11 +33,10 @@ pub(crate) struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    /// Begins, and waits for its turn (microseconds: nobody waits for storage meanwhile). In this
-    /// order: the store lets a transaction wait while it has more to commit than a commit takes,
-    /// and who only wants to read must not wait for that.
+    /// Begins, and waits for its turn (microseconds: nobody waits for storage meanwhile). A store
+    /// that has more to commit than a commit takes has no room for it, which is a miss.
     pub(crate) fn begin(fs: &'a FileSystem) -> Result<Change<'a>> {
-        let txn = Some(fs.store().begin()?);
+        let txn = Some(fs.store().begin_now()?);
         let turn = fs.turn.lock();
         let now = (fs.clock)();
         Ok(Change { txn, fs, now, effects: Vec::new(), doomed: Vec::new(), record: None, due: false, _turn: turn })

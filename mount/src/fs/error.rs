@@ -9,9 +9,9 @@ use thiserror::Error;
 /// The façade maps each variant to one errno (given in brackets) in one exhaustive match.
 #[derive(Clone, Debug, Error)]
 pub enum FsError {
-    /// Something is not in memory: [`Store::fetch`](kivafs::store::Store::fetch) it and call the
+    /// Something is not in memory, or there is no room: [`Store::fetch`](kivafs::store::Store::fetch) it and call the
     /// same method again with the same arguments. [no errno: never answered]
-    #[error("not in memory")]
+    #[error("not at hand")]
     Miss(Miss),
     /// No such name, or the directory is gone. [ENOENT]
     #[error("no such file or directory")]

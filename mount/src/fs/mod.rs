@@ -12,11 +12,11 @@
 //!
 //! # Contract
 //!
-//! * **Misses.** Every method answers [`FsError::Miss`] when something it needs is not in memory.
-//!   Then nothing has changed that anybody could see, no count, no handle: fetch it, with no lock
-//!   held, and call the same method again with the same arguments. No method waits for storage,
-//!   except [`FileSystem::open`], [`check`] and those of `paths`. But a change waits to begin while
-//!   the store has more to commit than a commit takes; whoever only reads does not wait for it.
+//! * **Misses.** Every method answers [`FsError::Miss`] when something it needs is not in memory, or
+//!   when the store has no room for a change. Then nothing has changed that anybody could see, no
+//!   count, no handle: fetch it, with no lock held, and call the same method again with the same
+//!   arguments. No method waits for storage, except [`FileSystem::open`], [`check`] and those of
+//!   `paths`.
 //! * **Order.** Each method takes effect at one instant, between call and return, and is in the store
 //!   as one transaction. (A long `fallocate` takes several: see there; so does `put_path`, of which
 //!   only the last shows.) Reading methods never wait for a change under way, except for the moment
@@ -89,5 +89,5 @@ pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, SHOWN_MAX};
 pub use paths::{Listed, PathError};
 #[cfg(test)]
-pub(crate) use tests::{Gated, open_on, store_on};
+pub(crate) use tests::{Silence, SilentDisk, open_on, store_on};
 pub use time::{Clock, Time, coarse_now};

@@ -1,0 +1,357 @@
+//! Requests that wait for storage, and the threads that wait for them, so that reader threads need
+//! not.
+//!
+//! A parked request lies in one of four queues, by what it waits for: something to be read (many
+//! threads, enough to keep storage busy); or space to be given back, room for a change, or room for
+//! bulk data (one thread each: there is nothing to be gained by more). Who waits for room thus never
+//! keeps a reader of data waiting, nor does storage that answers no reads keep those who wait for room.
+//!
+//! Each is answered in time: what is queued or being waited for is taken away when its time is over,
+//! whatever the threads are at, and is not carried out later.
+
+use crate::facade::outage::Outage;
+use crate::facade::patience::{Owed, Patience};
+use crate::fs::FsError;
+use kivafs::store::{Miss, Room, Store};
+use parking_lot::{Condvar, Mutex};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Threads that have something read: enough to keep a disk's queue filled.
+const FETCHERS: usize = 16;
+
+/// Most bytes that parked requests may hold before no more of them are taken in.
+const PARKED_BYTES_MAX: usize = 32 << 20;
+
+/// How often one request has space given back: others may be quicker to take it.
+const RECLAIMS_MAX: u32 = 3;
+
+/// How long the end waits for threads that wait for storage.
+const STOP_MAX: Duration = Duration::from_secs(1);
+
+/// A request that could not be answered at once.
+pub trait Request: Send {
+    /// Asks again. Answered, or what stands in its way now, and the request itself.
+    fn ask(self: Box<Self>) -> Option<(Box<dyn Request>, Obstacle)>;
+
+    /// Answers with an error.
+    fn refuse(self: Box<Self>, why: Refusal);
+}
+
+/// Why a parked request is not carried out.
+pub enum Refusal {
+    /// What it needed failed.
+    Failed(FsError),
+    /// Its time is over.
+    TooLate,
+}
+
+/// What a request waits for.
+pub enum Obstacle {
+    /// Something in memory, or room.
+    Miss(Miss),
+    /// Space, which may come back where something was deleted.
+    Space,
+}
+
+impl Obstacle {
+    /// The obstacle that an error speaks of, if it does.
+    pub fn of(error: FsError) -> Result<Obstacle, FsError> {
+        match error {
+            FsError::Miss(miss) => Ok(Obstacle::Miss(miss)),
+            FsError::NoSpace => Ok(Obstacle::Space),
+            error => Err(error),
+        }
+    }
+
+    fn queue(&self) -> Queue {
+        match self {
+            Obstacle::Space => Queue::Space,
+            Obstacle::Miss(miss) => match miss.room() {
+                None => Queue::Fetch,
+                Some(Room::Change) => Queue::Change,
+                Some(Room::Bulk) => Queue::Bulk,
+            },
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Queue {
+    Fetch,
+    Space,
+    Change,
+    Bulk,
+}
+
+const QUEUES: usize = 4;
+
+struct Entry {
+    /// `None`: it is being asked again.
+    request: Option<Box<dyn Request>>,
+    /// What it waits for; `None`: a thread has taken that in hand.
+    obstacle: Option<Obstacle>,
+    queue: Queue,
+    /// Bytes that it holds.
+    bytes: usize,
+    until: Instant,
+    reclaims: u32,
+    /// Its time was over while it was asked.
+    too_late: bool,
+    alarm: Owed<()>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By number: whoever came first is served first.
+    requests: BTreeMap<u64, Entry>,
+    queues: [BTreeSet<u64>; QUEUES],
+    next: u64,
+    parked_bytes: usize,
+    threads: usize,
+    ending: bool,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// Something came into a queue.
+    came: [Condvar; QUEUES],
+    /// Fewer bytes are parked, or a thread has ended.
+    left: Condvar,
+    /// Requests that wait in each queue, or are waited for.
+    waiting: [AtomicUsize; QUEUES],
+    store: Arc<Store>,
+    reads: Arc<Outage>,
+    writes: Arc<Outage>,
+}
+
+/// The parked requests.
+pub struct Parked {
+    shared: Arc<Shared>,
+    alarms: Patience<()>,
+}
+
+impl Parked {
+    /// Starts the threads.
+    pub fn start(store: Arc<Store>, reads: Arc<Outage>, writes: Arc<Outage>) -> std::io::Result<Parked> {
+        let shared = Arc::new(Shared {
+            state: Mutex::default(),
+            came: Default::default(),
+            left: Condvar::new(),
+            waiting: Default::default(),
+            store,
+            reads,
+            writes,
+        });
+        let parked = Parked { alarms: Patience::start(|| ())?, shared };
+        for _ in 0..FETCHERS {
+            parked.start_thread("fetch", Queue::Fetch)?;
+        }
+        parked.start_thread("space", Queue::Space)?;
+        parked.start_thread("room", Queue::Change)?;
+        parked.start_thread("bulk-room", Queue::Bulk)?;
+        Ok(parked)
+    }
+
+    fn start_thread(&self, name: &str, queue: Queue) -> std::io::Result<()> {
+        let shared = self.shared.clone();
+        self.shared.state.lock().threads += 1;
+        std::thread::Builder::new().name(name.into()).spawn(move || shared.serve(queue)).map(drop)
+    }
+
+    /// Whether anybody waits for that room. Who comes later then has to wait, too: else those who
+    /// wait might get none until their time is over.
+    pub fn someone_waits(&self, room: Room) -> bool {
+        let queue = Obstacle::Miss(room.into()).queue();
+        self.shared.waiting[queue as usize].load(Ordering::Relaxed) > 0
+    }
+
+    /// Takes in a request that holds `bytes` and is to be answered until then. Waits only where it
+    /// holds any, and too many are parked: until others have been answered. After `stop` (a session
+    /// that had to be given up still runs) the request is dropped, and its reply with it, which
+    /// answers EIO.
+    pub fn park(&self, request: Box<dyn Request>, obstacle: Obstacle, bytes: usize, until: Instant) {
+        let mut state = self.shared.state.lock();
+        while bytes > 0 && state.parked_bytes >= PARKED_BYTES_MAX && !state.ending {
+            self.shared.left.wait(&mut state);
+        }
+        if state.ending {
+            return;
+        }
+        let number = state.next;
+        state.next += 1;
+        state.parked_bytes += bytes;
+        let its = self.shared.clone();
+        let alarm = self.alarms.wait(until, Box::new(move |()| its.expire(number)));
+        let entry = Entry {
+            request: None,
+            obstacle: None,
+            queue: obstacle.queue(),
+            bytes,
+            until,
+            reclaims: 0,
+            too_late: false,
+            alarm,
+        };
+        state.requests.insert(number, entry);
+        self.shared.enqueue(&mut state, number, request, obstacle);
+    }
+
+    /// How many requests are parked, and the bytes that they hold.
+    #[cfg(test)]
+    pub fn now(&self) -> (usize, usize) {
+        let state = self.shared.state.lock();
+        (state.requests.len(), state.parked_bytes)
+    }
+
+    /// Drops what is parked: nobody is there any more to hear an answer. Does not wait for threads
+    /// that storage keeps waiting; they end when it lets them.
+    pub fn stop(&self) {
+        let dropped: Vec<Entry> = {
+            let mut state = self.shared.state.lock();
+            state.ending = true;
+            self.shared.came.iter().chain([&self.shared.left]).for_each(|condvar| _ = condvar.notify_all());
+            let numbers: Vec<u64> = state.requests.keys().copied().collect();
+            // What is being asked goes when it has been.
+            numbers.into_iter().filter_map(|number| self.shared.take_away(&mut state, number)).collect()
+        };
+        drop(dropped);
+        let until = Instant::now() + STOP_MAX;
+        let mut state = self.shared.state.lock();
+        while state.threads > 0 {
+            if self.shared.left.wait_until(&mut state, until).timed_out() {
+                tracing::warn!("{} threads still wait for storage", state.threads);
+                break;
+            }
+        }
+        drop(state);
+        self.alarms.stop();
+    }
+}
+
+impl Shared {
+    fn enqueue(&self, state: &mut State, number: u64, request: Box<dyn Request>, obstacle: Obstacle) {
+        let queue = obstacle.queue();
+        let entry = state.requests.get_mut(&number).expect("it is there until it is answered");
+        entry.queue = queue;
+        entry.request = Some(request);
+        entry.obstacle = Some(obstacle);
+        state.queues[queue as usize].insert(number);
+        self.waiting[queue as usize].fetch_add(1, Ordering::Relaxed);
+        self.came[queue as usize].notify_one();
+    }
+
+    /// Removes a request that is not being asked.
+    fn take_away(&self, state: &mut State, number: u64) -> Option<Entry> {
+        state.requests.get(&number)?.request.as_ref()?;
+        let entry = state.requests.remove(&number)?;
+        state.queues[entry.queue as usize].remove(&number);
+        self.waiting[entry.queue as usize].fetch_sub(1, Ordering::Relaxed);
+        self.release(state, entry.bytes);
+        Some(entry)
+    }
+
+    fn release(&self, state: &mut State, bytes: usize) {
+        state.parked_bytes -= bytes;
+        self.left.notify_all();
+    }
+
+    /// A request's time is over.
+    fn expire(&self, number: u64) {
+        let (request, queue) = {
+            let mut state = self.state.lock();
+            if let Some(entry) = state.requests.get_mut(&number) {
+                entry.too_late = true;
+            }
+            let Some(entry) = self.take_away(&mut state, number) else { return };
+            (entry.request.expect("only such are taken away"), entry.queue)
+        };
+        self.outage(queue).too_late();
+        request.refuse(Refusal::TooLate);
+    }
+
+    /// What storage is asked for in that queue. (Space is given back by a checkpoint.)
+    fn outage(&self, queue: Queue) -> &Outage {
+        match queue {
+            Queue::Fetch => &self.reads,
+            Queue::Space | Queue::Change | Queue::Bulk => &self.writes,
+        }
+    }
+
+    fn serve(&self, queue: Queue) {
+        while let Some((number, obstacle, until, reclaims)) = self.next(queue) {
+            match self.clear(&obstacle, until, reclaims) {
+                Ok(true) => {
+                    self.outage(queue).answered();
+                    self.ask(number);
+                }
+                // It is taken away just now.
+                Ok(false) => {}
+                Err(error) => {
+                    let entry = self.take_away(&mut self.state.lock(), number);
+                    if let Some(Entry { request: Some(request), alarm, .. }) = entry {
+                        alarm.forget();
+                        request.refuse(Refusal::Failed(error));
+                    }
+                }
+            }
+        }
+        self.state.lock().threads -= 1;
+        self.left.notify_all();
+    }
+
+    /// The next request of that queue, and what it waits for; nothing at the end.
+    fn next(&self, queue: Queue) -> Option<(u64, Obstacle, Instant, u32)> {
+        let mut state = self.state.lock();
+        loop {
+            if state.ending {
+                return None;
+            }
+            if let Some(number) = state.queues[queue as usize].pop_first() {
+                let entry = state.requests.get_mut(&number).expect("what is queued is there");
+                let obstacle = entry.obstacle.take().expect("what is queued waits for something");
+                entry.reclaims += u32::from(matches!(obstacle, Obstacle::Space));
+                return Some((number, obstacle, entry.until, entry.reclaims));
+            }
+            self.came[queue as usize].wait(&mut state);
+        }
+    }
+
+    /// Waits until the obstacle is gone, or (false) until that time.
+    fn clear(&self, obstacle: &Obstacle, until: Instant, reclaims: u32) -> Result<bool, FsError> {
+        match obstacle {
+            Obstacle::Miss(miss) => Ok(self.store.fetch_until(miss, until)?),
+            Obstacle::Space if reclaims > RECLAIMS_MAX || !self.store.reclaim(until) => Err(FsError::NoSpace),
+            Obstacle::Space => Ok(true),
+        }
+    }
+
+    fn ask(&self, number: u64) {
+        let request = {
+            let mut state = self.state.lock();
+            let Some(entry) = state.requests.get_mut(&number) else { return };
+            self.waiting[entry.queue as usize].fetch_sub(1, Ordering::Relaxed);
+            entry.request.take().expect("one thread asks for it")
+        };
+        let still = request.ask();
+        let mut state = self.state.lock();
+        let ending = state.ending;
+        let entry = state.requests.get_mut(&number).expect("what is being asked stays");
+        let (too_late, queue) = (entry.too_late, entry.queue);
+        match still {
+            Some((request, obstacle)) if !too_late && !ending => self.enqueue(&mut state, number, request, obstacle),
+            still => {
+                let entry = state.requests.remove(&number).expect("looked at just now");
+                self.release(&mut state, entry.bytes);
+                drop(state);
+                entry.alarm.forget();
+                if let Some((request, _)) = still.filter(|_| too_late) {
+                    self.outage(queue).too_late();
+                    request.refuse(Refusal::TooLate);
+                }
+            }
+        }
+    }
+}
