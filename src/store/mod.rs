@@ -3,7 +3,8 @@
 //! Files, in reading order: `error`, `open` (create, open, close), `look` (info, check), `view` (reading),
 //! `txn` (changing), `writer` (the state under the writer lock), `commit` (what goes into a
 //! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
-//! background threads), `cache`, `check`; the formats `redo` and `table`.
+//! background threads), `cache`, `ahead` (fetching, also before it is asked for), `check`; the formats
+//! `redo` and `table`.
 //!
 //! # Contract
 //!
@@ -42,6 +43,7 @@
 //! waited for, except `placing` (by the threads that place) and, for one slot's allocation a
 //! segment, `writer`.
 
+mod ahead;
 mod cache;
 mod check;
 mod checkpoint;
@@ -68,6 +70,7 @@ pub use view::View;
 use crate::backend::Usage;
 use crate::log::{Log, SegmentNo};
 use crate::tree::{Node, Pages, Root};
+use ahead::Ahead;
 use cache::Cache;
 use commit::{COMMIT_OVERHEAD, InFlight};
 use keeper::Signals;
@@ -116,6 +119,7 @@ pub struct Store {
 struct Core {
     log: Log,
     cache: Cache,
+    ahead: Ahead,
     writer: Mutex<Writer>,
     published: RwLock<Published>,
     committed: RwLock<Root>,
@@ -203,6 +207,24 @@ impl Store {
     /// Brings what was missing into memory. Waits for storage.
     pub fn fetch(&self, miss: &Miss) -> Result<(), StoreError> {
         self.core.fetch(miss)
+    }
+
+    /// Begins to fetch what was missing and returns: who fetches any of it later waits for that
+    /// instead. Only a bounded amount is under way or waits for its turn; what does not fit, and what
+    /// fails, is left to who fetches it.
+    pub fn fetch_soon(&self, miss: Miss) {
+        self.core.fetch_soon(miss);
+    }
+
+    /// Begins to fetch the units of these values of the current state, as [`Store::fetch_soon`].
+    pub fn prefetch(&self, values: &[Value]) {
+        self.view().prefetch(values);
+    }
+
+    /// Bytes of values that are worth fetching before they are asked for, in all: more of them would
+    /// push each other out of the cache.
+    pub fn ahead_bytes(&self) -> u64 {
+        self.core.cache.ahead_bytes()
     }
 
     /// Runs `operation` until it no longer misses. Waits for storage.
@@ -300,16 +322,7 @@ impl Store {
 
 impl Core {
     fn fetch(&self, miss: &Miss) -> Result<(), StoreError> {
-        let payloads = self.log.read_all(&miss.pages)?;
-        for (at, payload) in miss.pages.iter().zip(payloads) {
-            let page = Node::decode(&payload, *at)
-                .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
-            self.cache.put_page(*at, Arc::new(page));
-        }
-        for (at, payload) in miss.units.iter().zip(self.log.read_all(&miss.units)?) {
-            self.cache.put_unit(*at, payload);
-        }
-        Ok(())
+        self.fetch_data(miss, None).map(|_| ())
     }
 
     /// The first failure, as callers get it.
