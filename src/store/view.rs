@@ -32,7 +32,7 @@ impl View {
     }
 
     /// The values of these keys, in the same order. One miss names the pages that are missing for any
-    /// of them.
+    /// of them, or some hundreds of those.
     pub fn get_all<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>, StoreError> {
         self.root.get_all(&self.core.cache, keys).map_err(|error| StoreError::from(error).in_era(&self.era))
     }

@@ -1,10 +1,10 @@
 //! What a miss names beside the page that is missing: those that will likely be asked for next.
 //!
-//! A scan that waits for one page after the other waits a round trip a page; so does a run of gets in
-//! the order of their keys (`ls -l`). Nothing is remembered to see that coming: who reads page after
-//! page leaves them behind in the cache, and so the siblings just before the missing page tell how
-//! long the run is by now. Twice as many are named to follow, up to a bound. Who asks for keys at
-//! random rarely finds such a run, nor what follows it missing.
+//! A scan that waits for one page after the other waits a round trip a page; so do gets and short
+//! scans in the order of their keys (`ls -l`, `find`). Nothing is remembered to see them coming: who
+//! reads page after page leaves them behind in the cache, and so the siblings just before the missing
+//! page tell how long the run is by now. Twice as many are named to follow, up to a bound. Who asks
+//! for keys at random rarely finds such a run, nor what follows it missing.
 //!
 //! Only misses pay for this.
 
@@ -16,6 +16,10 @@ use std::ops::Range;
 
 /// So many pages before the missing one are looked at; at most twice as many are named after it.
 const PASSED_MAX: usize = 128;
+/// Fewer are no run yet.
+const RUN_MIN: usize = 4;
+/// So many pages are looked at after the first that a scan misses, as far as it wants them.
+const SCAN_AHEAD_MIN: usize = 4;
 /// Most bytes of stored pages that are named ahead: a small part of any cache.
 const AHEAD_BYTES_MAX: u64 = 1 << 20;
 
@@ -43,15 +47,6 @@ impl Manner {
             Manner::Scan(direction) => direction,
         }
     }
-
-    /// How many pages to look at behind the missing one, when so many before it were in memory.
-    fn ahead(self, passed: usize) -> usize {
-        match self {
-            Manner::Get if passed < 4 => 0,
-            Manner::Get => 2 * passed,
-            Manner::Scan(_) => (2 * passed).max(4),
-        }
-    }
 }
 
 impl<'a> Step<'a> {
@@ -61,7 +56,7 @@ impl<'a> Step<'a> {
     }
 
     /// The child could not be reached: if it is not in memory, names what is to be read with it.
-    /// `within`: which children of an inner page are to be read at all.
+    /// `within`: which children of an inner page the scan wants.
     #[cold]
     pub fn name_ahead(
         &self,
@@ -72,43 +67,66 @@ impl<'a> Step<'a> {
     ) -> TreeError {
         let TreeError::Miss(missing) = error else { return error };
         let direction = manner.direction();
-        let mut names = Names { pages, missing, left: manner.ahead(self.passed(pages, direction)), bytes: 0 };
+        match (self.passed(pages, direction), manner) {
+            // A run goes on where this scan ends: in the next directory, say.
+            (passed @ RUN_MIN.., _) => self.add_next(Names::new(pages, missing, 2 * passed), direction, all),
+            (_, Manner::Scan(_)) => self.add_next(Names::new(pages, missing, SCAN_AHEAD_MIN), direction, within),
+            (_, Manner::Get) => TreeError::Miss(missing),
+        }
+    }
+
+    /// Names what follows the child, also in the inner pages after this one.
+    fn add_next(
+        &self,
+        mut names: Names<'_>,
+        direction: Direction,
+        within: impl Fn(&Inner) -> Range<usize>,
+    ) -> TreeError {
         names.add_all(self.inner, after(&within(self.inner), self.child, direction));
-        if names.has_room()
-            && let Some(above) = self.above
-            && let Some(child) = after(&within(above.inner), above.child, direction).next()
-        {
-            match (Step { child, ..*above }).reach(pages) {
+        let Some(above) = self.above else { return TreeError::Miss(names.missing) };
+        for child in after(&within(above.inner), above.child, direction) {
+            if !names.has_room() {
+                break;
+            }
+            match (Step { child, ..*above }).reach(names.pages) {
                 Ok(page) => {
                     if let Body::Inner(inner) = &page.body {
                         names.add_all(inner, in_order(within(inner), direction));
                     }
                 }
-                Err(_) => names.add(&above.inner.edges[child]),
+                Err(_) => {
+                    names.add(&above.inner.edges[child]);
+                    // Its children are named next time.
+                    names.left = names.left.saturating_sub(self.inner.edges.len());
+                }
             }
         }
         TreeError::Miss(names.missing)
     }
 
-    /// How many pages just before the child are in memory, also of the inner page before this one.
+    /// How many pages just before the child are in memory, also of the inner pages before this one.
     fn passed(&self, pages: &dyn Pages, direction: Direction) -> usize {
         let back = match direction {
             Direction::Forward => Direction::Backward,
             Direction::Backward => Direction::Forward,
         };
-        let count = |inner: &Inner, order: &mut dyn Iterator<Item = usize>| {
-            order.take(PASSED_MAX).take_while(|child| is_in_memory(pages, &inner.edges[*child])).count()
+        let count = |inner: &Inner, order: &mut dyn ExactSizeIterator<Item = usize>| {
+            let whole = order.len();
+            let count = order.take_while(|child| is_in_memory(pages, &inner.edges[*child])).count();
+            (count, count == whole)
         };
-        let all = |inner: &Inner| 0..inner.edges.len();
-        let here = count(self.inner, &mut after(&all(self.inner), self.child, back));
-        let is_whole = here == after(&all(self.inner), self.child, back).count();
-        let before = self.above.filter(|_| is_whole).and_then(|above| {
-            let child = after(&all(above.inner), above.child, back).next()?;
-            let page = Step { child, ..*above }.reach(pages).ok()?;
-            let Body::Inner(inner) = &page.body else { return None };
-            Some(count(inner, &mut in_order(all(inner), back)))
-        });
-        (here + before.unwrap_or(0)).min(PASSED_MAX)
+        let (mut passed, mut goes_on) = count(self.inner, &mut after(&all(self.inner), self.child, back));
+        let Some(above) = self.above else { return passed.min(PASSED_MAX) };
+        for child in after(&all(above.inner), above.child, back) {
+            if !goes_on || passed >= PASSED_MAX {
+                break;
+            }
+            let Ok(page) = (Step { child, ..*above }).reach(pages) else { break };
+            let Body::Inner(inner) = &page.body else { break };
+            let more = count(inner, &mut in_order(all(inner), back));
+            (passed, goes_on) = (passed + more.0, more.1);
+        }
+        passed.min(PASSED_MAX)
     }
 }
 
@@ -122,7 +140,11 @@ struct Names<'p> {
     bytes: u64,
 }
 
-impl Names<'_> {
+impl<'p> Names<'p> {
+    fn new(pages: &'p dyn Pages, missing: Vec<Pointer>, left: usize) -> Names<'p> {
+        Names { pages, missing, left, bytes: 0 }
+    }
+
     fn has_room(&self) -> bool {
         self.left > 0 && self.bytes < AHEAD_BYTES_MAX
     }
@@ -147,6 +169,10 @@ impl Names<'_> {
     }
 }
 
+fn all(inner: &Inner) -> Range<usize> {
+    0..inner.edges.len()
+}
+
 fn is_in_memory(pages: &dyn Pages, edge: &Edge) -> bool {
     match edge {
         Edge::Loaded(_) => true,
@@ -155,7 +181,7 @@ fn is_in_memory(pages: &dyn Pages, edge: &Edge) -> bool {
 }
 
 /// The children of that range, in that order.
-fn in_order(range: Range<usize>, direction: Direction) -> impl Iterator<Item = usize> {
+fn in_order(range: Range<usize>, direction: Direction) -> impl ExactSizeIterator<Item = usize> {
     (0..range.len()).map(move |i| match direction {
         Direction::Forward => range.start + i,
         Direction::Backward => range.end - 1 - i,
@@ -163,7 +189,7 @@ fn in_order(range: Range<usize>, direction: Direction) -> impl Iterator<Item = u
 }
 
 /// Those of the range that come after that child, in that order.
-fn after(range: &Range<usize>, child: usize, direction: Direction) -> impl Iterator<Item = usize> + use<> {
+fn after(range: &Range<usize>, child: usize, direction: Direction) -> impl ExactSizeIterator<Item = usize> + use<> {
     let rest = match direction {
         Direction::Forward => child + 1..range.end,
         Direction::Backward => range.start..child.min(range.end),
@@ -288,6 +314,22 @@ mod tests {
         }
         println!("{misses} misses at random read {read} pages");
         assert!(read < misses + misses / 10, "{misses} misses read {read} pages");
+    }
+
+    #[test]
+    fn short_scans_in_order_take_few_rounds() {
+        let (root, shelf) = stored();
+        let cache = Cache::default();
+        let mut rounds = 0;
+        for dir in (0..PAIRS).step_by(20) {
+            let (from, to) = (dir.to_be_bytes(), (dir + 20).to_be_bytes());
+            let bounds = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+            let scan =
+                || root.scan(&cache, bounds.0, bounds.1, Direction::Forward, &mut |_, _| ControlFlow::Continue(()));
+            rounds += cache.patiently(&shelf, scan).1;
+        }
+        println!("{rounds} rounds of short scans for {} leaves", shelf.leaves);
+        assert!(rounds < 25, "{rounds} rounds for {} leaves", shelf.leaves);
     }
 
     #[test]

@@ -8,6 +8,10 @@ use crate::tree::{Pages, TreeError, Value};
 use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow, Range};
 
+/// A miss of many gets names no more when it has named so many pages: they must find room in the
+/// smallest cache.
+const MISSING_MAX: usize = 256;
+
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Direction {
@@ -45,7 +49,7 @@ impl Root {
     }
 
     /// The values of these keys, in the same order. One miss names the pages that are missing for
-    /// any of them: it takes at most as many rounds as the tree has levels.
+    /// any of them, or some hundreds of those.
     pub fn get_all<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
         let mut values = Vec::with_capacity(keys.len());
         let (mut missing, mut named) = (Vec::new(), HashSet::new());
@@ -54,6 +58,9 @@ impl Root {
                 Ok(value) => values.push(value),
                 Err(TreeError::Miss(pages)) => missing.extend(pages.into_iter().filter(|at| named.insert(*at))),
                 Err(error) => return Err(error),
+            }
+            if missing.len() >= MISSING_MAX {
+                break;
             }
         }
         if missing.is_empty() { Ok(values) } else { Err(TreeError::Miss(missing)) }
@@ -82,9 +89,7 @@ fn get(pages: &dyn Pages, node: &Node, above: Option<&Step<'_>>, key: &[u8]) -> 
         Body::Leaf(leaf) => Ok(leaf.search(key).ok().map(|i| leaf.value(i))),
         Body::Inner(inner) => {
             let step = Step { inner, child: child_of(&inner.keys, key), above };
-            let child = step
-                .reach(pages)
-                .map_err(|error| step.name_ahead(pages, error, Manner::Get, |inner| 0..inner.edges.len()))?;
+            let child = step.reach(pages).map_err(|error| step.name_ahead(pages, error, Manner::Get, |_| 0..0))?;
             get(pages, &child, Some(&step), key)
         }
     }
