@@ -22,12 +22,14 @@ struct HeldBucket {
     changed: Condvar,
 }
 
+type Contents = BTreeMap<String, Bytes>;
+
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<String, Bytes>,
+    objects: Contents,
     gets: Vec<(String, Range<u64>)>,
     is_closed: bool,
-    held: Vec<Box<dyn FnOnce(&BTreeMap<String, Bytes>) + Send>>,
+    held: Vec<Box<dyn FnOnce(&Contents) + Send>>,
     /// What the next reads of data answer.
     failures: usize,
 }
@@ -61,7 +63,7 @@ impl HeldBucket {
     }
 }
 
-fn part(objects: &BTreeMap<String, Bytes>, name: &str, range: Option<Range<u64>>) -> Result<Bytes, ObjectError> {
+fn part(objects: &Contents, name: &str, range: Option<Range<u64>>) -> Result<Bytes, ObjectError> {
     let object = objects.get(name).ok_or(ObjectError::Missing)?;
     let range = range.unwrap_or(0..u64::MAX);
     let end = range.end.min(object.len() as u64) as usize;
