@@ -23,13 +23,15 @@ struct HeldBucket {
 }
 
 type Contents = BTreeMap<String, Bytes>;
+/// Answers what was held back.
+type Answer = Box<dyn FnOnce(&Contents) + Send>;
 
 #[derive(Default)]
 struct State {
     objects: Contents,
     gets: Vec<(String, Range<u64>)>,
     is_closed: bool,
-    held: Vec<Box<dyn FnOnce(&Contents) + Send>>,
+    held: Vec<Answer>,
     /// What the next reads of data answer.
     failures: usize,
 }
