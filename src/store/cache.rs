@@ -1,8 +1,14 @@
-//! The page cache: decoded pages and units of data, bounded in bytes.
+//! The cache: decoded pages and units of data, together bounded in bytes (C6).
 //!
-//! Two groups, each sharded by address: pages get three quarters of the memory, units one quarter,
-//! so that reading a big file through does not push the tree out. Each shard forgets what was used
-//! least recently.
+//! Of C bytes in all (at least 8 MiB), units get at most U = C/2. Pages get what units leave: C while
+//! nothing but names and small values is read, and always C/2, so that reading a big file through
+//! does not push the tree out. Each group forgets what was used least recently.
+//!
+//! What is fetched ahead must still be here when it is asked for. Units that are read once, in
+//! order ([`Cache::unit_once`]), keep their places in the queue of those to be forgotten, which so is
+//! the order in which they came. Readers ahead keep at most W = U/2 = C/4 between them that was fetched
+//! and not read ([`Cache::ahead_bytes`]). Since they may come in any order, up to W came after a unit
+//! that is asked for next; the other half of U is for what is read at random meanwhile.
 
 use crate::log::Pointer;
 use crate::tree::{Node, Pages, TreeError};
@@ -10,83 +16,228 @@ use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-const SHARDS: usize = 8;
-/// The least that a shard may hold: what one operation needs at once must stay until it is asked
-/// for again.
-const SHARD_BYTES_MIN: usize = 512 << 10;
+/// Pages are sharded by address, since they are asked for so often; units have one queue, since
+/// what is fetched ahead of one reader fills it to within an exact bound.
+const PAGE_SHARDS: usize = 8;
+/// The least: what one operation needs at once must stay until it is asked for again.
+const BYTES_MIN: u64 = 8 << 20;
+/// What a unit takes beside its bytes.
+const UNIT_OVERHEAD_BYTES: usize = 128;
 
 /// The cache of a store.
 pub struct Cache {
-    pages: Group<Arc<Node>>,
-    units: Group<Bytes>,
+    bytes: usize,
+    pages: [Mutex<Shard<Arc<Node>>>; PAGE_SHARDS],
+    units: Mutex<Shard<Bytes>>,
+    /// What the groups hold now.
+    page_bytes: AtomicUsize,
+    unit_bytes: AtomicUsize,
 }
 
-struct Group<T> {
-    shards: Vec<Mutex<Shard<T>>>,
-    shard_bytes: usize,
-}
-
+/// Entries and their sizes, and the sum of those.
 struct Shard<T> {
     entries: LruCache<Pointer, (T, usize)>,
     bytes: usize,
 }
 
-impl<T: Clone> Group<T> {
-    fn new(bytes: u64) -> Group<T> {
-        let shard = || Mutex::new(Shard { entries: LruCache::unbounded(), bytes: 0 });
-        let shard_bytes = (bytes as usize / SHARDS).max(SHARD_BYTES_MIN);
-        Group { shards: (0..SHARDS).map(|_| shard()).collect(), shard_bytes }
+impl<T> Default for Shard<T> {
+    fn default() -> Shard<T> {
+        Shard { entries: LruCache::unbounded(), bytes: 0 }
     }
+}
 
-    fn shard(&self, at: &Pointer) -> &Mutex<Shard<T>> {
-        // The checksum is as good as a random number.
-        &self.shards[at.checksum as usize % SHARDS]
-    }
-
-    fn get(&self, at: &Pointer) -> Option<T> {
-        self.shard(at).lock().entries.get(at).map(|(entry, _)| entry.clone())
-    }
-
-    fn put(&self, at: Pointer, entry: T, bytes: usize) {
-        let mut shard = self.shard(&at).lock();
-        if let Some((_, old)) = shard.entries.put(at, (entry, bytes)) {
-            shard.bytes -= old;
+impl<T> Shard<T> {
+    fn put(&mut self, at: Pointer, entry: T, bytes: usize) {
+        if let Some((_, old)) = self.entries.put(at, (entry, bytes)) {
+            self.bytes -= old;
         }
-        shard.bytes += bytes;
-        while shard.bytes > self.shard_bytes && shard.entries.len() > 1 {
-            let (_, (_, old)) = shard.entries.pop_lru().expect("more than one entry");
-            shard.bytes -= old;
+        self.bytes += bytes;
+    }
+
+    /// Forgets until no more than that is left, or one entry.
+    fn trim(&mut self, bytes: usize) {
+        while self.bytes > bytes && self.entries.len() > 1 {
+            let (_, (_, old)) = self.entries.pop_lru().expect("more than one entry");
+            self.bytes -= old;
         }
     }
 }
 
 impl Cache {
-    /// A cache of about that many bytes.
+    /// A cache of that many bytes.
     pub fn new(bytes: u64) -> Cache {
-        Cache { pages: Group::new(bytes / 4 * 3), units: Group::new(bytes / 4) }
+        Cache {
+            bytes: bytes.max(BYTES_MIN) as usize,
+            pages: Default::default(),
+            units: Mutex::default(),
+            page_bytes: AtomicUsize::new(0),
+            unit_bytes: AtomicUsize::new(0),
+        }
     }
 
     /// Keeps a page.
     pub fn put_page(&self, at: Pointer, page: Arc<Node>) {
         let bytes = page.memory_bytes();
-        self.pages.put(at, page, bytes);
+        self.change_pages(self.page_shard(&at), |shard| shard.put(at, page, bytes));
     }
 
     /// Keeps a unit.
     pub fn put_unit(&self, at: Pointer, unit: Bytes) {
-        let bytes = unit.len() + 128;
-        self.units.put(at, unit, bytes);
+        let bytes = unit.len() + UNIT_OVERHEAD_BYTES;
+        let unit_bytes = {
+            let mut units = self.units.lock();
+            units.put(at, unit, bytes);
+            units.trim(self.bytes / 2);
+            self.unit_bytes.store(units.bytes, Ordering::Relaxed);
+            units.bytes
+        };
+        if self.page_bytes.load(Ordering::Relaxed) + unit_bytes > self.bytes {
+            self.pages.iter().for_each(|shard| self.change_pages(shard, |_| ()));
+        }
     }
 
     /// The unit, if it is here.
     pub fn unit(&self, at: &Pointer) -> Option<Bytes> {
-        self.units.get(at)
+        self.units.lock().entries.get(at).map(|(unit, _)| unit.clone())
+    }
+
+    /// The unit, if it is here, for who will not ask for it again.
+    pub fn unit_once(&self, at: &Pointer) -> Option<Bytes> {
+        self.units.lock().entries.peek(at).map(|(unit, _)| unit.clone())
+    }
+
+    /// Whether the unit is here.
+    pub fn has_unit(&self, at: &Pointer) -> bool {
+        self.units.lock().entries.contains(at)
+    }
+
+    /// Whether the page is here.
+    pub fn has_page(&self, at: &Pointer) -> bool {
+        self.page_shard(at).lock().entries.contains(at)
+    }
+
+    /// Bytes of units that may be fetched before they are asked for, by all readers together.
+    pub fn ahead_bytes(&self) -> u64 {
+        self.bytes as u64 / 4
+    }
+
+    fn page_shard(&self, at: &Pointer) -> &Mutex<Shard<Arc<Node>>> {
+        // The checksum is as good as a random number.
+        &self.pages[at.checksum as usize % PAGE_SHARDS]
+    }
+
+    /// Changes a shard, and then takes from it what units need.
+    fn change_pages(&self, shard: &Mutex<Shard<Arc<Node>>>, change: impl FnOnce(&mut Shard<Arc<Node>>)) {
+        let room = self.bytes.saturating_sub(self.unit_bytes.load(Ordering::Relaxed));
+        let mut shard = shard.lock();
+        let before = shard.bytes;
+        change(&mut shard);
+        shard.trim(room / PAGE_SHARDS);
+        // Of many changes at once each adds its difference.
+        self.page_bytes.fetch_add(shard.bytes.wrapping_sub(before), Ordering::Relaxed);
     }
 }
 
 impl Pages for Cache {
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
-        self.pages.get(at).ok_or_else(|| TreeError::Miss(vec![*at]))
+        let mut shard = self.page_shard(at).lock();
+        shard.entries.get(at).map(|(page, _)| page.clone()).ok_or_else(|| TreeError::Miss(vec![*at]))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::log::{Codec, SegmentNo, checksum};
+    use crate::store::table::Deltas;
+    use crate::tree::{PageSink, Tree, Value};
+    use std::convert::Infallible;
+    use std::ops::Range;
+
+    const CACHE_BYTES: usize = 16 << 20;
+    const UNIT_BYTES: usize = 64 << 10;
+
+    fn at(number: u64) -> Pointer {
+        let checksum = checksum(&number.to_be_bytes());
+        Pointer { segment: SegmentNo(number), offset: 0, length: 1, codec: Codec::Raw, checksum }
+    }
+
+    fn put_units(cache: &Cache, numbers: Range<u64>) {
+        numbers.for_each(|number| cache.put_unit(at(number), Bytes::from_static(&[0; UNIT_BYTES])));
+    }
+
+    /// Keeps pages of some 4 KiB; answers how much each takes.
+    fn put_pages(cache: &Cache, numbers: Range<u64>) -> usize {
+        struct Sink(Vec<u8>);
+        impl PageSink for Sink {
+            type Error = Infallible;
+
+            fn write(&mut self, _: u8, _: &[u8], payload: &[u8]) -> Result<Pointer, Infallible> {
+                self.0 = payload.to_vec();
+                Ok(at(0))
+            }
+        }
+        let mut tree = Tree::empty(4096);
+        let pairs: Vec<_> = (0..40_u8).map(|key| ([key], Some(Value::from(vec![key; 90])))).collect();
+        tree.apply(cache, &pairs, &mut Deltas::default()).unwrap();
+        let mut sink = Sink(Vec::new());
+        assert!(tree.freeze().write(&mut sink).is_ok());
+        for number in numbers {
+            cache.put_page(at(number), Arc::new(Node::decode(&sink.0, at(number)).unwrap()));
+        }
+        Node::decode(&sink.0, at(0)).unwrap().memory_bytes()
+    }
+
+    fn count(numbers: Range<u64>, is_there: impl Fn(&Pointer) -> bool) -> usize {
+        numbers.filter(|number| is_there(&at(*number))).count()
+    }
+
+    fn held(cache: &Cache) -> usize {
+        cache.page_bytes.load(Ordering::Relaxed) + cache.unit_bytes.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn pages_get_what_units_leave_and_units_at_most_half() {
+        let cache = Cache::new(CACHE_BYTES as u64);
+        let page_bytes = put_pages(&cache, 0..8000);
+        assert!((3000..8000).contains(&page_bytes), "{page_bytes} bytes a page");
+        let pages = || count(0..8000, |at| cache.has_page(at)) * page_bytes;
+        assert!((CACHE_BYTES * 9 / 10..=CACHE_BYTES).contains(&pages()), "{} bytes of pages", pages());
+        put_units(&cache, 0..20);
+        assert!(pages() > CACHE_BYTES * 8 / 10 && held(&cache) <= CACHE_BYTES);
+        put_units(&cache, 20..1000);
+        let units = count(0..1000, |at| cache.has_unit(at)) * UNIT_BYTES;
+        assert!((CACHE_BYTES * 4 / 10..=CACHE_BYTES / 2).contains(&units), "{units} bytes of units");
+        assert!((CACHE_BYTES * 4 / 10..=CACHE_BYTES * 6 / 10).contains(&pages()), "{} bytes of pages", pages());
+        put_pages(&cache, 8000..16_000);
+        assert!(held(&cache) <= CACHE_BYTES, "{} bytes in all", held(&cache));
+    }
+
+    #[test]
+    fn what_is_fetched_ahead_is_here_when_it_is_read_whatever_else_is_read() {
+        let cache = Cache::new(CACHE_BYTES as u64);
+        let window = cache.ahead_bytes() / UNIT_BYTES as u64;
+        put_units(&cache, 0..window);
+        for next in 0..2000 {
+            assert!(cache.unit_once(&at(next)).is_some(), "unit {next}");
+            put_units(&cache, next + window..next + window + 1);
+            if next % 2 == 0 {
+                // Somebody else reads, half as fast, at random.
+                put_units(&cache, 1_000_000 + next..1_000_001 + next);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_asked_for_again_stays() {
+        let cache = Cache::new(CACHE_BYTES as u64);
+        put_units(&cache, 0..1);
+        for number in 1..1000 {
+            put_units(&cache, number..number + 1);
+            assert!(cache.unit(&at(0)).is_some());
+        }
+        assert!(!cache.has_unit(&at(1)));
     }
 }

@@ -3,8 +3,8 @@
 //! Files, in reading order: `error`, `open` (create, open, close), `look` (info, check), `view` (reading),
 //! `txn` (changing), `writer` (the state under the writer lock), `commit` (what goes into a
 //! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
-//! background threads), `abandon` (waiting no longer), `cache`, `check`; the formats `redo` and
-//! `table`.
+//! background threads), `abandon` (waiting no longer), `cache`, `ahead` (fetching, also before it is
+//! asked for), `check`; the formats `redo` and `table`.
 //!
 //! # Contract
 //!
@@ -48,6 +48,7 @@
 //! segment, `writer`.
 
 mod abandon;
+mod ahead;
 mod cache;
 mod check;
 mod checkpoint;
@@ -74,6 +75,7 @@ pub use view::View;
 use crate::backend::Usage;
 use crate::log::{Log, SegmentNo};
 use crate::tree::{Node, Pages, Root};
+use ahead::Ahead;
 use cache::Cache;
 use commit::{COMMIT_OVERHEAD, InFlight};
 use keeper::Signals;
@@ -124,6 +126,7 @@ pub struct Store {
 struct Core {
     log: Log,
     cache: Cache,
+    ahead: Ahead,
     writer: Mutex<Writer>,
     published: RwLock<Published>,
     committed: RwLock<Root>,
@@ -224,6 +227,24 @@ impl Store {
     /// has begun ends only when storage answers it or gives it up: until then this may be late.
     pub fn fetch_until(&self, miss: &Miss, until: Instant) -> Result<bool, StoreError> {
         self.core.fetch(miss, Some(until))
+    }
+
+    /// Begins to fetch what was missing and returns: who fetches any of it later waits for that
+    /// instead. Only a bounded amount is under way or waits for its turn; what does not fit, and what
+    /// fails, is left to who fetches it.
+    pub fn fetch_soon(&self, miss: Miss) {
+        self.core.fetch_soon(miss);
+    }
+
+    /// Begins to fetch the units of these values of the current state, as [`Store::fetch_soon`].
+    pub fn prefetch(&self, values: &[Value]) {
+        self.view().prefetch(values);
+    }
+
+    /// Bytes of values that are worth fetching before they are asked for, in all: more of them would
+    /// push each other out of the cache.
+    pub fn ahead_bytes(&self) -> u64 {
+        self.core.cache.ahead_bytes()
     }
 
     /// Runs `operation` until it no longer misses. Waits for storage.
@@ -348,19 +369,10 @@ impl Store {
 impl Core {
     /// Answers whether it was done before the deadline.
     fn fetch(self: &Arc<Self>, miss: &Miss, until: Option<Instant>) -> Result<bool, StoreError> {
-        if let Some(room) = miss.room {
-            return self.wait_for_room(room, until);
+        match miss.room {
+            Some(room) => self.wait_for_room(room, until),
+            None => self.fetch_data(miss, until),
         }
-        let payloads = self.log.read_all(&miss.pages)?;
-        for (at, payload) in miss.pages.iter().zip(payloads) {
-            let page = Node::decode(&payload, *at)
-                .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
-            self.cache.put_page(*at, Arc::new(page));
-        }
-        for (at, payload) in miss.units.iter().zip(self.log.read_all(&miss.units)?) {
-            self.cache.put_unit(*at, payload);
-        }
-        Ok(true)
     }
 
     /// The first failure, as callers get it.

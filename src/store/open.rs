@@ -1,5 +1,6 @@
 //! Creating, opening and closing a store.
 
+use super::ahead::Ahead;
 use super::cache::Cache;
 use super::checkpoint::StoredTable;
 use super::commit::InFlight;
@@ -24,6 +25,9 @@ use std::time::Duration;
 
 /// How long creating and opening wait for a bucket to answer.
 const OPENING_PATIENCE: Duration = Duration::from_secs(15);
+
+/// How long dropping a store waits for what is being read ahead from its file, should the disk hang.
+const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What is fixed for the life of a store.
 #[derive(Clone, Debug, Default)]
@@ -217,6 +221,7 @@ impl Store {
 
     fn stop_threads(&self) {
         self.refuse_transactions();
+        self.core.ahead.stop();
         self.core.signals.stop();
         let threads = std::mem::take(&mut *self.threads.lock());
         if self.core.abandoned.load(Ordering::Relaxed) {
@@ -240,6 +245,10 @@ impl Drop for Store {
         // What the background threads may be waiting for.
         self.core.log.give_up();
         self.stop_threads();
+        if self.core.log.disk().is_some() {
+            // The file is locked until then.
+            self.core.ahead.wait_for_end(ENDING_PATIENCE);
+        }
     }
 }
 
@@ -327,6 +336,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         size_limit: if log.bucket().is_some() { size_limit } else { 0 },
         log,
         cache,
+        ahead: Ahead::default(),
         writer: Mutex::new(writer),
         placing: Mutex::new(()),
         room: Condvar::new(),

@@ -31,6 +31,12 @@ impl View {
         self.root.get(&self.core.cache, key).map_err(|error| StoreError::from(error).in_era(&self.era))
     }
 
+    /// The values of these keys, in the same order. One miss names the pages that are missing for any
+    /// of them, or some hundreds of those.
+    pub fn get_all<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>, StoreError> {
+        self.root.get_all(&self.core.cache, keys).map_err(|error| StoreError::from(error).in_era(&self.era))
+    }
+
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After a miss
     /// the pairs visited so far have been visited.
     pub fn scan(
@@ -48,18 +54,40 @@ impl View {
     /// The bytes that these values stand for, in the same order. One miss names everything that
     /// is not in memory, so that it is fetched in few reads.
     pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
-        self.core.read_values(values).map_err(|error| error.in_era(&self.era))
+        self.core.read_values(values, Reuse::Likely).map_err(|error| error.in_era(&self.era))
+    }
+
+    /// As [`View::read`], for who reads on and will not ask for them again soon: they are kept in
+    /// memory no longer for it.
+    pub fn read_once(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
+        self.core.read_values(values, Reuse::Unlikely).map_err(|error| error.in_era(&self.era))
+    }
+
+    /// Begins to fetch the units of these values, as [`Store::fetch_soon`](super::Store::fetch_soon).
+    pub fn prefetch(&self, values: &[Value]) {
+        self.core.prefetch(values, &self.era);
     }
 }
 
+/// Whether what is read will be asked for again soon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reuse {
+    Likely,
+    Unlikely,
+}
+
 impl Core {
-    pub(super) fn read_values(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
+    pub(super) fn read_values(&self, values: &[Value], reuse: Reuse) -> Result<Vec<Bytes>, StoreError> {
         let mut answers = Vec::with_capacity(values.len());
         let mut miss = Miss::default();
+        let unit = |at| match reuse {
+            Reuse::Likely => self.cache.unit(at),
+            Reuse::Unlikely => self.cache.unit_once(at),
+        };
         for value in values {
             match value {
                 Value::Bytes(bytes) => answers.push(bytes.clone()),
-                Value::Extent(extent) => match self.cache.unit(&extent.unit) {
+                Value::Extent(extent) => match unit(&extent.unit) {
                     Some(unit) => {
                         let (start, length) = (extent.offset as usize, extent.length as usize);
                         if unit.len() < start + length {

@@ -2,9 +2,10 @@
 //!
 //! Files, in reading order: `value` (what a key maps to), `sorted` (entries in one piece of
 //! memory), `node` (a page in memory: a `leaf` or `inner`), `page` (a page as stored: the format),
-//! `read` (get and scan), `change` (apply a batch), `balance` (where pages are cut), `checkpoint`
-//! (freeze, write, install), `check` (walk everything). For tests: `shelf` (storage, cache and
-//! ledger in memory), `model` (the tree against a map).
+//! `read` (get and scan), `ahead` (what a miss names beside the page that is missing), `change`
+//! (apply a batch), `balance` (where pages are cut), `checkpoint` (freeze, write, install), `check`
+//! (walk everything). For tests: `shelf` (storage, cache and ledger in memory), `model` (the tree
+//! against a map).
 //!
 //! # Contract
 //!
@@ -12,6 +13,7 @@
 //!   snapshot: cheap to clone, immutable, usable from any thread, never blocked by the writer.
 //! * The tree does no I/O. It reads pages through [`Pages`], which answers from memory or says
 //!   [`TreeError::Miss`]: then nothing has changed, the caller fetches those pages and asks again.
+//!   (The first that a miss names is needed; others may only be likely to be needed next.)
 //!   It writes pages through [`PageSink`] (checkpoint only).
 //! * [`Tree::apply`] is atomic: on any error the tree is what it was.
 //! * What is durable is not the tree's business: it has the current state, no other. A crash
@@ -51,6 +53,7 @@
 //! * T8 Between calls, no page of the current tree that is stored is held by it in memory: clean
 //!   pages live in the cache behind [`Pages`], which bounds them.
 
+mod ahead;
 mod balance;
 mod change;
 mod check;

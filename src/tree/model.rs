@@ -41,6 +41,8 @@ enum Step {
     Evict(u8),
     Reopen,
     Scan(Bound<Vec<u8>>, Bound<Vec<u8>>, bool),
+    /// Keys that are there or not, all at once.
+    Get(Vec<Vec<u8>>),
 }
 
 fn key() -> impl Strategy<Value = Vec<u8>> {
@@ -95,6 +97,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<u8>().prop_map(Step::Evict),
         1 => Just(Step::Reopen),
         3 => (bound(), bound(), any::<bool>()).prop_map(|(from, to, forward)| Step::Scan(from, to, forward)),
+        1 => prop::collection::vec(key(), 0..40).prop_map(Step::Get),
     ]
 }
 
@@ -233,6 +236,13 @@ impl World {
             Step::Scan(from, to, forward) => {
                 let (from, to) = (from.as_ref().map(|key| &key[..]), to.as_ref().map(|key| &key[..]));
                 self.verify_scan(from, to, if forward { Direction::Forward } else { Direction::Backward });
+            }
+            Step::Get(keys) => {
+                let root = self.tree.root();
+                let height = height(&root, &Reading(&self.cache, &self.shelf));
+                let (values, misses) = self.cache.patiently(&self.shelf, || root.get_all(&self.cache, &keys));
+                assert!(keys.iter().map(|key| self.map.get(key)).eq(values.iter().map(Option::as_ref)));
+                assert!(misses <= height, "{misses} rounds for {height} levels");
             }
             Step::DropSnapshot(_) | Step::Freeze => {}
         }

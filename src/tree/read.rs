@@ -1,10 +1,16 @@
 //! Reading a snapshot: get and scan.
 
 use crate::log::Pointer;
-use crate::tree::inner::child_of;
-use crate::tree::node::{Body, Edge};
+use crate::tree::ahead::{Manner, Step};
+use crate::tree::inner::{Inner, child_of};
+use crate::tree::node::{Body, Edge, Node};
 use crate::tree::{Pages, TreeError, Value};
-use std::ops::{Bound, ControlFlow};
+use std::collections::HashSet;
+use std::ops::{Bound, ControlFlow, Range};
+
+/// A miss of many gets names no more when it has named so many pages: they must find room in the
+/// smallest cache.
+const MISSING_MAX: usize = 256;
 
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,10 +43,27 @@ impl Root {
 
     /// The value of `key`.
     pub fn get(&self, pages: &dyn Pages, key: &[u8]) -> Result<Option<Value>, TreeError> {
-        match &self.edge {
-            Some(edge) => get(pages, edge, None, key),
-            None => Ok(None),
+        let Some(edge) = &self.edge else { return Ok(None) };
+        let root = edge.reach(pages, None)?;
+        get(pages, &root, None, key)
+    }
+
+    /// The values of these keys, in the same order. One miss names the pages that are missing for
+    /// any of them, or some hundreds of those.
+    pub fn get_all<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
+        let mut values = Vec::with_capacity(keys.len());
+        let (mut missing, mut named) = (Vec::new(), HashSet::new());
+        for key in keys {
+            match self.get(pages, key.as_ref()) {
+                Ok(value) => values.push(value),
+                Err(TreeError::Miss(pages)) => missing.extend(pages.into_iter().filter(|at| named.insert(*at))),
+                Err(error) => return Err(error),
+            }
+            if missing.len() >= MISSING_MAX {
+                break;
+            }
         }
+        if missing.is_empty() { Ok(values) } else { Err(TreeError::Miss(missing)) }
     }
 
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After an error
@@ -55,42 +78,68 @@ impl Root {
         visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
     ) -> Result<(), TreeError> {
         let Some(edge) = &self.edge else { return Ok(()) };
-        let mut scan = Scan { pages, from, to, direction, visit };
-        scan.walk(edge, None).map(|_| ())
+        let mut scan = Scan { pages, bounds: Bounds { from, to }, direction, visit };
+        let root = edge.reach(pages, None)?;
+        scan.walk(&root, None).map(|_| ())
     }
 }
 
-fn get(pages: &dyn Pages, edge: &Edge, level: Option<u8>, key: &[u8]) -> Result<Option<Value>, TreeError> {
-    let node = edge.reach(pages, level)?;
+fn get(pages: &dyn Pages, node: &Node, above: Option<&Step<'_>>, key: &[u8]) -> Result<Option<Value>, TreeError> {
     match &node.body {
         Body::Leaf(leaf) => Ok(leaf.search(key).ok().map(|i| leaf.value(i))),
-        Body::Inner(inner) => get(pages, &inner.edges[child_of(&inner.keys, key)], Some(inner.level - 1), key),
+        Body::Inner(inner) => {
+            let step = Step { inner, child: child_of(&inner.keys, key), above };
+            let child = step.reach(pages).map_err(|error| step.name_ahead(pages, error, Manner::Get, |_| 0..0))?;
+            get(pages, &child, Some(&step), key)
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Bounds<'s> {
+    from: Bound<&'s [u8]>,
+    to: Bound<&'s [u8]>,
+}
+
+impl Bounds<'_> {
+    /// The children of an inner page that have keys between the bounds.
+    fn within(self, inner: &Inner) -> Range<usize> {
+        let child = |key| child_of(&inner.keys, key);
+        let first = match self.from {
+            Bound::Unbounded => 0,
+            Bound::Included(key) | Bound::Excluded(key) => child(key),
+        };
+        let last = match self.to {
+            Bound::Unbounded => inner.edges.len() - 1,
+            // What begins with an excluded key has nothing below it.
+            Bound::Excluded(key) => inner.keys.search(key).unwrap_or_else(|i| i).saturating_sub(1),
+            Bound::Included(key) => child(key),
+        };
+        first..last + 1
     }
 }
 
 struct Scan<'s> {
     pages: &'s dyn Pages,
-    from: Bound<&'s [u8]>,
-    to: Bound<&'s [u8]>,
+    bounds: Bounds<'s>,
     direction: Direction,
     visit: &'s mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
 }
 
 impl Scan<'_> {
-    fn walk(&mut self, edge: &Edge, level: Option<u8>) -> Result<ControlFlow<()>, TreeError> {
-        let node = edge.reach(self.pages, level)?;
+    fn walk(&mut self, node: &Node, above: Option<&Step<'_>>) -> Result<ControlFlow<()>, TreeError> {
         match &node.body {
             Body::Leaf(leaf) => {
                 let position = |key: &[u8], after: bool| match leaf.search(key) {
                     Ok(i) => i + usize::from(after),
                     Err(i) => i,
                 };
-                let first = match self.from {
+                let first = match self.bounds.from {
                     Bound::Unbounded => 0,
                     Bound::Included(key) => position(key, false),
                     Bound::Excluded(key) => position(key, true),
                 };
-                let end = match self.to {
+                let end = match self.bounds.to {
                     Bound::Unbounded => leaf.len(),
                     Bound::Included(key) => position(key, true),
                     Bound::Excluded(key) => position(key, false),
@@ -103,28 +152,25 @@ impl Scan<'_> {
                 })
             }
             Body::Inner(inner) => {
-                let child = |key| child_of(&inner.keys, key);
-                let first = match self.from {
-                    Bound::Unbounded => 0,
-                    Bound::Included(key) | Bound::Excluded(key) => child(key),
-                };
-                let last = match self.to {
-                    Bound::Unbounded => inner.edges.len() - 1,
-                    // What begins with an excluded key has nothing below it.
-                    Bound::Excluded(key) => inner.keys.search(key).unwrap_or_else(|i| i).saturating_sub(1),
-                    Bound::Included(key) => child(key),
-                };
+                let mut children = self.bounds.within(inner);
                 let direction = self.direction;
-                let mut walk = |i: usize| match self.walk(&inner.edges[i], Some(inner.level - 1)) {
+                let mut walk = |child: usize| match self.walk_child(Step { inner, child, above }) {
                     Ok(ControlFlow::Continue(())) => ControlFlow::Continue(()),
                     stop => ControlFlow::Break(stop),
                 };
                 let stopped = match direction {
-                    Direction::Forward => (first..=last).try_for_each(&mut walk),
-                    Direction::Backward => (first..=last).rev().try_for_each(&mut walk),
+                    Direction::Forward => children.try_for_each(&mut walk),
+                    Direction::Backward => children.rev().try_for_each(&mut walk),
                 };
                 stopped.break_value().unwrap_or(Ok(ControlFlow::Continue(())))
             }
         }
+    }
+
+    fn walk_child(&mut self, step: Step<'_>) -> Result<ControlFlow<()>, TreeError> {
+        let (pages, manner, bounds) = (self.pages, Manner::Scan(self.direction), self.bounds);
+        let child =
+            step.reach(pages).map_err(|error| step.name_ahead(pages, error, manner, |inner| bounds.within(inner)))?;
+        self.walk(&child, Some(&step))
     }
 }

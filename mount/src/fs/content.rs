@@ -100,10 +100,25 @@ pub(crate) fn sound(before: u64, offset: u64, value: &Value) -> Option<Piece> {
 
 /// The bytes `from..to` of a file, holes as zeros.
 pub(crate) fn read(records: &impl Records, ino: Ino, from: u64, to: u64) -> Result<Vec<Bytes>> {
+    read_by(records, ino, from, to, |values| records.bytes(values))
+}
+
+/// The same, for who reads on and will not ask for them again soon.
+pub(crate) fn read_once(records: &impl Records, ino: Ino, from: u64, to: u64) -> Result<Vec<Bytes>> {
+    read_by(records, ino, from, to, |values| records.bytes_once(values))
+}
+
+fn read_by(
+    records: &impl Records,
+    ino: Ino,
+    from: u64,
+    to: u64,
+    bytes: impl Fn(&[Value]) -> Result<Vec<Bytes>>,
+) -> Result<Vec<Bytes>> {
     let pieces = pieces(records, ino, from, to, usize::MAX)?;
     let parts: Vec<Piece> = pieces.iter().filter_map(|piece| piece.part(from, to)).collect();
     let values: Vec<Value> = parts.iter().map(|part| part.value.clone()).collect();
-    let found = records.bytes(&values)?;
+    let found = bytes(&values)?;
     let mut out = Vec::with_capacity(found.len() + 1);
     let mut at = from;
     for (part, bytes) in parts.iter().zip(found) {

@@ -7,6 +7,7 @@
 //! place remembered on the way.
 
 use crate::fs::attr::{Attr, DirEntry, FileType, Handle, Ino};
+use crate::fs::entry::Entry;
 use crate::fs::error::{FsError, Result};
 use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::Body;
@@ -15,7 +16,7 @@ use crate::fs::name::Name;
 use crate::fs::node::Node;
 use crate::fs::records::{Records, decoded};
 use crate::fs::table::Place;
-use kivafs::store::View;
+use kivafs::store::{Miss, StoreError, View};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -29,6 +30,8 @@ const MARK_EVERY: u64 = 1024;
 /// Entries looked at in one go; with attributes each costs a search of its own.
 const BATCH: usize = 512;
 const BATCH_PLUS: usize = 128;
+/// Most nodes of which records are fetched in one go: some 100 bytes each, if they lie together.
+const AHEAD_MAX: usize = 8192;
 /// "." and "..".
 const DOTS: u64 = 2;
 
@@ -197,6 +200,15 @@ impl FileSystem {
             for at in 0..steps.len() {
                 match current(&now, directory.ino, &steps[at].name) {
                     Ok(listed) => steps[at].listed = listed,
+                    Err(FsError::Miss(miss)) => {
+                        let miss = self.missing_ahead(directory, view, &now).unwrap_or(miss);
+                        if at == 0 {
+                            return Err(FsError::Miss(miss));
+                        }
+                        self.store().fetch_soon(miss);
+                        steps.truncate(at);
+                        break;
+                    }
                     Err(_) if at > 0 => {
                         steps.truncate(at);
                         break;
@@ -206,6 +218,29 @@ impl FileSystem {
             }
         }
         Ok(steps)
+    }
+}
+
+impl FileSystem {
+    /// What is missing of the records of the nodes that come next: each batch of them would else
+    /// wait for its own. Twice as many are looked at as were passed.
+    fn missing_ahead(&self, directory: &OpenDirectory, view: &View, now: &View) -> Option<Miss> {
+        let limit = (2 * directory.at.passed as usize).clamp(BATCH_PLUS, AHEAD_MAX);
+        let (mut visited, mut records) = (0, Vec::new());
+        let scanned = view.visit(&directory.rest(), &mut |key, value| {
+            if let Ok(Entry::Ref(target)) = View::scanned_entry(key, value) {
+                records.push(key::inode(target.ino));
+            }
+            visited += 1;
+            if visited < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        if let Err(FsError::Miss(miss)) = scanned {
+            self.store().fetch_soon(miss);
+        }
+        match now.get_all(&records) {
+            Err(StoreError::Miss(miss)) => Some(miss),
+            _ => None,
+        }
     }
 }
 

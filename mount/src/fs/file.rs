@@ -10,9 +10,9 @@ use crate::fs::inode::{Body, SIZE_MAX};
 use crate::fs::node::Node;
 use crate::fs::setattr::{Resized, drop_privileges, make_way, map, resize};
 use bytes::Bytes;
-use kivafs::store::TXN_BYTES_MAX;
+use kivafs::store::{TXN_BYTES_MAX, View};
 use kivafs::tree::VALUE_MAX;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 
 /// Most bytes that one write takes. With what it is joined with in its first and last window, and
 /// the pieces that it replaces, a transaction holds it.
@@ -33,7 +33,37 @@ impl FileSystem {
         }
         match &node.inode.body {
             Body::Inline(bytes) => Ok(vec![bytes.slice(offset as usize..end as usize)]),
-            _ => content::read(&view, ino, offset, end),
+            _ => {
+                let pace = self.read_ahead.note(ino, offset..end, node.size());
+                if let Some(fetch) = pace.fetch {
+                    self.fetch_ahead(&view, ino, fetch, node.size());
+                }
+                match pace.is_in_order {
+                    true => content::read_once(&view, ino, offset, end),
+                    false => content::read(&view, ino, offset, end),
+                }
+            }
+        }
+    }
+
+    /// Begins to fetch a part of a file of that size.
+    fn fetch_ahead(&self, view: &View, ino: Ino, fetch: Range<u64>, size: u64) {
+        let mut values = Vec::new();
+        let mut reached = fetch.start;
+        // With all of the file before it, a miss also names the pages that come next.
+        let scanned = content::visit_pieces(view, ino, fetch.start, size, &mut |piece| {
+            if piece.offset >= fetch.end {
+                return ControlFlow::Break(());
+            }
+            reached = piece.end();
+            values.push(piece.value);
+            ControlFlow::Continue(())
+        });
+        view.prefetch(&values);
+        // Whoever reads there is told of any other error.
+        if let Err(FsError::Miss(miss)) = scanned {
+            self.store().fetch_soon(miss);
+            self.read_ahead.fell_short(ino, fetch, reached);
         }
     }
 

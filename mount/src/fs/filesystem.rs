@@ -1,5 +1,6 @@
 //! The file system: opening one, finding nodes, and counting what the kernel holds.
 
+use crate::fs::ahead::ReadAhead;
 use crate::fs::attr::{Attr, Caller, FileType, INO_MAX, Ino, ROOT, Statfs};
 use crate::fs::change::Change;
 use crate::fs::content;
@@ -29,11 +30,12 @@ pub struct FileSystem {
     pub(crate) clock: Clock,
     /// Taken by every change once its transaction has begun, until the table has taken it in: nobody
     /// waits for storage meanwhile. Lock order: the store's writer lock, `turn`, then `table`;
-    /// `directories` are taken alone.
+    /// `directories` and what `read_ahead` has inside are taken alone.
     pub(crate) turn: Mutex<()>,
     /// Never held across a call into the store.
     pub(crate) table: Mutex<Table>,
     pub(crate) directories: Directories,
+    pub(crate) read_ahead: ReadAhead,
     pub(crate) deferred_due: AtomicBool,
     /// The store is read-only and has no file system: an empty root is shown.
     empty_root: Option<Inode>,
@@ -48,12 +50,14 @@ impl FileSystem {
     /// 0755, owned by this process; opened for reading only, it is shown one. Waits for storage.
     pub fn open(store: Arc<Store>, clock: Clock) -> Result<FileSystem> {
         let formatted = store.patiently(|| store.view().fs_record())?.is_some();
+        let read_ahead = ReadAhead::new(store.ahead_bytes());
         let mut fs = FileSystem {
             store,
             clock,
             turn: Mutex::new(()),
             table: Mutex::default(),
             directories: Directories::default(),
+            read_ahead,
             deferred_due: AtomicBool::new(formatted),
             empty_root: None,
         };
@@ -169,8 +173,15 @@ impl FileSystem {
     /// The end of one `open_file` or `create`. If that was the last open of a removed file,
     /// `deferred_step` will remove its content.
     pub fn release(&self, ino: Ino) {
-        if self.table.lock().release(ino) {
+        let (is_over, is_open) = {
+            let mut table = self.table.lock();
+            (table.release(ino), table.is_open(ino))
+        };
+        if is_over {
             self.deferred_due.store(true, Ordering::Relaxed);
+        }
+        if !is_open {
+            self.read_ahead.forget(ino);
         }
     }
 

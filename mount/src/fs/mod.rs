@@ -7,8 +7,9 @@
 //! `fs_record`, `deferred_record`. State: `records` (reading them), `node` (a node, wherever it is
 //! recorded), `table` (what the kernel holds), `change` (a transaction and its effects on the table),
 //! `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
-//! it leaves to do), `link` (and rename), `content` (pieces of a file), `file` (read, write, holes),
-//! `copy`, `directory`, `xattr`. For the command line: `paths`, `check`.
+//! it leaves to do), `link` (and rename), `content` (pieces of a file), `ahead` (which reads follow
+//! each other), `file` (read, write, holes), `copy`, `directory`, `xattr`. For the command line:
+//! `paths`, `check`.
 //!
 //! # Contract
 //!
@@ -46,6 +47,7 @@
 //!   was found in a view gets into the table only if nothing moved since before the view was taken;
 //!   a move after that finds it in the table.)
 
+mod ahead;
 mod attr;
 mod change;
 mod check;

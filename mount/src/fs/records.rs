@@ -23,6 +23,11 @@ pub(crate) trait Records {
     /// The bytes of values; one miss names all that is missing.
     fn bytes(&self, values: &[Value]) -> Result<Vec<Bytes>>;
 
+    /// The same, for who reads on and will not ask for them again soon.
+    fn bytes_once(&self, values: &[Value]) -> Result<Vec<Bytes>> {
+        self.bytes(values)
+    }
+
     /// A record: short enough always to lie in a leaf.
     fn record(&self, key: &[u8]) -> Result<Option<Bytes>> {
         self.value(key)?.map(|value| in_leaf(key, &value)).transpose()
@@ -82,6 +87,10 @@ impl Records for View {
 
     fn bytes(&self, values: &[Value]) -> Result<Vec<Bytes>> {
         whole(values, self.read(values))
+    }
+
+    fn bytes_once(&self, values: &[Value]) -> Result<Vec<Bytes>> {
+        whole(values, self.read_once(values))
     }
 }
 
