@@ -328,8 +328,11 @@ fn prepare_claim(found: &Found, seal: &Seal, keeper: Keeper) -> (Bytes, Claim) {
     }
     // R11: below that a writer before us may still be uploading.
     let next_segment = found.reservation;
+    // The last commit could not count itself, nor the seal.
+    let usage = Usage { puts: found.record.usage.puts + 2, ..found.record.usage };
     let record = Record {
         next_segment,
+        usage,
         garbage,
         links: Vec::new(),
         repeated: Vec::new(),
