@@ -9,15 +9,7 @@ set -euo pipefail
 place=$(realpath -m "${1:-$HOME/kivafs}")
 cd "$(dirname "$0")/.."
 . tests/need.sh
-
-echo "# What it needs"
-need_rust
-need fusermount3:fuse3 cc:gcc
-need_fuse
-
-echo "# The build"
-run cargo build --release --locked --workspace
-kivafs=${CARGO_TARGET_DIR:-$PWD/target}/release/kivafs
+need_kivafs
 
 echo "# A store, which is one file, and a directory to mount it at"
 run mkdir -p "$place/keys"

@@ -12,15 +12,7 @@ store=${1:?usage: examples/s3.sh s3://BUCKET/PREFIX [DIR]}
 dir=$(realpath -m "${2:-$HOME/kivafs/s3}")
 cd "$(dirname "$0")/.."
 . tests/need.sh
-
-echo "# What it needs"
-need_rust
-need fusermount3:fuse3 cc:gcc
-need_fuse
-
-echo "# The build"
-run cargo build --release --locked --workspace
-kivafs=${CARGO_TARGET_DIR:-$PWD/target}/release/kivafs
+need_kivafs
 
 echo "# The mount; the store is made, if there is none"
 run mkdir -p "$dir"

@@ -54,3 +54,14 @@ need_fuse() {
     # What udev makes of it; containers often leave it to root.
     [ -w /dev/fuse ] || as_root chmod 0666 /dev/fuse
 }
+
+# What an example needs, and the program: afterwards $kivafs is its path.
+need_kivafs() {
+    echo "# What it needs"
+    need_rust
+    need fusermount3:fuse3 cc:gcc
+    need_fuse
+    echo "# The build"
+    run cargo build --release --locked --workspace
+    kivafs=${CARGO_TARGET_DIR:-$PWD/target}/release/kivafs
+}

@@ -250,6 +250,14 @@ fn a_writer_rolls_and_cleans_behind_itself() {
     assert!(found == expected, "{}", difference(&found, &expected));
 }
 
+/// T has the store: what W had begun is not acknowledged, and what T saves stays.
+fn assert_taken(bucket: &Bucket, t: Machine, synced: &std::sync::mpsc::Receiver<Result<(), StoreError>>) {
+    assert_fenced(answer(synced));
+    t.save("t", "acknowledged").unwrap();
+    drop(t);
+    assert_holds(bucket, "t", Some("acknowledged"));
+}
+
 /// T's seal comes before W's own.
 #[test]
 fn a_taker_seals_before_the_writer_that_rolls() {
@@ -260,10 +268,7 @@ fn a_taker_seals_before_the_writer_that_rolls() {
     let t = Machine::take_over(&bucket);
     seal.carry_out();
     gate.open();
-    assert_fenced(answer(&synced));
-    t.save("t", "acknowledged").unwrap();
-    drop(t);
-    assert_holds(&bucket, "t", Some("acknowledged"));
+    assert_taken(&bucket, t, &synced);
 }
 
 /// W has sealed its epoch to open the next one. It lives: nobody takes the store from it by accident;
@@ -282,10 +287,7 @@ fn a_writer_that_rolls_still_holds_the_store() {
     let t = Machine::take_over(&bucket);
     claim.carry_out();
     gate.open();
-    assert_fenced(answer(&synced));
-    t.save("t", "acknowledged").unwrap();
-    drop(t);
-    assert_holds(&bucket, "t", Some("acknowledged"));
+    assert_taken(&bucket, t, &synced);
 }
 
 /// W rolls while T is on its way: T was told to take the store from W, and does.

@@ -42,6 +42,7 @@
 
 use super::bytes::{Fields, Malformed};
 use super::codec;
+use super::now_ns;
 use super::pointer::{Codec, POINTER_BYTES, Pointer, SegmentNo, Sequence, checksum};
 use super::remote::Record;
 
@@ -178,6 +179,28 @@ pub fn store_of(header: &[u8]) -> Option<[u8; 16]> {
 }
 
 impl Commit {
+    /// The first commit of a new store: an empty checkpoint, whether in a file or (with its record) in
+    /// a bucket.
+    pub fn first(store: [u8; 16], epoch_id: [u8; 16], remote: Option<Record>) -> Commit {
+        Commit {
+            store,
+            epoch: 1,
+            epoch_id,
+            number: 1,
+            sequence: Sequence(1),
+            position: 0,
+            predecessor: 0,
+            time_ns: now_ns(),
+            redo_from: Sequence(1),
+            checkpoint_in: Sequence(1),
+            reservation: 1,
+            checkpoint: Some(Checkpoint::empty()),
+            remote,
+            births: Vec::new(),
+            body: Vec::new(),
+        }
+    }
+
     /// Takes its position from its length; answers its bytes and their checksum.
     pub fn encode(&mut self, position_for: impl FnOnce(u64) -> u64) -> (Vec<u8>, u128) {
         let (body_codec, body) = match self.body.len() {

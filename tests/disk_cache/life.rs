@@ -199,8 +199,8 @@ fn files_cut_short_under_a_running_cache_are_misses() {
     assert_eq!(found(&cache, 600), 600);
 }
 
-/// Sets or clears what makes a file refuse all writes. `false`: we may not, or the file system cannot.
-fn set_immutable(path: &Path, immutable: bool) -> bool {
+/// Sets or clears what makes a file refuse all writes. Needs root, and a file system that has this.
+fn set_immutable(path: &Path, immutable: bool) {
     const FS_IMMUTABLE_FL: libc::c_long = 0x10;
     let file = std::fs::File::open(path).unwrap();
     let mut flags: libc::c_long = 0;
@@ -211,10 +211,12 @@ fn set_immutable(path: &Path, immutable: bool) -> bool {
             libc::ioctl(file.as_raw_fd(), libc::FS_IOC_SETFLAGS, &flags) == 0
         }
     };
-    if !done {
-        println!("cannot make a file immutable ({}): run as root to test this", std::io::Error::last_os_error());
-    }
-    done
+    let error = std::io::Error::last_os_error();
+    assert!(
+        done,
+        "cannot make {} immutable, or end that: {error}; run this as root, on ext4 or the like",
+        path.display()
+    );
 }
 
 #[test]
@@ -223,16 +225,14 @@ fn a_failing_write_ends_storing_for_a_while() {
     let directory = scratch.path("cache");
     let cache = filled(&directory, 100);
     let [path] = &cache_files(&directory)[..] else { panic!("one file") };
-    if !set_immutable(path, true) {
-        return;
-    }
+    set_immutable(path, true);
     (100..200).for_each(|number| put(&cache, number, LENGTH));
     cache.flush();
     (200..300).for_each(|number| put(&cache, number, LENGTH));
     cache.flush();
     let (found_meanwhile, stats) = (found(&cache, 300), cache.stats());
     // Before anything can fail: an immutable file cannot be cleared away.
-    assert!(set_immutable(path, false));
+    set_immutable(path, false);
     assert_eq!((found_meanwhile, stats.dropped, stats.failed), (100, 200, 0), "what is there is served");
     while !hits(&cache, 300, LENGTH) {
         put(&cache, 300, LENGTH);

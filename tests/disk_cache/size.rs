@@ -166,21 +166,18 @@ fn the_size_can_be_changed() {
     }
 }
 
-/// A tmpfs that goes away with this value. `None`: we may not mount.
+/// A tmpfs that goes away with this value. Needs root.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
-    fn new(path: PathBuf, bytes: u64) -> Option<Tmpfs> {
+    fn new(path: PathBuf, bytes: u64) -> Tmpfs {
         std::fs::create_dir(&path).unwrap();
         let (target, data) = (c_path(&path), CString::new(format!("size={bytes}")).unwrap());
         // SAFETY: all are strings that end with a zero.
         let answer =
             unsafe { libc::mount(c"tmpfs".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), 0, data.as_ptr().cast()) };
-        if answer != 0 {
-            println!("cannot mount ({}): run as root to test this", std::io::Error::last_os_error());
-            return None;
-        }
-        Some(Tmpfs(path))
+        assert!(answer == 0, "cannot mount a tmpfs: {}; run this as root", std::io::Error::last_os_error());
+        Tmpfs(path)
     }
 }
 
@@ -210,7 +207,7 @@ fn bytes_in_use(path: &Path) -> u64 {
 #[test]
 fn the_size_holds_at_every_moment() {
     let scratch = Scratch::new();
-    let Some(disk) = Tmpfs::new(scratch.path("disk"), 4 * SMALL) else { return };
+    let disk = Tmpfs::new(scratch.path("disk"), 4 * SMALL);
     let directory = disk.0.join("cache");
     let cache = open(&directory, SMALL);
     let is_over = AtomicBool::new(false);
@@ -244,7 +241,7 @@ fn the_size_holds_at_every_moment() {
 #[test]
 fn a_full_disk_ends_storing_and_not_reading() {
     let scratch = Scratch::new();
-    let Some(disk) = Tmpfs::new(scratch.path("disk"), 3 * SMALL / 4) else { return };
+    let disk = Tmpfs::new(scratch.path("disk"), 3 * SMALL / 4);
     let cache = open(&disk.0.join("cache"), SMALL);
     // Others fill the disk to its last byte.
     let count = FITTING / 4;

@@ -223,15 +223,20 @@ object() {
     [ "$(s3 "/$bucket/first" --request PUT --data "")" = 200 ]
 }
 
+# signal DAEMON PID SIGNAL: it may be gone by now.
+signal() {
+    kill "-$3" "$2" || is_gone "$1"
+}
+
 # end DAEMON [SIGNAL]: what does not end by itself within 20 s is killed.
 end() {
     local pid since=$SECONDS
     pid=$(pid_of "$1") || return 0
-    kill "-${2:-TERM}" "$pid" || true
+    signal "$1" "$pid" "${2:-TERM}"
     until is_gone "$1" || [ $((SECONDS - since)) -ge 20 ]; do
         sleep 0.1
     done
-    kill -KILL "$pid" 2>/dev/null || true
+    is_gone "$1" || signal "$1" "$pid" KILL
     poll 30 "$1 (pid $pid) ends" is_gone "$1"
     rm -f "$dir/run/$1.pid"
 }

@@ -48,9 +48,7 @@ pub struct CrashDisk {
 impl CrashDisk {
     /// A disk whose durable content is what `below` holds now.
     pub fn new(below: Arc<dyn Disk>) -> CrashDisk {
-        let mut start = vec![0; below.len().expect("length of the disk below") as usize];
-        below.read_at(0, &mut start).expect("content of the disk below");
-        CrashDisk { below, start, calls: Mutex::default(), writing: Mutex::default() }
+        CrashDisk { start: content_of(&*below), below, calls: Mutex::default(), writing: Mutex::default() }
     }
 
     /// A disk in memory whose durable content is this.
@@ -69,10 +67,21 @@ impl CrashDisk {
 
     /// What a process that is killed now leaves: the machine goes on, so everything is kept.
     pub fn content(&self) -> Vec<u8> {
-        let mut bytes = vec![0; self.below.len().expect("length of the disk below") as usize];
-        self.below.read_at(0, &mut bytes).expect("content of the disk below");
-        bytes
+        loop {
+            let bytes = content_of(&*self.below);
+            // A disk that grew meanwhile may hold a commit without the data behind its old end, as
+            // no disk ever did.
+            if self.below.len().expect("length of the disk below") == bytes.len() as u64 {
+                return bytes;
+            }
+        }
     }
+}
+
+fn content_of(disk: &dyn Disk) -> Vec<u8> {
+    let mut bytes = vec![0; disk.len().expect("length of the disk below") as usize];
+    disk.read_at(0, &mut bytes).expect("content of the disk below");
+    bytes
 }
 
 impl Disk for CrashDisk {

@@ -33,6 +33,7 @@
 //! | `notices.rs` | the thread that has the kernel forget attributes |
 //! | `deferred.rs` | the thread that does what removals left to do |
 //! | `crowd.rs` | the thread that has the kernel let go of nodes when it holds too many |
+//! | `tests.rs` | what waits, and for how long, with storage that is told when to answer |
 
 mod convert;
 mod core;

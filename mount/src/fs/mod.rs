@@ -9,7 +9,7 @@
 //! `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
 //! it leaves to do), `link` (and rename), `content` (pieces of a file), `ahead` (which reads follow
 //! each other), `file` (read, write, holes), `copy`, `directory`, `xattr`. For the command line:
-//! `paths`, `check`.
+//! `paths`, `check`. And `tests`, of what no single operation promises.
 //!
 //! # Contract
 //!

@@ -14,12 +14,12 @@ use super::slots::Slots;
 use super::superblock::{Start, Superblock, Unusable};
 use super::writer::Writer;
 use crate::backend::Disk;
-use crate::log::commit::{Checkpoint, Commit};
+use crate::log::commit::Commit;
 use crate::log::geometry::{BLOCK, Geometry};
 use crate::log::message::Message;
 use crate::log::pointer::{Codec, Sequence};
 use crate::log::streams::Streams;
-use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, now_ns, random};
+use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, random};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
@@ -59,23 +59,7 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
         at += length;
     }
     let store: [u8; 16] = random();
-    let mut first = Commit {
-        store,
-        epoch: 1,
-        epoch_id: random(),
-        number: 1,
-        sequence: Sequence(1),
-        position: 0,
-        predecessor: 0,
-        time_ns: now_ns(),
-        redo_from: Sequence(1),
-        checkpoint_in: Sequence(1),
-        reservation: 1,
-        checkpoint: Some(Checkpoint::empty()),
-        remote: None,
-        births: Vec::new(),
-        body: Vec::new(),
-    };
+    let mut first = Commit::first(store, random(), None);
     let (mut bytes, _) = first.encode(|_| 0);
     bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
     disk.write_at(Ring::new(geometry.ring_bytes, 0, 0).offset_of(0), &bytes).map_err(failed)?;

@@ -111,23 +111,7 @@ pub fn create_in(bucket: &Bucket, geometry: Geometry, size_limit: u64) -> Result
         }),
     };
     let (store, epoch_id) = (random(), random());
-    let mut commit = Commit {
-        store,
-        epoch: 1,
-        epoch_id,
-        number: 1,
-        sequence: Sequence(1),
-        position: 0,
-        predecessor: 0,
-        time_ns: now_ns(),
-        redo_from: Sequence(1),
-        checkpoint_in: Sequence(1),
-        reservation: 1,
-        checkpoint: Some(Checkpoint::empty()),
-        remote: Some(record),
-        births: Vec::new(),
-        body: Vec::new(),
-    };
+    let mut commit = Commit::first(store, epoch_id, Some(record));
     let (bytes, checksum) = commit.encode(|_| 0);
     bucket.fence(fencing_proven);
     match bucket.create(&name, &bytes.into(), Some(bucket.patience()))? {
