@@ -353,19 +353,12 @@ impl Log {
         }
     }
 
-    /// In a bucket: reads with one request what lies around a checkpoint's last payload, for what comes
-    /// next; [`Log::forget_near`] ends that.
+    /// In a bucket: reads with one request what lies before the end of a checkpoint's payload, for what
+    /// comes next.
     pub fn have_near(&self, pointer: &Pointer) -> Result<(), LogError> {
         match &self.medium {
             Medium::Disk(_) => Ok(()),
             Medium::Bucket(bucket) => bucket.have_near(pointer),
-        }
-    }
-
-    /// See [`Log::have_near`].
-    pub fn forget_near(&self) {
-        if let Medium::Bucket(bucket) = &self.medium {
-            bucket.forget_near();
         }
     }
 

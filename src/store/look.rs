@@ -98,6 +98,33 @@ pub struct Info {
     pub bucket: Option<BucketInfo>,
 }
 
+/// Who writes to a store that is open here for reading, and so does not follow (R12).
+#[derive(Clone, Debug)]
+pub struct Elsewhere {
+    /// Who had it open for writing when it was opened here.
+    pub holder: Holder,
+    /// It is shown as of then.
+    pub as_of: SystemTime,
+}
+
+impl Elsewhere {
+    /// None: nobody writes to it, as far as can be seen.
+    pub(super) fn of(recovery: &Recovery) -> Option<Elsewhere> {
+        let holder = writer_of(recovery)?;
+        Some(Elsewhere { holder, as_of: instant(recovery.time_ns) })
+    }
+}
+
+/// Who has a store in a bucket open for writing, unless its process was on this machine and is gone.
+fn writer_of(recovery: &Recovery) -> Option<Holder> {
+    let holder = recovery.remote()?.holder.clone()?;
+    (holder.sight != Sight::Gone).then(|| holder.into())
+}
+
+fn instant(time_ns: u64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(time_ns)
+}
+
 /// What is known of a store in a bucket besides; all counts are over the life of the store, up to its
 /// newest commit.
 #[derive(Clone, Copy, Debug)]
@@ -145,16 +172,14 @@ impl Store {
         let opened = Log::open_in(plain(bucket), Codec::Raw, Access::ReadOnly, None);
         let (log, recovery) = opened.map_err(|error| OpenError::from_log(path.clone(), error))?;
         let (table, _) = load_table(&log, &recovery).map_err(|error| OpenError::from_store(path, error))?;
-        let end = recovery.remote().expect("recovered from a bucket");
-        let record = &end.found.record;
-        let holder = end.holder.clone().filter(|holder| holder.sight != Sight::Gone);
+        let record = &recovery.remote().expect("recovered from a bucket").found.record;
         let bucket = BucketInfo {
             usage: record.usage,
             changes: record.changes,
             changed_bytes: record.changed_bytes,
             fencing_proven: record.fencing_proven,
         };
-        Ok(Info { holder: holder.map(Holder::from), bucket: Some(bucket), ..info(&recovery, &table) })
+        Ok(Info { holder: writer_of(&recovery), bucket: Some(bucket), ..info(&recovery, &table) })
     }
 
     /// Verifies the structure (and with `data` every stored byte). The answer lists what is wrong,
@@ -213,7 +238,7 @@ fn info(recovery: &Recovery, table: &Table) -> Info {
         version: log::VERSION,
         epoch: recovery.epoch,
         sequence: recovery.last.0,
-        committed_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(recovery.time_ns),
+        committed_at: instant(recovery.time_ns),
         occupied_bytes: None,
         live_bytes: table.live(),
         segments: table.iter().count() as u64,

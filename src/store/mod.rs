@@ -67,7 +67,7 @@ mod writer;
 pub use crate::log::Geometry;
 pub use crate::tree::{Direction, Extent, Value};
 pub use error::{AsMiss, Miss, OpenError, Room, StoreError};
-pub use look::{BucketInfo, Holder, Info};
+pub use look::{BucketInfo, Elsewhere, Holder, Info};
 pub use open::{Compression, CreateOptions, OpenOptions};
 pub use txn::{TXN_BYTES_MAX, Txn};
 pub use view::View;
@@ -120,6 +120,7 @@ pub struct Activity {
 pub struct Store {
     core: Arc<Core>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    elsewhere: Option<Elsewhere>,
 }
 
 /// What the store's threads share.
@@ -321,6 +322,11 @@ impl Store {
         let used = geometry.slots_offset() + segments * u64::from(geometry.segment_bytes);
         let free = disk.free_space().unwrap_or(0).min(self.core.log.unallocated_bytes());
         Space { total: used + free, used, free }
+    }
+
+    /// Opened for reading: who wrote to it when it was opened, if anybody did.
+    pub fn elsewhere(&self) -> Option<&Elsewhere> {
+        self.elsewhere.as_ref()
     }
 
     /// What was done so far.

@@ -5,7 +5,7 @@ use super::cache::Cache;
 use super::checkpoint::StoredTable;
 use super::commit::InFlight;
 use super::keeper::Signals;
-use super::look::{Holder, holder_of};
+use super::look::{Elsewhere, Holder, holder_of};
 use super::table::{self, Deltas, Table};
 use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError, redo};
@@ -317,6 +317,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
     let cache = Cache::new(options.cache_bytes);
     let (writer, mut stored, leftovers) = recover(&log, &cache, &recovery).map_err(from_store)?;
     let (last, size_limit, time_ns) = (recovery.last, recovery.size_limit, recovery.time_ns);
+    let elsewhere = if options.read_only { Elsewhere::of(&recovery) } else { None };
     if !options.read_only {
         let record = HolderRecord {
             pid: std::process::id(),
@@ -354,8 +355,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
             core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?
         }
     };
-    core.log.forget_near();
-    Ok(Store { core, threads: Mutex::new(threads) })
+    Ok(Store { core, threads: Mutex::new(threads), elsewhere })
 }
 
 /// The state that recovery found: the checkpoint, and the redo after it applied.
@@ -376,7 +376,11 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
         }
         false => Vec::new(),
     };
-    let tree = Tree::stored(recovery.root(RootKind::Tree), log.geometry().page_bytes as usize);
+    let root = recovery.root(RootKind::Tree);
+    if let Some(root) = &root {
+        log.have_near(root)?;
+    }
+    let tree = Tree::stored(root, log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table);
     // All at once, the last change of each key: what is read is read once, and together.
     let mut redo: BTreeMap<Key, Option<Value>> = BTreeMap::new();
@@ -428,8 +432,8 @@ pub fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable)
         log.have_near(pointer)?;
         chunks = table::decode_list(&log.read(pointer)?).map_err(|error| damaged(error.what))?;
         log.adopt(chunks.values().map(|chunk| Birth { number: chunk.pointer.segment, place: chunk.place }));
-        for (number, chunk) in &chunks {
-            let bytes = log.read(&chunk.pointer)?;
+        let pointers: Vec<Pointer> = chunks.values().map(|chunk| chunk.pointer).collect();
+        for (number, bytes) in chunks.keys().zip(log.read_all(&pointers)?) {
             table.decode_chunk(*number, &bytes).map_err(|error| damaged(error.what))?;
         }
     }

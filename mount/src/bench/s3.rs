@@ -2,14 +2,14 @@
 
 use crate::bench::mounted::{Mounted, durable, sync_dir};
 use crate::bench::noise::Noise;
-use crate::bench::server::{self, Rates};
+use crate::bench::server::{self, Server};
 use crate::life::place::Place;
-use kivafs::backend::{Objects, S3, S3Options, Usage};
+use kivafs::backend::{ObjectError, Objects, S3, S3Options, Usage};
 use kivafs::store::{CreateOptions, OpenOptions, Store};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -30,6 +30,8 @@ pub struct Plan {
     pub scratch: PathBuf,
     /// Bytes of the big file.
     pub big_bytes: u64,
+    /// How often it is written and read.
+    pub rounds: usize,
     /// Files of the store that is mounted again.
     pub files: usize,
     /// How long nothing is done.
@@ -61,24 +63,24 @@ fn text(error: impl std::fmt::Display) -> String {
 
 fn run(plan: &Plan, objects: &dyn Objects, out: &mut dyn Write) -> Answer<()> {
     let mut say = |line: String| writeln!(out, "{line}").and_then(|()| out.flush()).map_err(text);
-    let rates = server::measure(objects).map_err(text)?;
+    let mut server = Server::new(objects);
     say(format!(
-        "server     4 KiB create p50 {:.1} ms; 16 x 8 MiB: PUT {:.0} MiB/s, GET {:.0} MiB/s",
-        millis(rates.round_trip),
-        rates.put / MIB,
-        rates.get / MIB
+        "server     4 KiB create p50 {:.1} ms; 8 MiB objects: PUT {:.0} MiB/s, GET {:.0} MiB/s",
+        millis(server.round_trip().map_err(text)?),
+        server.put().map_err(text)? / MIB,
+        server.get().map_err(text)? / MIB
     ))?;
     let place = place_of(plan, "mount");
     let store = place.to_string();
     let mut mounted = Mounted::new(store.clone(), plan.options.clone(), plan.scratch.join("mount")).map_err(text)?;
     mounted.mount(&["--create"]).map_err(text)?;
-    say(lone_fsyncs(&mut mounted, &place, rates)?)?;
-    say(many_fsyncs(&mut mounted, &place, rates)?)?;
+    say(lone_fsyncs(&mut mounted, &place, &mut server)?)?;
+    say(many_fsyncs(&mut mounted, &place, &mut server)?)?;
     say(small_files(&mut mounted, &place)?)?;
     say(idle(&mut mounted, &place, plan.idle)?)?;
-    say(big_file(&mut mounted, &place, plan, rates)?)?;
+    big_file(&mut mounted, &place, plan, &server)?.into_iter().try_for_each(&mut say)?;
     say(mount_again(&mut mounted, plan)?)?;
-    say(takeover(&mut mounted, &place, plan, rates)?)?;
+    say(takeover(&mut mounted, &place, plan, &mut server)?)?;
     say(bulk_insert(plan)?)
 }
 
@@ -103,18 +105,30 @@ fn between(before: Usage, after: Usage) -> Usage {
     }
 }
 
-fn lone_fsyncs(mounted: &mut Mounted, place: &Place, rates: Rates) -> Answer<String> {
+/// What `work` gives, and the server's figure around it: the mean of before and after.
+fn beside<T>(
+    mut measure: impl FnMut() -> Result<f64, ObjectError>,
+    work: impl FnOnce() -> Answer<T>,
+) -> Answer<(T, f64)> {
+    let before = measure().map_err(text)?;
+    let done = work()?;
+    let after = measure().map_err(text)?;
+    Ok((done, (before + after) / 2.0))
+}
+
+fn lone_fsyncs(mounted: &mut Mounted, place: &Place, server: &mut Server<'_>) -> Answer<String> {
     let before = mounted.mark(place)?;
     let file = File::create(mounted.dir.join("lone")).map_err(text)?;
     file.sync_all().map_err(text)?;
-    let mut times = fsyncs(&file, 2).map_err(text)?;
+    let round_trip = || server.round_trip().map(|time| time.as_secs_f64());
+    let (mut times, round_trip) = beside(round_trip, || fsyncs(&file, 2).map_err(text))?;
     let after = mounted.mark(place)?;
     times.sort_unstable();
     let (p50, p99) = (times[FSYNCS / 2], times[FSYNCS * 99 / 100]);
     Ok(format!(
         "fsync, 1   p50 {:.1} ms = {:.2} round trips (bound 1.2), p99 {:.1} ms; {:.2} PUT each (bound 1)",
         millis(p50),
-        p50.as_secs_f64() / rates.round_trip.as_secs_f64(),
+        p50.as_secs_f64() / round_trip,
         millis(p99),
         // The file's own creation is one, too.
         between(before, after).puts as f64 / (FSYNCS + 1) as f64
@@ -133,19 +147,22 @@ fn fsyncs(file: &File, seed: u64) -> std::io::Result<Vec<Duration>> {
         .collect()
 }
 
-fn many_fsyncs(mounted: &mut Mounted, place: &Place, rates: Rates) -> Answer<String> {
+fn many_fsyncs(mounted: &mut Mounted, place: &Place, server: &mut Server<'_>) -> Answer<String> {
     let before = mounted.mark(place)?;
-    let start = Instant::now();
     let dir = &mounted.dir;
-    thread::scope(|scope| {
-        let one = |number| move || fsyncs(&File::create(dir.join(format!("many-{number}")))?, number as u64 + 3);
-        let threads: Vec<_> = (0..THREADS).map(|number| scope.spawn(one(number))).collect();
-        threads.into_iter().try_for_each(|thread| thread.join().expect("measuring does not panic").map(drop))
-    })
-    .map_err(text)?;
-    let time = start.elapsed();
+    let work = || {
+        let start = Instant::now();
+        thread::scope(|scope| {
+            let one = |number| move || fsyncs(&File::create(dir.join(format!("many-{number}")))?, number as u64 + 3);
+            let threads: Vec<_> = (0..THREADS).map(|number| scope.spawn(one(number))).collect();
+            threads.into_iter().try_for_each(|thread| thread.join().expect("measuring does not panic").map(drop))
+        })
+        .map_err(text)?;
+        Ok(start.elapsed())
+    };
+    let (time, round_trip) = beside(|| server.round_trip().map(|time| time.as_secs_f64()), work)?;
     let puts = between(before, mounted.mark(place)?).puts;
-    let round_trips = time.as_secs_f64() / rates.round_trip.as_secs_f64();
+    let round_trips = time.as_secs_f64() / round_trip;
     Ok(format!(
         "fsync, 16  {:.0}/s; {puts} PUT for {} fsyncs, {:.2} a round trip (bound 1)",
         (THREADS * FSYNCS) as f64 / time.as_secs_f64(),
@@ -183,49 +200,70 @@ fn idle(mounted: &mut Mounted, place: &Place, time: Duration) -> Answer<String> 
     Ok(format!("idle       {} s: {all} requests (bound 0)", time.as_secs()))
 }
 
-fn big_file(mounted: &mut Mounted, place: &Place, plan: &Plan, rates: Rates) -> Answer<String> {
-    let path = mounted.dir.join("big");
-    let blocks: Vec<Vec<u8>> = (0..16).map(|seed| Noise::new(seed + 100).bytes(1 << 20)).collect();
+fn big_file(mounted: &mut Mounted, place: &Place, plan: &Plan, server: &Server<'_>) -> Answer<[String; 2]> {
+    let (mut writing, mut reading) = (Vec::new(), Vec::new());
+    let mut peaks = [0, 0];
+    for round in 0..plan.rounds {
+        let path = mounted.dir.join(format!("big-{round}"));
+        let write = || timed(plan.big_bytes, || write_file(&path, plan.big_bytes, round as u64));
+        writing.push(beside(|| server.put(), write)?);
+        peaks[0] = peaks[0].max(peak_memory(mounted.pid(place)?));
+        mounted.umount().map_err(text)?;
+        mounted.mount(&[]).map_err(text)?;
+        let read = || timed(plan.big_bytes, || read_file(&path));
+        reading.push(beside(|| server.get(), read)?);
+        peaks[1] = peaks[1].max(peak_memory(mounted.pid(place)?));
+        std::fs::remove_file(&path).map_err(text)?;
+    }
+    let line = |doing: &str, rates: Vec<(f64, f64)>, peak: u64| {
+        let each: Vec<String> =
+            rates.iter().map(|(ours, server)| format!("{:.0}/{:.0}", ours / MIB, server / MIB)).collect();
+        let mut ratios: Vec<f64> = rates.iter().map(|(ours, server)| ours / server).collect();
+        ratios.sort_by(f64::total_cmp);
+        format!(
+            "{doing:<10} {} MiB: {} MiB/s, ours beside the server's; median ratio {:.2} (bound 0.8); peak memory {} MiB",
+            plan.big_bytes >> 20,
+            each.join(", "),
+            ratios[ratios.len() / 2],
+            peak >> 10
+        )
+    };
+    Ok([line("write+sync", writing, peaks[0]), line("read cold", reading, peaks[1])])
+}
+
+/// Bytes a second.
+fn timed(bytes: u64, work: impl FnOnce() -> std::io::Result<()>) -> Answer<f64> {
     let start = Instant::now();
-    let mut file = File::create(&path).map_err(text)?;
-    for number in 0..plan.big_bytes >> 20 {
+    work().map_err(text)?;
+    Ok(bytes as f64 / start.elapsed().as_secs_f64())
+}
+
+fn write_file(path: &Path, bytes: u64, seed: u64) -> std::io::Result<()> {
+    let blocks: Vec<Vec<u8>> = (0..16).map(|block| Noise::new(seed * 16 + block + 100).bytes(1 << 20)).collect();
+    let mut file = File::create(path)?;
+    for number in 0..bytes >> 20 {
         // Never the same bytes twice.
         let mut block = blocks[number as usize % blocks.len()].clone();
         for (at, byte) in block.iter_mut().step_by(512).enumerate() {
             *byte ^= (number >> (8 * (at % 3))) as u8;
         }
-        file.write_all(&block).map_err(text)?;
+        file.write_all(&block)?;
     }
-    file.sync_all().map_err(text)?;
-    let written = plan.big_bytes as f64 / start.elapsed().as_secs_f64();
-    let peak = peak_memory(mounted.pid(place)?);
-    drop(file);
-    mounted.umount().map_err(text)?;
-    mounted.mount(&[]).map_err(text)?;
-    let start = Instant::now();
-    let mut file = File::open(&path).map_err(text)?;
-    let mut buffer = vec![0; 1 << 20];
-    while file.read(&mut buffer).map_err(text)? > 0 {}
-    let read = plan.big_bytes as f64 / start.elapsed().as_secs_f64();
-    let peak_reading = peak_memory(mounted.pid(place)?);
-    Ok(format!(
-        "big        {:.0} MiB: written and synced {:.0} MiB/s = {:.2} of the server's rate (bound 0.8), peak memory {}; \
-         read cold {:.0} MiB/s = {:.2} (bound 0.8), peak memory {}",
-        plan.big_bytes as f64 / MIB,
-        written / MIB,
-        written / rates.put,
-        peak,
-        read / MIB,
-        read / rates.get,
-        peak_reading
-    ))
+    file.sync_all()
 }
 
-/// VmHWM of proc(5).
-fn peak_memory(pid: u32) -> String {
+fn read_file(path: &Path) -> std::io::Result<()> {
+    let mut file = File::open(path)?;
+    let mut buffer = vec![0; 1 << 20];
+    while file.read(&mut buffer)? > 0 {}
+    Ok(())
+}
+
+/// KiB: VmHWM of proc(5); 0 if it is not told.
+fn peak_memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.map_or_else(|| "not known".into(), |peak| peak.trim().to_string())
+    peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 fn mount_again(mounted: &mut Mounted, plan: &Plan) -> Answer<String> {
@@ -257,7 +295,7 @@ fn mount_again(mounted: &mut Mounted, plan: &Plan) -> Answer<String> {
 }
 
 /// The holder is stopped, as a machine is that cannot be reached any more.
-fn takeover(mounted: &mut Mounted, place: &Place, plan: &Plan, rates: Rates) -> Answer<String> {
+fn takeover(mounted: &mut Mounted, place: &Place, plan: &Plan, server: &mut Server<'_>) -> Answer<String> {
     let holder = nix::unistd::Pid::from_raw(mounted.pid(place)? as i32);
     let taker = Mounted::new(place.to_string(), plan.options.clone(), plan.scratch.join("taker")).map_err(text)?;
     nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGSTOP).map_err(text)?;
@@ -268,7 +306,7 @@ fn takeover(mounted: &mut Mounted, place: &Place, plan: &Plan, rates: Rates) -> 
     nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGKILL).map_err(text)?;
     taken.map_err(text)?;
     taker.umount().map_err(text)?;
-    let bound = Duration::from_secs(3) + 20 * rates.round_trip;
+    let bound = Duration::from_secs(3) + 20 * server.round_trip().map_err(text)?;
     Ok(format!(
         "takeover   from a holder that does not answer, to the first durable write: {:.0} ms (bound {:.0} ms)",
         millis(time),
@@ -306,7 +344,7 @@ fn bulk_insert(plan: &Plan) -> Answer<String> {
     ))
 }
 
-/// Each round has keys of its own.
+/// Each round has keys of its own, behind those of the one before.
 fn load(store: &Store, keys: &[Vec<u8>], round: u8) -> Answer<f64> {
     let mut noise = Noise::new(u64::from(round) + 20);
     let start = Instant::now();
@@ -315,7 +353,7 @@ fn load(store: &Store, keys: &[Vec<u8>], round: u8) -> Answer<f64> {
         let put = || {
             let mut txn = store.begin()?;
             for (key, value) in batch.iter().zip(&values) {
-                txn.put(&[&[round], &key[1..]].concat(), value.clone());
+                txn.put(&[&[round], &key[..39]].concat(), value.clone());
             }
             txn.commit()
         };

@@ -6,43 +6,61 @@ use kivafs::backend::{Done, ObjectError, Objects};
 use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
-/// Objects at once, and their size, for the rates.
-const STREAMS: usize = 16;
+/// Objects for the rates, and their size. As many are under way at once as the backend allows: 16,
+/// unless told otherwise.
+const OBJECTS: usize = 48;
 const OBJECT_BYTES: usize = 8 << 20;
 const ROUND_TRIPS: usize = 50;
 
-/// What was measured.
-#[derive(Clone, Copy, Debug)]
-pub struct Rates {
-    /// Median time of a lone 4 KiB create.
-    pub round_trip: Duration,
-    /// Bytes a second of 16 PUTs of 8 MiB at once, and of as many GETs.
-    pub put: f64,
-    /// See `put`.
-    pub get: f64,
+/// Measured again and again, right before and after what is compared with it: a server's rates drift.
+pub struct Server<'a> {
+    objects: &'a dyn Objects,
+    noise: Noise,
+    names: usize,
+    body: Bytes,
 }
 
-/// Measures; objects are left below `s/`.
-pub fn measure(objects: &dyn Objects) -> Result<Rates, ObjectError> {
-    let mut noise = Noise::new(1);
-    let mut times = Vec::new();
-    for number in 0..ROUND_TRIPS {
-        let body = Bytes::from(noise.bytes(4096));
-        let start = Instant::now();
-        wait(1, |_, done| objects.create(&format!("s/round-{number}"), body.clone(), done))?;
-        times.push(start.elapsed());
+impl Server<'_> {
+    /// Its objects are left below `s/`.
+    pub fn new(objects: &dyn Objects) -> Server<'_> {
+        let mut noise = Noise::new(1);
+        let body = noise.bytes(OBJECT_BYTES).into();
+        Server { objects, noise, names: 0, body }
     }
-    times.sort_unstable();
-    let bodies: Vec<Bytes> = (0..STREAMS).map(|_| Bytes::from(noise.bytes(OBJECT_BYTES))).collect();
-    let name = |number: usize| format!("s/stream-{number}");
-    let all = (STREAMS * OBJECT_BYTES) as f64;
+
+    /// Median time of a lone 4 KiB create.
+    pub fn round_trip(&mut self) -> Result<Duration, ObjectError> {
+        let mut times = Vec::new();
+        for _ in 0..ROUND_TRIPS {
+            self.names += 1;
+            let (name, body) = (format!("s/round-{}", self.names), Bytes::from(self.noise.bytes(4096)));
+            let start = Instant::now();
+            wait(1, |_, done| self.objects.create(&name, body.clone(), done))?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        Ok(times[times.len() / 2])
+    }
+
+    /// Bytes a second of PUTs of 8 MiB.
+    pub fn put(&self) -> Result<f64, ObjectError> {
+        rate(|number, done: Done<()>| self.objects.put(&stream(number), self.body.clone(), done))
+    }
+
+    /// Bytes a second of GETs of what was put last.
+    pub fn get(&self) -> Result<f64, ObjectError> {
+        rate(|number, done: Done<Bytes>| self.objects.get(&stream(number), None, done))
+    }
+}
+
+fn stream(number: usize) -> String {
+    format!("s/stream-{number}")
+}
+
+fn rate<T: Send + 'static>(begin: impl Fn(usize, Done<T>)) -> Result<f64, ObjectError> {
     let start = Instant::now();
-    wait(STREAMS, |number, done| objects.put(&name(number), bodies[number].clone(), done))?;
-    let put = all / start.elapsed().as_secs_f64();
-    let start = Instant::now();
-    wait(STREAMS, |number, done: Done<Bytes>| objects.get(&name(number), None, done))?;
-    let get = all / start.elapsed().as_secs_f64();
-    Ok(Rates { round_trip: times[times.len() / 2], put, get })
+    wait(OBJECTS, begin)?;
+    Ok((OBJECTS * OBJECT_BYTES) as f64 / start.elapsed().as_secs_f64())
 }
 
 /// Deletes everything below the prefix.

@@ -16,6 +16,7 @@ pub fn s3(words: &BenchS3Words) -> Result<(), Failure> {
         options: given::texts(&words.store.options)?.join(","),
         scratch: words.scratch.clone().unwrap_or_else(std::env::temp_dir),
         big_bytes: words.big,
+        rounds: words.rounds.into(),
         files: words.files,
         idle: Duration::from_secs(words.idle),
     };

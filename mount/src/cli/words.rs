@@ -57,6 +57,9 @@ pub struct BenchS3Words {
     /// Bytes of the big file
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "1G")]
     pub big: u64,
+    /// How often it is written and read; medians are shown
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    pub rounds: u8,
     /// Files of the store that is mounted again
     #[arg(long, default_value_t = 100_000)]
     pub files: usize,

@@ -154,14 +154,6 @@ impl Place {
         }
     }
 
-    /// May the store be written to while it is open for reading?
-    pub fn may_be_behind(&self) -> bool {
-        match self {
-            Place::File(_) => false,
-            Place::Bucket(_) => true,
-        }
-    }
-
     /// Can storage stay away for so long that who ends must not wait for it? A disk answers, or
     /// the kernel holds us anyway.
     pub fn may_be_away(&self) -> bool {

@@ -12,7 +12,7 @@ use crate::life::signals::{Signals, Wake};
 use crate::life::verdict::{Verdict, Waiting};
 use crate::life::{LifeError, detach, holder, journal, mount_point, mountinfo, shown};
 use fuser::{Config, Session, SessionACL};
-use kivafs::store::{Info, OpenError, OpenOptions, Store, StoreError};
+use kivafs::store::{Elsewhere, OpenError, OpenOptions, Store, StoreError};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -45,7 +45,7 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
     let opened = open_store(plan, &signals)?;
     // Not before: a store that is in use would be told of in two lines.
     mount_point::warn_if_not_empty(&plan.dir, &mut tell);
-    warn_if_behind(plan, &mut tell);
+    warn_if_behind(plan, &opened.store, &mut tell);
     let begun = begin(plan, ready, opened.store.clone());
     let mount = match begun {
         Ok(mount) => mount,
@@ -105,16 +105,12 @@ fn open_store(plan: &Plan, signals: &Signals) -> Result<Opened, LifeError> {
 }
 
 /// What is mounted for reading while somebody else writes does not follow (R12).
-fn warn_if_behind(plan: &Plan, tell: &mut dyn FnMut(String)) {
-    if !plan.options.read_only || !plan.store.may_be_behind() {
-        return;
-    }
-    // It is open; what can't be told is not missed.
-    if let Ok(Info { holder: Some(holder), committed_at, .. }) = plan.store.info() {
+fn warn_if_behind(plan: &Plan, store: &Store, tell: &mut dyn FnMut(String)) {
+    if let Some(Elsewhere { holder, as_of }) = store.elsewhere() {
         tell(format!(
             "{}: {holder} writes to it: this shows it as of {}, until it is mounted again",
             plan.store,
-            shown::instant(committed_at)
+            shown::instant(*as_of)
         ));
     }
 }

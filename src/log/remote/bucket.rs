@@ -3,7 +3,7 @@
 //! The backend makes single attempts; here is what to do about their outcomes (R10, C7, the outage
 //! rules): jittered backoff, a time limit for those who can be told, none for what must not be given up.
 
-use super::names;
+use super::{names, read};
 use crate::backend::{DiskCache, Done, ObjectError, Objects, Usage};
 use crate::log::LogError;
 use crate::log::pointer::{Pointer, SegmentNo};
@@ -32,8 +32,9 @@ pub struct Bucket {
     objects: Arc<dyn Objects>,
     /// Where payloads that were read or written are kept, if they are.
     cache: OnceLock<DiskCache>,
-    /// Part of a segment that is needed while the store is opened: which, from where, and its bytes.
-    near: Mutex<Option<(SegmentNo, u64, Bytes)>>,
+    /// Parts of segments that are needed first: which, from where, and their bytes. They stay right: a
+    /// name has one content (R9).
+    near: Mutex<Vec<Near>>,
     /// How long reads wait for an answer.
     patience_ms: AtomicU64,
     /// How long deleted segments stay, for readers elsewhere.
@@ -45,6 +46,20 @@ pub struct Bucket {
     trouble: Mutex<Trouble>,
     /// Signalled when all is given up.
     ended: Condvar,
+}
+
+struct Near {
+    segment: SegmentNo,
+    start: u64,
+    bytes: Bytes,
+}
+
+impl Near {
+    fn part(&self, range: &Range<u64>) -> Option<Bytes> {
+        let at = |position: u64| position.checked_sub(self.start).map(|at| at as usize);
+        let (from, to) = (at(range.start)?, at(range.end)?);
+        (to <= self.bytes.len()).then(|| self.bytes.slice(from..to))
+    }
 }
 
 #[derive(Default)]
@@ -103,29 +118,26 @@ impl Bucket {
         &*self.objects
     }
 
-    /// Reads what lies before the end of a payload with one GET, and has it at hand until it is asked to
-    /// forget it: a checkpoint's pages lie together, the segment table and the tree's upper pages last.
+    /// Reads what lies before the end of a payload with one GET, and has it at hand from then on, unless
+    /// the payload is at hand already: a checkpoint's pages lie together, the tree's upper pages and then
+    /// the segment table last. For the two roots of a checkpoint: it takes up to 2 x [`NEAR_BYTES`].
     pub fn have_near(&self, pointer: &Pointer) -> Result<(), LogError> {
         let end = u64::from(pointer.offset) + u64::from(pointer.length);
+        let is_cached = self.cache().is_some_and(|cache| cache.get(&read::key(pointer)).is_some());
+        if is_cached || self.near(pointer.segment, &(pointer.offset.into()..end)).is_some() {
+            return Ok(());
+        }
         let start = end.saturating_sub(NEAR_BYTES);
         // If it is missing, whoever reads it will say so.
         if let Some(bytes) = self.get(&names::segment(pointer.segment), Some(start..end))? {
-            *self.near.lock() = Some((pointer.segment, start, bytes));
+            self.near.lock().push(Near { segment: pointer.segment, start, bytes });
         }
         Ok(())
     }
 
-    /// Keeps nothing at hand any more.
-    pub fn forget_near(&self) {
-        *self.near.lock() = None;
-    }
-
     /// The bytes of that range, if they are at hand.
     pub fn near(&self, segment: SegmentNo, range: &Range<u64>) -> Option<Bytes> {
-        let near = self.near.lock();
-        let (of, start, bytes) = near.as_ref()?;
-        let (from, to) = (range.start.checked_sub(*start)? as usize, range.end.checked_sub(*start)? as usize);
-        (*of == segment && to <= bytes.len()).then(|| bytes.slice(from..to))
+        self.near.lock().iter().filter(|near| near.segment == segment).find_map(|near| near.part(range))
     }
 
     /// The cache on the local disk, if there is one.
