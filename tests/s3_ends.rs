@@ -380,3 +380,23 @@ fn of_two_creators_one_makes_the_store() {
     Machine::open(&bucket, &unhurried()).unwrap().close();
     bucket.assert_layout();
 }
+
+/// Who only reads may have to end while the bucket is silent, too.
+#[test]
+fn a_reader_that_waits_is_told_when_its_store_is_given_up() {
+    let (bucket, w) = with_writer();
+    let mut random = Random::new(1);
+    let large: Vec<Change> =
+        (0..20).map(|key| Change::Put(format!("large {key}").into_bytes(), random.bytes(9000))).collect();
+    large.chunks(1).for_each(|change| commit(&w.store, change).unwrap());
+    w.close();
+    let reader = Machine::open(&bucket, &OpenOptions { cache_bytes: 0, ..read_only() }).unwrap();
+    let gate = bucket.gate(Filter::of(What::Get).by(reader.peer()), Point::Arrival);
+    let told = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| read_state(&reader.store));
+        let _held = gate.wait();
+        reader.store.abandon("its mount has to end");
+        reading.join().expect("does not panic")
+    });
+    assert!(matches!(&told, Err(StoreError::Io(cause)) if cause.contains("given up")), "{told:?}");
+}

@@ -25,10 +25,11 @@ impl Store {
 
 impl Core {
     fn abandon(self: &Arc<Self>, cause: &str) {
+        self.abandoned.store(true, Ordering::Relaxed);
         if self.read_only {
+            self.log.give_up();
             return;
         }
-        self.abandoned.store(true, Ordering::Relaxed);
         self.log.abandon(cause.to_owned());
         let failure = self.check_failure().err().unwrap_or_else(|| StoreError::Poisoned(cause.into()));
         let mut waiters = Vec::new();

@@ -1,6 +1,6 @@
 //! Looking at a store: who holds it, what is in it, whether it is whole.
 
-use super::open::{load_table, lock, open, open_error};
+use super::open::{OPENING_PATIENCE, load_table, lock, open, open_error};
 use super::table::Table;
 use super::{OpenError, OpenOptions, Store, StoreError};
 use crate::backend::{Disk, FileDisk, Hold, Objects, Usage};
@@ -166,10 +166,12 @@ impl Store {
         Ok(Info { occupied_bytes: Some(occupied), holder, ..info(&recovery, &table) })
     }
 
-    /// Looks at the store in that bucket. What is shown may lag (R12).
-    pub fn info_in(bucket: Arc<dyn Objects>) -> Result<Info, OpenError> {
+    /// Looks at the store in that bucket. What is shown may lag (R12). An answer is waited for so long,
+    /// within [`OPENING_PATIENCE`].
+    pub fn info_in(bucket: Arc<dyn Objects>, timeout: Duration) -> Result<Info, OpenError> {
         let path = PathBuf::from(bucket.name());
-        let opened = Log::open_in(plain(bucket), Codec::Raw, Access::ReadOnly, None);
+        let bucket = Bucket::new(bucket, timeout.min(OPENING_PATIENCE), Duration::ZERO, false);
+        let opened = Log::open_in(bucket, Codec::Raw, Access::ReadOnly, None);
         let (log, recovery) = opened.map_err(|error| OpenError::from_log(path.clone(), error))?;
         let (table, _) = load_table(&log, &recovery).map_err(|error| OpenError::from_store(path, error))?;
         let record = &recovery.remote().expect("recovered from a bucket").found.record;
@@ -225,11 +227,6 @@ fn checked(opened: Result<Store, OpenError>, data: bool) -> Result<Vec<String>, 
         Err(OpenError::Damaged { what, .. }) => Ok(vec![what]),
         Err(error) => Err(error),
     }
-}
-
-/// A bucket as it is asked by who only looks.
-fn plain(bucket: Arc<dyn Objects>) -> Bucket {
-    Bucket::new(bucket, OpenOptions::default().opening_patience(), Duration::ZERO, false)
 }
 
 fn info(recovery: &Recovery, table: &Table) -> Info {

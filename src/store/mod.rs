@@ -68,7 +68,7 @@ pub use crate::log::Geometry;
 pub use crate::tree::{Direction, Extent, Value};
 pub use error::{AsMiss, Miss, OpenError, Room, StoreError};
 pub use look::{BucketInfo, Elsewhere, Holder, Info};
-pub use open::{Compression, CreateOptions, OpenOptions};
+pub use open::{Compression, CreateOptions, OPENING_PATIENCE, OpenOptions};
 pub use txn::{TXN_BYTES_MAX, Txn};
 pub use view::View;
 

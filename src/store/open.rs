@@ -23,14 +23,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How long creating and opening wait for a bucket to answer.
-const OPENING_PATIENCE: Duration = Duration::from_secs(15);
+/// Who makes, opens or looks at a store in a bucket waits for no answer longer than this, whatever their
+/// `timeout`: who typed a wrong address should not wait for long.
+pub const OPENING_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long dropping a store waits for what is being read ahead from its file, should the disk hang.
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 
-/// What is fixed for the life of a store.
-#[derive(Clone, Debug, Default)]
+/// What is fixed for the life of a store, and how it is made.
+#[derive(Clone, Debug)]
 pub struct CreateOptions {
     /// Most bytes that the store's file may have, or in a bucket: most live bytes; `None`: what there
     /// is.
@@ -39,6 +40,14 @@ pub struct CreateOptions {
     pub geometry: Option<Geometry>,
     /// In a bucket: make it even if the server's conditional PUT is not atomic.
     pub unsafe_no_fencing: bool,
+    /// In a bucket: how long an answer is waited for, within [`OPENING_PATIENCE`].
+    pub timeout: Duration,
+}
+
+impl Default for CreateOptions {
+    fn default() -> CreateOptions {
+        CreateOptions { size: None, geometry: None, unsafe_no_fencing: false, timeout: OPENING_PATIENCE }
+    }
 }
 
 /// How stored bytes are compressed from now on; what is stored already stays as it is.
@@ -75,13 +84,6 @@ pub struct OpenOptions {
     pub disk_cache: Option<(PathBuf, u64)>,
     /// In a bucket: how long deleted segments stay, for readers elsewhere.
     pub grace: Duration,
-}
-
-impl OpenOptions {
-    /// How long opening waits for an answer: who typed a wrong address should not wait for long.
-    pub(super) fn opening_patience(&self) -> Duration {
-        self.timeout.min(OPENING_PATIENCE)
-    }
 }
 
 impl Default for OpenOptions {
@@ -140,8 +142,8 @@ impl Store {
         let path = PathBuf::from(bucket.name());
         let geometry = options.geometry.unwrap_or_else(Geometry::for_bucket);
         let size = check_sizes(&path, geometry, 4 * u64::from(geometry.segment_bytes), options.size)?;
-        let patience = OpenOptions::default().opening_patience();
-        let bucket = Bucket::new(bucket, patience, Duration::ZERO, options.unsafe_no_fencing);
+        let bucket =
+            Bucket::new(bucket, options.timeout.min(OPENING_PATIENCE), Duration::ZERO, options.unsafe_no_fencing);
         log::create_in(&bucket, geometry, size).map_err(|error| OpenError::from_log(path, error))
     }
 
@@ -149,7 +151,8 @@ impl Store {
     /// before can acknowledge nothing more.
     pub fn open_in(bucket: Arc<dyn Objects>, options: &OpenOptions) -> Result<Store, OpenError> {
         let path = PathBuf::from(bucket.name());
-        let bucket = Bucket::new(bucket, options.opening_patience(), options.grace, options.unsafe_no_fencing);
+        let patience = options.timeout.min(OPENING_PATIENCE);
+        let bucket = Bucket::new(bucket, patience, options.grace, options.unsafe_no_fencing);
         let access = match options.read_only {
             true => Access::ReadOnly,
             false => Access::Write {

@@ -3,9 +3,9 @@
 use crate::bench::mounted::{Mounted, durable, sync_dir};
 use crate::bench::noise::Noise;
 use crate::bench::server::{self, Server};
-use crate::life::place::Place;
+use crate::life::place::{Bucket, Place};
 use kivafs::backend::{ObjectError, Objects, S3, S3Options, Usage};
-use kivafs::store::{CreateOptions, OpenOptions, Store};
+use kivafs::store::{CreateOptions, OPENING_PATIENCE, OpenOptions, Store};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -86,7 +86,7 @@ fn run(plan: &Plan, objects: &dyn Objects, out: &mut dyn Write) -> Answer<()> {
 
 fn place_of(plan: &Plan, name: &str) -> Place {
     let prefix = format!("{}/{name}", plan.s3.prefix);
-    Place::Bucket(crate::life::place::Bucket::new(S3Options { prefix, ..plan.s3.clone() }))
+    Place::Bucket(Bucket::new(S3Options { prefix, ..plan.s3.clone() }, OPENING_PATIENCE))
 }
 
 fn millis(time: Duration) -> f64 {

@@ -22,7 +22,7 @@ pub fn store(given: &Path, options: &StoreOptions, unknown: Unknown) -> Result<P
     match bucket_of(given)? {
         Some((bucket, prefix)) => {
             let how = options.bucket.clone();
-            Ok(Place::Bucket(Bucket::new(S3Options {
+            let s3 = S3Options {
                 bucket,
                 prefix,
                 endpoint: how.endpoint,
@@ -31,7 +31,8 @@ pub fn store(given: &Path, options: &StoreOptions, unknown: Unknown) -> Result<P
                 path_style: how.path_style,
                 ca_file: how.ca_file,
                 concurrency: how.requests_max,
-            })))
+            };
+            Ok(Place::Bucket(Bucket::new(s3, options.timeout)))
         }
         None => {
             refuse_for_file(options, unknown).map_err(Failure::Usage)?;

@@ -23,13 +23,14 @@ pub enum Place {
 #[derive(Clone)]
 pub struct Bucket {
     options: S3Options,
+    timeout: Duration,
     reached: Arc<OnceLock<Arc<dyn Objects>>>,
 }
 
 impl Bucket {
-    /// Reached as these options say.
-    pub fn new(options: S3Options) -> Bucket {
-        Bucket { options, reached: Arc::default() }
+    /// Reached as these options say; who looks at the store waits for an answer for so long.
+    pub fn new(options: S3Options, timeout: Duration) -> Bucket {
+        Bucket { options, timeout, reached: Arc::default() }
     }
 
     fn reach(&self) -> Result<Arc<dyn Objects>, OpenError> {
@@ -102,7 +103,7 @@ impl Place {
     pub fn info(&self) -> Result<Info, OpenError> {
         match self {
             Place::File(path) => Store::info_at(path),
-            Place::Bucket(bucket) => Store::info_in(bucket.reach()?),
+            Place::Bucket(bucket) => Store::info_in(bucket.reach()?, bucket.timeout),
         }
     }
 

@@ -89,7 +89,8 @@ impl StoreOptions {
 
     /// For making a store of at most `size` bytes.
     pub fn for_creating(&self, size: Option<u64>) -> CreateOptions {
-        CreateOptions { size, unsafe_no_fencing: self.bucket.unsafe_no_fencing, ..CreateOptions::default() }
+        let unsafe_no_fencing = self.bucket.unsafe_no_fencing;
+        CreateOptions { size, unsafe_no_fencing, timeout: self.timeout, ..CreateOptions::default() }
     }
 }
 

@@ -54,8 +54,10 @@ pub(super) async fn connect(options: &S3Options) -> Result<Connection, ObjectErr
     }
     let settings = loader.load().await;
 
-    let url = options.endpoint.clone().or_else(|| std::env::var("AWS_ENDPOINT_URL_S3").ok());
-    let url = url.or_else(|| settings.endpoint_url().map(str::to_owned));
+    // The SDK passes over a URL that is none, and would ask Amazon.
+    let told = ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"].map(|name| std::env::var(name).ok());
+    let told = told.into_iter().flatten().find(|url| !url.is_empty());
+    let url = options.endpoint.clone().or(told).or_else(|| settings.endpoint_url().map(str::to_owned));
     let endpoint = url.as_deref().map(Endpoint::parse).transpose()?;
     let region = match (settings.region(), &endpoint) {
         (Some(region), _) => region.to_string(),
