@@ -1,5 +1,6 @@
 //! Named byte strings in a bucket, as S3 keeps them.
 
+use super::body::Body;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,7 +64,7 @@ pub trait Objects: Send + Sync {
     fn put(&self, name: &str, body: Bytes, done: Done<()>);
 
     /// The bytes of an object, or those of a range of it, cut where the object ends. An empty range is a caller's bug.
-    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Bytes>);
+    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Body>);
 
     /// The first names that begin with `prefix`, in order, at most `max` (1 to 1000) of them. May
     /// lack new objects and show deleted ones (C7).

@@ -2,7 +2,8 @@
 //!
 //! In-flight bytes may grow to what storage took during the last half second, within bounds: so
 //! that an fsync beside a big copy waits about that long, whatever the disk's speed, and memory
-//! stays bounded (C6).
+//! stays bounded (C6). Storage that takes as much as the limit in less time than that gets twice as
+//! much at once: a bucket a round trip away is as quick as what is under way to it.
 
 use parking_lot::{Condvar, Mutex};
 use std::time::{Duration, Instant};
@@ -31,6 +32,21 @@ impl State {
     fn has_room(&self) -> bool {
         self.in_flight < self.limit || self.ended
     }
+
+    /// So many more bytes were stored, so long after the limit was set. Whether it is set anew.
+    fn adapt(&mut self, bytes: u64, elapsed: Duration) -> bool {
+        self.stored += bytes;
+        let limit = if elapsed >= WINDOW {
+            self.stored as f64 / elapsed.as_secs_f64() * WINDOW.as_secs_f64()
+        } else if self.stored >= self.limit {
+            2.0 * self.limit as f64
+        } else {
+            return false;
+        };
+        self.limit = (limit as u64).clamp(LIMIT_MIN, LIMIT_MAX);
+        self.stored = 0;
+        true
+    }
 }
 
 impl Default for Flow {
@@ -56,12 +72,8 @@ impl Flow {
     /// Accepted bytes were written.
     pub fn store(&self, bytes: u64) {
         let mut state = self.state.lock();
-        state.stored += bytes;
         let elapsed = state.since.elapsed();
-        if elapsed >= WINDOW {
-            let rate = state.stored as f64 / elapsed.as_secs_f64();
-            state.limit = ((rate * WINDOW.as_secs_f64()) as u64).clamp(LIMIT_MIN, LIMIT_MAX);
-            state.stored = 0;
+        if state.adapt(bytes, elapsed) {
             state.since = Instant::now();
         }
         drop(state);
@@ -102,6 +114,21 @@ impl Flow {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_limit_follows_what_storage_takes() {
+        const MIB: u64 = 1 << 20;
+        let mut state = State { in_flight: 0, limit: 8 * MIB, stored: 0, since: Instant::now(), ended: false };
+        let mut limit_after = |bytes, millis| {
+            state.adapt(bytes, Duration::from_millis(millis));
+            state.limit / MIB
+        };
+        assert_eq!(limit_after(4 * MIB, 30), 8);
+        assert_eq!([limit_after(4 * MIB, 40), limit_after(16 * MIB, 40), limit_after(32 * MIB, 90)], [16, 32, 64]);
+        assert_eq!(limit_after(64 * MIB, 100), 64, "no more than that");
+        assert_eq!(limit_after(20 * MIB, 500), 20, "no more than half a second takes");
+        assert_eq!(limit_after(MIB, 5000), 8, "no less than that");
+    }
 
     #[test]
     fn room_is_waited_for_until_the_deadline_or_the_end() {

@@ -12,7 +12,7 @@
 //!
 //! Bounds (C6): at most [`QUEUE_BYTES_MAX`] stored bytes wait in the queue, as pointers only; what
 //! does not fit is left out. Each thread holds the bodies of one flight and what it has taken out of
-//! them so far: 2 x [`FLIGHT_BYTES_MAX`], 32 MiB in all, beside the cache.
+//! them so far: 2 x [`FLIGHT_BYTES_MAX`], 64 MiB in all, beside the cache.
 
 use super::cache::Cache;
 use super::{Core, Era, Miss, StoreError};
@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 /// Stored bytes of a fetch ahead that are read in one go: one GET, if they are neighbours.
-const FLIGHT_BYTES_MAX: u64 = 2 << 20;
+const FLIGHT_BYTES_MAX: u64 = 4 << 20;
 /// Stored bytes of all that waits.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// Threads that fetch ahead from a bucket; and from a disk, which they keep busy sooner.

@@ -1,11 +1,8 @@
 //! The body of a GET's answer: which of its bytes were asked for, and whether all of them came.
 
+use crate::backend::Body;
 use aws_sdk_s3::primitives::ByteStream;
-use bytes::{Bytes, BytesMut};
 use std::ops::Range;
-
-/// Memory is set aside for a body's stated length up to this; a longer one finds it as it comes.
-const RESERVE_MAX: u64 = 16 << 20;
 
 /// What the headers say of the body to come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,25 +50,24 @@ impl Expected {
 
     /// Takes in the body as far as it was asked for; no more of it is held than that. `received` is
     /// told the length of each piece as it comes. An error says how the body ended too early.
-    pub async fn collect(&self, mut body: ByteStream, received: impl Fn(usize)) -> Result<Bytes, String> {
-        let expected = self.length.unwrap_or(0).min(self.wanted.end).saturating_sub(self.wanted.start);
-        let mut kept = Pieces::new(expected.min(RESERVE_MAX) as usize);
+    pub async fn collect(&self, mut body: ByteStream, received: impl Fn(usize)) -> Result<Body, String> {
+        let mut kept = Body::default();
         let mut at = 0;
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|error| format!("the answer broke off after {at} bytes: {error}"))?;
             received(piece.len());
             let end = at + piece.len() as u64;
             let part = self.wanted.start.clamp(at, end) - at..self.wanted.end.clamp(at, end) - at;
-            kept.add(piece.slice(part.start as usize..part.end as usize));
+            kept.push(piece.slice(part.start as usize..part.end as usize));
             at = end;
             if at >= self.wanted.end && self.length.is_none_or(|length| at < length) {
                 // The rest of an object that is longer than the range.
-                return Ok(kept.join());
+                return Ok(kept);
             }
         }
         match self.length {
             Some(length) if length != at => Err(format!("the answer has {at} of {length} bytes")),
-            _ => Ok(kept.join()),
+            _ => Ok(kept),
         }
     }
 }
@@ -82,36 +78,6 @@ fn parse_content_range(text: &str) -> Option<(u64, u64, Option<u64>)> {
     let (first, last) = range.split_once('-')?;
     let total = if total == "*" { None } else { Some(total.parse().ok()?) };
     Some((first.parse().ok()?, last.parse::<u64>().ok()?.checked_add(1)?, total))
-}
-
-/// Bytes that come in pieces. One piece alone is not copied, more are copied once.
-struct Pieces {
-    expected_bytes: usize,
-    only: Bytes,
-    joined: BytesMut,
-}
-
-impl Pieces {
-    fn new(expected_bytes: usize) -> Pieces {
-        Pieces { expected_bytes, only: Bytes::new(), joined: BytesMut::new() }
-    }
-
-    fn add(&mut self, piece: Bytes) {
-        if piece.is_empty() {
-        } else if self.joined.is_empty() && self.only.is_empty() {
-            self.only = piece;
-        } else {
-            if self.joined.is_empty() {
-                self.joined.reserve(self.expected_bytes.max(self.only.len() + piece.len()));
-                self.joined.extend_from_slice(&std::mem::take(&mut self.only));
-            }
-            self.joined.extend_from_slice(&piece);
-        }
-    }
-
-    fn join(self) -> Bytes {
-        if self.joined.is_empty() { self.only } else { self.joined.freeze() }
-    }
 }
 
 #[cfg(test)]
@@ -141,19 +107,5 @@ mod tests {
         ] {
             assert_eq!(expected(5..15, length, range), None, "{length} {range}");
         }
-    }
-
-    #[test]
-    fn pieces_become_one() {
-        let mut pieces = Pieces::new(4);
-        for piece in ["", "ab", "", "c", "defg"] {
-            pieces.add(Bytes::copy_from_slice(piece.as_bytes()));
-        }
-        assert_eq!(pieces.join(), "abcdefg");
-        let mut pieces = Pieces::new(4);
-        let piece = Bytes::from_static(b"abc");
-        pieces.add(piece.clone());
-        assert_eq!(pieces.join().as_ptr(), piece.as_ptr(), "not copied");
-        assert!(Pieces::new(0).join().is_empty());
     }
 }

@@ -5,8 +5,8 @@
 
 use super::bucket::{Bucket, Pauses};
 use super::names;
-use crate::backend::ObjectError;
-use crate::log::pointer::{Codec, Pointer, SegmentNo};
+use crate::backend::{Body, ObjectError};
+use crate::log::pointer::{Pointer, SegmentNo};
 use crate::log::{LogError, Unpack};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 /// Neighbouring payloads are read in one go up to this many bytes: more than that comes quicker in
 /// several GETs side by side.
-const JOINED_READ_BYTES_MAX: u64 = 2 << 20;
+const JOINED_READ_BYTES_MAX: u64 = 4 << 20;
 /// A gap of so many bytes is cheaper read than skipped.
 const GAP_BYTES_MAX: u64 = 128 << 10;
 /// How long a segment may seem missing: caches on the way keep a 404 for a while.
@@ -55,7 +55,7 @@ pub fn read(
     let mut runs = HashMap::new();
     for (number, run) in join(wanted, pointers).into_iter().enumerate() {
         match bucket.near(run.segment, &run.range) {
-            Some(bytes) => take_apart(bucket, &run, &bytes, pointers, unpack, &mut answers)?,
+            Some(bytes) => take_apart(bucket, &run, &bytes.into(), pointers, unpack, &mut answers)?,
             None => drop(runs.insert(number, run)),
         }
     }
@@ -75,10 +75,10 @@ pub fn read(
         let mut failure = None;
         while let Some((number, result)) = bucket.receive(&answered) {
             match result {
-                Ok(bytes) => {
+                Ok(body) => {
                     bucket.answered();
                     let run = runs.remove(&number).expect("asked once");
-                    take_apart(bucket, &run, &bytes, pointers, unpack, &mut answers)?;
+                    take_apart(bucket, &run, &body, pointers, unpack, &mut answers)?;
                 }
                 Err(error) => {
                     bucket.failed(&error);
@@ -125,7 +125,7 @@ pub fn key(pointer: &Pointer) -> [u8; 32] {
 fn take_apart(
     bucket: &Bucket,
     run: &Run,
-    bytes: &Bytes,
+    body: &Body,
     pointers: &[Pointer],
     unpack: &Unpack<'_>,
     answers: &mut Vec<(usize, Bytes)>,
@@ -134,18 +134,14 @@ fn take_apart(
         let pointer = &pointers[*which];
         let start = (u64::from(pointer.offset) - run.range.start) as usize;
         let stored = start..start + pointer.length as usize;
-        if bytes.len() < stored.end {
+        if body.len() < stored.end {
             return Err(LogError::damaged(format!("{pointer}: its segment ends before it")));
         }
-        // A payload that is kept must not keep its neighbours' bytes in memory.
-        let stored = match pointer.codec {
-            Codec::Raw if run.which.len() > 1 => Bytes::copy_from_slice(&bytes[stored]),
-            Codec::Raw | Codec::Lz4 => bytes.slice(stored),
-        };
+        // A copy: a payload that is kept must not keep its neighbours' bytes in memory.
+        let stored = body.copy(stored);
         let payload = unpack(pointer, stored.clone())?;
         if let Some(cache) = bucket.cache() {
-            // Not a slice: while it waits to be stored, it would keep its neighbours in memory.
-            cache.put(&key(pointer), Bytes::copy_from_slice(&stored));
+            cache.put(&key(pointer), stored);
         }
         answers.push((*which, payload));
     }
@@ -177,6 +173,7 @@ fn join(mut wanted: Vec<usize>, pointers: &[Pointer]) -> Vec<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::log::pointer::Codec;
 
     #[test]
     fn neighbours_are_read_together() {
@@ -191,7 +188,7 @@ mod tests {
         let runs = join((0..5).collect(), &pointers);
         let seen: Vec<_> = runs.iter().map(|run| (run.segment.0, run.range.clone(), run.which.len())).collect();
         assert_eq!(seen, [(1, 64..214, 3), (1, 300_000..300_010, 1), (2, 164..169, 1)]);
-        let long = [at(1, 0, 2 << 20), at(1, 2 << 20, 10)];
+        let long = [at(1, 0, 4 << 20), at(1, 4 << 20, 10)];
         assert_eq!(join(vec![0, 1], &long).len(), 2);
     }
 }
