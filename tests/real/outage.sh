@@ -62,11 +62,12 @@ reads_go_on() {
     df "$mnt"
 }
 
-# A process that is stuck in the kernel would still be there, and so would its threads.
+# Neither the mount, nor its server, nor who worked there. (A process of which one thread is stuck in
+# the kernel would still be there.)
 nothing_is_left() {
     local since=$SECONDS
     [ -z "$(mounts_below "$mnt")" ]
-    while [ -e "/proc/$(<"$place/server")" ] || pgrep -fa "$KIVAFS .*$mnt"; do
+    while [ -e "/proc/$(<"$place/server")" ] || pgrep -fa "$mnt"; do
         [ $((SECONDS - since)) -lt 5 ] || fail "there is still a process of $mnt"
         sleep 0.1
     done
