@@ -1,4 +1,4 @@
-//! Fetching: once for all who ask, beforehand, and never more than a bounded amount.
+//! Fetching: once for all who ask, beforehand, in few requests, and never more than a bounded amount.
 
 mod support;
 
@@ -193,6 +193,15 @@ fn what_was_prefetched_is_read_without_a_request_and_comes_in_few() {
     let before = bucket.gets();
     assert!(read(&store, &values[7]).unwrap() == contents[7]);
     assert_eq!(bucket.gets(), before, "what is here is not fetched");
+    store.close().unwrap();
+}
+
+#[test]
+fn a_check_of_all_data_takes_few_requests() {
+    let (bucket, store, _, _) = stored();
+    assert_eq!(store.check(true), Vec::<String>::new());
+    let segments = UNITS * UNIT_BYTES / SEGMENT_BYTES as usize;
+    assert!(bucket.gets() <= 2 * segments, "{} GETs for {segments} segments", bucket.gets());
     store.close().unwrap();
 }
 

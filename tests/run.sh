@@ -26,7 +26,7 @@ if [ "$(id -u)" != 0 ]; then
     root_shell=(sudo -E env "PATH=$PATH")
 fi
 need_rust
-need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr cc:gcc mount:mount unshare:util-linux
+need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr cc:gcc mount:mount unshare:util-linux pgrep:procps
 need_fuse
 
 summary=()
@@ -63,7 +63,12 @@ if ! "${root_shell[@]}" tests/real/ceph.sh up; then
 fi
 step "S3 server" "${root_shell[@]}" tests/real/ceph.sh start
 step "cargo test" cargo_test
-for script in tools space pjdfstest fsx; do
+for script in tools pjdfstest fsx; do
+    for medium in file bucket; do
+        step "real mount, $script, in a $medium" "${root_shell[@]}" "tests/real/$script.sh" "$medium"
+    done
+done
+for script in space outage; do
     step "real mount, $script" "${root_shell[@]}" "tests/real/$script.sh"
 done
 

@@ -6,7 +6,7 @@ use kivafs::store::Compression;
 use kivafs_mount::cli::options::{Unknown, parse_options};
 use kivafs_mount::cli::store_options::parse_store_options;
 use kivafs_mount::life::plan::{LogPlace, SyncMode};
-use place::{Place, Said, kivafs, kivafs_as};
+use place::{Medium, Place, Said, kivafs, kivafs_as};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -191,20 +191,20 @@ fn a_bucket_that_is_not_mounted_is_told_by_its_name() {
 
 #[test]
 fn only_requests_have_a_price() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     kivafs(["info".as_ref(), "--cost".as_ref(), place.store.as_os_str()]).fails(2, &["--cost", "nothing to price"]);
 }
 
 #[test]
 fn a_missing_mount_point_is_told_with_its_cure() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     std::fs::remove_dir(&place.dir).unwrap();
     place.mount(&[]).fails(1, &["no such directory", "mkdir -p", place.dir.to_str().unwrap()]);
 }
 
 #[test]
 fn a_mount_point_is_a_directory() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     std::fs::remove_dir(&place.dir).unwrap();
     std::fs::write(&place.dir, "").unwrap();
     place.mount(&[]).fails(1, &["not a directory", place.dir.to_str().unwrap()]);
@@ -214,7 +214,7 @@ fn a_mount_point_is_a_directory() {
 
 #[test]
 fn a_mount_never_hides_its_own_store() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     let root = place.root();
     kivafs(["mount".as_ref(), place.store.as_os_str(), root.as_os_str()]).fails(1, &["lies inside", "hide"]);
     // By way of a link, too.
@@ -226,7 +226,7 @@ fn a_mount_never_hides_its_own_store() {
 
 #[test]
 fn umount_of_what_is_not_mounted() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     place.umount(&[]).fails(1, &["no kivafs mount", place.dir.to_str().unwrap()]);
     place.umount(&["--force"]).fails(1, &["no kivafs mount"]);
     kivafs(["umount", "/proc"]).fails(1, &["no kivafs mount", "/proc"]);
@@ -235,16 +235,16 @@ fn umount_of_what_is_not_mounted() {
 
 #[test]
 fn fake_mounts_nothing() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     let words = [place.store.to_str().unwrap(), place.dir.to_str().unwrap(), "-f", "-n", "-o", "defaults"];
-    kivafs_as("mount.kivafs", words).silently();
+    place.run_as("mount.kivafs", words).silently();
     assert!(place.mounted().is_none());
     assert!(Path::new(&place.store).exists());
 }
 
 #[test]
 fn a_kernel_without_fuse_is_told_with_its_cure() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     // In a mount namespace of its own, /dev has only null.
     let script = "mkdir $3 && mount -t tmpfs none $3 && touch $3/null && mount --bind /dev/null $3/null && \\
                   mount --move $3 /dev && exec \"$0\" mount \"$1\" \"$2\"";
@@ -259,7 +259,7 @@ fn a_kernel_without_fuse_is_told_with_its_cure() {
 
 #[test]
 fn an_ordinary_user_without_the_helper_is_told_with_its_cure() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     let program = place.root().join("kivafs");
     // By another process: one that a test of this program is just starting would keep a file that
     // was open for writing here, and what is open for writing can't be executed.

@@ -2,12 +2,18 @@
 
 mod place;
 
-use place::{Place, until};
+use place::{Medium, Place, on_each_medium, until};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+
+on_each_medium!(
+    the_kernel_holds_no_more_than_the_limit_and_everything_is_readable,
+    what_is_in_use_survives,
+    names_that_change_meanwhile_are_right,
+);
 
 const LIMIT: usize = 100;
 const DIRS: usize = 10;
@@ -20,8 +26,8 @@ struct Limited {
 }
 
 impl Limited {
-    fn new() -> Limited {
-        let place = Place::new();
+    fn new(medium: Medium) -> Limited {
+        let place = Place::new(medium);
         let log = place.root().join("log");
         place.mount(&["-o", &format!("inodes={LIMIT},log={}:debug", log.display())]).silently();
         Limited { place, log }
@@ -72,9 +78,8 @@ fn content(dir: usize, file: usize) -> Vec<u8> {
     format!("{dir}/{file} ").into_bytes().into_iter().cycle().take(length).collect()
 }
 
-#[test]
-fn the_kernel_holds_no_more_than_the_limit_and_everything_is_readable() {
-    let limited = Limited::new();
+fn the_kernel_holds_no_more_than_the_limit_and_everything_is_readable(medium: Medium) {
+    let limited = Limited::new(medium);
     limited.fill();
     limited.falls_to_the_limit();
     for dir in 0..DIRS {
@@ -98,9 +103,8 @@ fn the_kernel_holds_no_more_than_the_limit_and_everything_is_readable() {
     limited.place.umounts();
 }
 
-#[test]
-fn what_is_in_use_survives() {
-    let limited = Limited::new();
+fn what_is_in_use_survives(medium: Medium) {
+    let limited = Limited::new(medium);
     limited.fill();
     let dir = limited.place.dir.as_path();
     let mut open: Vec<File> =
@@ -150,9 +154,8 @@ fn what_is_in_use_survives() {
     limited.place.umounts();
 }
 
-#[test]
-fn names_that_change_meanwhile_are_right() {
-    let limited = Limited::new();
+fn names_that_change_meanwhile_are_right(medium: Medium) {
+    let limited = Limited::new(medium);
     limited.fill();
     let paths = |from: usize, to: usize| -> (PathBuf, PathBuf) { (limited.file(0, from), limited.file(1, to)) };
     std::thread::scope(|scope| {
@@ -166,9 +169,8 @@ fn names_that_change_meanwhile_are_right() {
         }
     });
     limited.falls_to_the_limit();
-    let check = limited.place.umount(&[]);
-    check.silently();
-    place::kivafs(["check".as_ref(), limited.place.store.as_os_str()]).silently();
+    limited.place.umount(&[]).silently();
+    limited.place.on_store("check", &[]).silently();
 }
 
 /// Swaps two files of one length.

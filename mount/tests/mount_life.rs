@@ -4,15 +4,38 @@ mod place;
 
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
-use place::{Place, kivafs_as, until};
+use place::{Medium, Place, on_each_medium, until};
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::os::fd::AsRawFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-#[test]
-fn mount_is_usable_when_the_command_returns_and_gone_when_umount_does() {
-    let place = Place::new();
+on_each_medium!(
+    mount_is_usable_when_the_command_returns_and_gone_when_umount_does,
+    a_server_keeps_nothing_of_its_caller,
+    flags_are_those_asked_for,
+    a_read_only_store_stays_so_when_it_is_remounted,
+    the_helper_names_mount_remount_and_umount,
+    umount_takes_the_store_for_its_mount,
+    a_mount_point_that_is_not_empty_is_a_warning,
+    umount_of_a_busy_mount_is_refused_and_changes_nothing,
+    a_forced_umount_ends_what_is_open,
+    foreground_stays_until_unmounted,
+    signals_end_a_mount_in_order,
+    after_a_signal_open_files_are_served_for_a_while,
+    a_second_signal_does_not_wait_for_open_files,
+    a_dead_mount_is_detached_and_that_is_said,
+    mounting_over_a_dead_mount_detaches_it_and_says_so,
+    a_server_that_dies_while_it_drains_is_no_success,
+    umount_then_mount_never_loses_the_new_mount_under_load,
+    what_a_program_opens_directly_works,
+    a_write_takes_set_user_id_away_also_in_the_kernel,
+    sync_mounts_work,
+    the_log_goes_where_it_is_told_to,
+);
+
+fn mount_is_usable_when_the_command_returns_and_gone_when_umount_does(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     assert_eq!(place.mounted().unwrap().fs_type, "fuse.kivafs");
     std::fs::write(place.dir.join("file"), "content").unwrap();
@@ -22,14 +45,13 @@ fn mount_is_usable_when_the_command_returns_and_gone_when_umount_does() {
     until("the server is gone", || place.servers().is_empty());
 }
 
-#[test]
-fn a_server_keeps_nothing_of_its_caller() {
-    let place = Place::new();
+fn a_server_keeps_nothing_of_its_caller(medium: Medium) {
+    let place = Place::new(medium);
     let (mut reader, writer) = std::io::pipe().unwrap();
     nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::empty())).unwrap();
     // stderr is inherited by the server until it is ready.
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_kivafs"));
-    let command = command.arg("mount").args([&place.store, &place.dir]).stderr(writer.try_clone().unwrap());
+    let mut command = place.command(["mount".as_ref(), place.store.as_os_str(), place.dir.as_os_str()]);
+    let command = command.stderr(writer.try_clone().unwrap());
     assert!(command.status().unwrap().success());
     // The builder holds its copy for as long as it lives.
     *command = std::process::Command::new("true");
@@ -42,14 +64,13 @@ fn a_server_keeps_nothing_of_its_caller() {
     assert_eq!(std::fs::read_to_string(format!("/proc/{server}/comm")).unwrap(), "kivafs\n");
 }
 
-#[test]
-fn flags_are_those_asked_for() {
-    let place = Place::new();
+fn flags_are_those_asked_for(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&["-o", "ro,noexec,dev"]).silently();
     let line = place.mounted().unwrap().line;
     assert!(line.contains(" ro,nosuid,noexec") && !line.contains("nodev"), "{line}");
     assert!(line.contains("default_permissions,allow_other"), "{line}");
-    assert!(line.contains(place.store.to_str().unwrap()), "{line}");
+    assert!(line.contains(place.name()), "{line}");
     let refused = std::fs::write(place.dir.join("file"), "x").unwrap_err();
     assert_eq!(refused.raw_os_error(), Some(nix::libc::EROFS));
     place.umounts();
@@ -58,9 +79,8 @@ fn flags_are_those_asked_for() {
 }
 
 /// The store was opened for reading only, whatever the kernel is told later.
-#[test]
-fn a_read_only_store_stays_so_when_it_is_remounted() {
-    let place = Place::new();
+fn a_read_only_store_stays_so_when_it_is_remounted(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let (old, dir) = (place.dir.join("old"), place.dir.join("dir"));
     std::fs::write(&old, "content").unwrap();
@@ -93,32 +113,29 @@ fn a_read_only_store_stays_so_when_it_is_remounted() {
     place.umounts();
 }
 
-#[test]
-fn the_helper_names_mount_remount_and_umount() {
-    let place = Place::new();
-    let (store, dir) = (place.store.to_str().unwrap(), place.dir.to_str().unwrap());
-    kivafs_as("mount.kivafs", [store, dir, "-s", "-o", "rw,bogus,nofail,x-a"]).silently();
+fn the_helper_names_mount_remount_and_umount(medium: Medium) {
+    let place = Place::new(medium);
+    let (store, dir) = (place.name(), place.dir.to_str().unwrap());
+    place.run_as("mount.kivafs", [store, dir, "-s", "-o", "rw,bogus,nofail,x-a"]).silently();
     assert!(place.mounted().unwrap().line.contains(" rw,"));
     // As mount(8) does: with all that the list of mounts shows.
     let shown =
         "remount,ro,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576";
-    kivafs_as("mount.fuse.kivafs", [store, dir, "-o", shown]).silently();
+    place.run_as("mount.fuse.kivafs", [store, dir, "-o", shown]).silently();
     assert!(place.mounted().unwrap().line.contains(" ro,"));
-    kivafs_as("umount.kivafs", [dir]).silently();
+    place.run_as("umount.kivafs", [dir]).silently();
     assert_eq!(place.mounted(), None);
 }
 
-#[test]
-fn umount_takes_the_store_for_its_mount() {
-    let place = Place::new();
+fn umount_takes_the_store_for_its_mount(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     place::kivafs(["umount".as_ref(), place.store.as_os_str()]).silently();
     assert_eq!(place.mounted(), None);
 }
 
-#[test]
-fn a_mount_point_that_is_not_empty_is_a_warning() {
-    let place = Place::new();
+fn a_mount_point_that_is_not_empty_is_a_warning(medium: Medium) {
+    let place = Place::new(medium);
     std::fs::write(place.dir.join("below"), "").unwrap();
     let said = place.mount(&[]);
     assert_eq!(said.code(), 0);
@@ -126,9 +143,8 @@ fn a_mount_point_that_is_not_empty_is_a_warning() {
     assert!(place.mounted().is_some());
 }
 
-#[test]
-fn umount_of_a_busy_mount_is_refused_and_changes_nothing() {
-    let place = Place::new();
+fn umount_of_a_busy_mount_is_refused_and_changes_nothing(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let mut file = File::create(place.dir.join("open")).unwrap();
     place.umount(&[]).fails(1, &["busy", "--force"]);
@@ -137,9 +153,8 @@ fn umount_of_a_busy_mount_is_refused_and_changes_nothing() {
     place.umounts();
 }
 
-#[test]
-fn a_forced_umount_ends_what_is_open() {
-    let place = Place::new();
+fn a_forced_umount_ends_what_is_open(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let mut file = File::create(place.dir.join("open")).unwrap();
     place.umount(&["--force"]).silently();
@@ -148,9 +163,8 @@ fn a_forced_umount_ends_what_is_open() {
     until("the server is gone", || place.servers().is_empty());
 }
 
-#[test]
-fn foreground_stays_until_unmounted() {
-    let place = Place::new();
+fn foreground_stays_until_unmounted(medium: Medium) {
+    let place = Place::new(medium);
     let server = place.mount_in_foreground(&[]);
     std::fs::write(place.dir.join("file"), "content").unwrap();
     place.umounts();
@@ -159,10 +173,9 @@ fn foreground_stays_until_unmounted() {
     assert!(said.errors().contains("mounted at") && said.errors().contains("durable"), "{}", said.errors());
 }
 
-#[test]
-fn signals_end_a_mount_in_order() {
+fn signals_end_a_mount_in_order(medium: Medium) {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let place = Place::new();
+        let place = Place::new(medium);
         let server = place.mount_in_foreground(&[]);
         server.signal(signal);
         assert_eq!(server.end().code(), 0);
@@ -170,9 +183,8 @@ fn signals_end_a_mount_in_order() {
     }
 }
 
-#[test]
-fn after_a_signal_open_files_are_served_for_a_while() {
-    let place = Place::new();
+fn after_a_signal_open_files_are_served_for_a_while(medium: Medium) {
+    let place = Place::new(medium);
     let server = place.mount_in_foreground(&[]);
     let mut file =
         File::options().create(true).truncate(true).read(true).write(true).open(place.dir.join("f")).unwrap();
@@ -188,9 +200,8 @@ fn after_a_signal_open_files_are_served_for_a_while() {
     assert_eq!(server.end().code(), 0);
 }
 
-#[test]
-fn a_second_signal_does_not_wait_for_open_files() {
-    let place = Place::new();
+fn a_second_signal_does_not_wait_for_open_files(medium: Medium) {
+    let place = Place::new(medium);
     let server = place.mount_in_foreground(&[]);
     let mut file = File::create(place.dir.join("f")).unwrap();
     server.signal(Signal::SIGTERM);
@@ -200,9 +211,8 @@ fn a_second_signal_does_not_wait_for_open_files() {
     assert!(file.write_all(b"too late").is_err());
 }
 
-#[test]
-fn a_dead_mount_is_detached_and_that_is_said() {
-    let place = Place::new();
+fn a_dead_mount_is_detached_and_that_is_said(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     kill(place.server().unwrap(), Signal::SIGKILL).unwrap();
     until("the mount is dead", || std::fs::metadata(&place.dir).is_err());
@@ -210,9 +220,8 @@ fn a_dead_mount_is_detached_and_that_is_said() {
     assert_eq!(place.mounted(), None);
 }
 
-#[test]
-fn mounting_over_a_dead_mount_detaches_it_and_says_so() {
-    let place = Place::new();
+fn mounting_over_a_dead_mount_detaches_it_and_says_so(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let dead = place.mounted().unwrap();
     kill(place.server().unwrap(), Signal::SIGKILL).unwrap();
@@ -225,18 +234,14 @@ fn mounting_over_a_dead_mount_detaches_it_and_says_so() {
     assert_eq!(place.mounted(), None, "{dead:?} does not come to light again");
 }
 
-#[test]
-fn a_server_that_dies_while_it_drains_is_no_success() {
-    let place = Place::new();
+fn a_server_that_dies_while_it_drains_is_no_success(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let pid = place.server().unwrap();
     // Stopped, it can't end its drain.
     kill(pid, Signal::SIGSTOP).unwrap();
-    let mut umount = std::process::Command::new(env!("CARGO_BIN_EXE_kivafs"))
-        .args(["umount".as_ref(), place.dir.as_os_str()])
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut umount =
+        place.command(["umount".as_ref(), place.dir.as_os_str()]).stderr(std::process::Stdio::piped()).spawn().unwrap();
     until("it is unmounted", || place.mounted().is_none());
     assert!(umount.try_wait().unwrap().is_none(), "it waits for the verdict");
     kill(pid, Signal::SIGKILL).unwrap();
@@ -245,10 +250,9 @@ fn a_server_that_dies_while_it_drains_is_no_success() {
 }
 
 /// The moment that loses mounts: the old server ends while the new mount already stands.
-#[test]
-fn umount_then_mount_never_loses_the_new_mount_under_load() {
+fn umount_then_mount_never_loses_the_new_mount_under_load(medium: Medium) {
     const ROUNDS: usize = 20;
-    let place = Place::new();
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let (ending, done) = (AtomicBool::new(false), AtomicU64::new(0));
     std::thread::scope(|scope| {
@@ -289,9 +293,8 @@ fn umount_then_mount_never_loses_the_new_mount_under_load() {
     place.umounts();
 }
 
-#[test]
-fn what_a_program_opens_directly_works() {
-    let place = Place::new();
+fn what_a_program_opens_directly_works(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let path = place.dir.join("direct");
     std::fs::write(&path, vec![9u8; 8192]).unwrap();
@@ -309,9 +312,8 @@ fn what_a_program_opens_directly_works() {
 }
 
 /// stat(1) that wants the mode alone is answered from what the kernel keeps.
-#[test]
-fn a_write_takes_set_user_id_away_also_in_the_kernel() {
-    let place = Place::new();
+fn a_write_takes_set_user_id_away_also_in_the_kernel(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let path = place.dir.join("program");
     for round in 0..20 {
@@ -329,10 +331,9 @@ fn a_write_takes_set_user_id_away_also_in_the_kernel() {
     }
 }
 
-#[test]
-fn sync_mounts_work() {
+fn sync_mounts_work(medium: Medium) {
     for word in ["sync", "dirsync"] {
-        let place = Place::new();
+        let place = Place::new(medium);
         place.mount(&["-o", word]).silently();
         let (a, b) = (place.dir.join("a"), place.dir.join("b"));
         std::fs::write(&a, "content").unwrap();
@@ -343,9 +344,8 @@ fn sync_mounts_work() {
     }
 }
 
-#[test]
-fn the_log_goes_where_it_is_told_to() {
-    let place = Place::new();
+fn the_log_goes_where_it_is_told_to(medium: Medium) {
+    let place = Place::new(medium);
     let log = place.root().join("log");
     place.mount(&["-o", &format!("log={}:info", log.display())]).silently();
     place.umounts();

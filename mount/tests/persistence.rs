@@ -1,72 +1,69 @@
-//! What outlives a mount: these need a store that keeps what it is given, and locks its file.
+//! What outlives a mount, and who may have a store. Needs root and /dev/fuse; fails without.
 
 mod place;
 
 use nix::sys::signal::{Signal, kill};
-use place::{Place, Said, kivafs, until};
-use std::ffi::OsStr;
+use place::{Medium, Place, on_each_medium, until};
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
-use std::process::{Command, Stdio};
 
-fn on(place: &Place, command: &str, words: &[&str]) -> Said {
-    kivafs([OsStr::new(command), place.store.as_os_str()].into_iter().chain(words.iter().map(OsStr::new)))
-}
+on_each_medium!(
+    a_store_is_made_once,
+    mount_makes_a_store_if_asked_to,
+    content_outlives_the_mount,
+    content_outlives_umount_and_mount_at_once,
+    what_was_fsynced_outlives_a_kill,
+    a_signal_commits,
+    a_store_that_is_mounted_is_in_use_for_who_writes,
+    a_store_is_not_mounted_twice_at_one_place,
+    one_shot_commands,
+    put_keeps_mode_and_owner,
+    a_read_only_mount_changes_nothing,
+    what_a_mapping_changes_over_very_many_pieces_is_all_there,
+);
 
-fn put(place: &Place, path: &str, content: &[u8]) -> Said {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_kivafs"))
-        .args(["put".as_ref(), place.store.as_os_str(), path.as_ref()])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that fails early does not read its input.
-    let _ = child.stdin.take().unwrap().write_all(content);
-    Said(child.wait_with_output().unwrap())
-}
-
-#[test]
-fn a_store_is_made_once() {
-    let place = Place::new();
-    on(&place, "create", &[]).fails(1, &["already exists", place.store.to_str().unwrap()]);
+fn a_store_is_made_once(medium: Medium) {
+    let place = Place::new(medium);
+    place.on_store("create", &[]).fails(1, &["already exists", place.name()]);
 }
 
 #[test]
 fn what_is_no_store_is_told_so_and_left_alone() {
-    let place = Place::bare();
+    let place = Place::bare(Medium::File);
     for command in ["info", "check", "mount"] {
         let words: &[&str] = if command == "mount" { &[place.dir.to_str().unwrap()] } else { &[] };
-        on(&place, command, words).fails(1, &["no such store", "kivafs create"]);
+        place.on_store(command, words).fails(1, &["no such store", "kivafs create"]);
     }
     std::fs::write(&place.store, "something else").unwrap();
     for command in ["info", "check", "mount"] {
         let words: &[&str] = if command == "mount" { &[place.dir.to_str().unwrap()] } else { &[] };
-        on(&place, command, words).fails(1, &["not a kivafs store"]);
+        place.on_store(command, words).fails(1, &["not a kivafs store"]);
     }
-    on(&place, "get", &["path"]).fails(1, &["not a kivafs store"]);
+    place.on_store("get", &["path"]).fails(1, &["not a kivafs store"]);
     assert_eq!(std::fs::read(&place.store).unwrap(), b"something else");
     assert_eq!(place.mounted(), None);
 }
 
-#[test]
-fn mount_makes_a_store_if_asked_to_and_unmakes_it_if_it_can_not_be_mounted() {
-    let place = Place::bare();
+fn mount_makes_a_store_if_asked_to(medium: Medium) {
+    let place = Place::bare(medium);
     place.mount(&["--create"]).silently();
     place.umounts();
     place.mount(&["--create"]).silently();
     place.umounts();
+}
 
-    let place = Place::bare();
+/// (In a bucket it stays, empty: no name there is used for a second time.)
+#[test]
+fn the_file_that_mount_made_is_removed_if_it_can_not_be_mounted() {
+    let place = Place::bare(Medium::File);
     place.mount(&["--create", "-o", "log=/no/such/directory/log"]).fails(1, &["/no/such/directory/log"]);
     assert!(!place.store.exists());
 }
 
-#[test]
-fn content_outlives_the_mount() {
-    let place = Place::new();
+fn content_outlives_the_mount(medium: Medium) {
+    let place = Place::new(medium);
     for round in 0..5 {
         place.mount(&[]).silently();
         for before in 0..round {
@@ -76,12 +73,11 @@ fn content_outlives_the_mount() {
         std::fs::write(place.dir.join(format!("file-{round}")), vec![round; 100_000]).unwrap();
         place.umounts();
     }
-    on(&place, "check", &["--data"]).silently();
+    place.on_store("check", &["--data"]).silently();
 }
 
-#[test]
-fn content_outlives_umount_and_mount_at_once() {
-    let place = Place::new();
+fn content_outlives_umount_and_mount_at_once(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     for round in 0..20 {
         std::fs::write(place.dir.join("round"), round.to_string()).unwrap();
@@ -92,9 +88,8 @@ fn content_outlives_umount_and_mount_at_once() {
     place.umounts();
 }
 
-#[test]
-fn what_was_fsynced_outlives_a_kill() {
-    let place = Place::new();
+fn what_was_fsynced_outlives_a_kill(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let mut file = File::create(place.dir.join("file")).unwrap();
     file.write_all(b"durable").unwrap();
@@ -106,40 +101,45 @@ fn what_was_fsynced_outlives_a_kill() {
     assert_eq!(std::fs::read(place.dir.join("file")).unwrap(), b"durable");
 }
 
-#[test]
-fn a_signal_commits() {
-    let place = Place::new();
+fn a_signal_commits(medium: Medium) {
+    let place = Place::new(medium);
     let server = place.mount_in_foreground(&["-o", "commit=3600"]);
     std::fs::write(place.dir.join("file"), "not synced").unwrap();
     server.signal(Signal::SIGTERM);
     assert_eq!(server.end().code(), 0);
-    assert_eq!(on(&place, "get", &["file"]).silently().text(), "not synced");
+    assert_eq!(place.on_store("get", &["file"]).silently().text(), "not synced");
 }
 
-#[test]
-fn a_store_that_is_mounted_is_in_use() {
-    let place = Place::new();
+fn a_store_that_is_mounted_is_in_use_for_who_writes(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let pid = place.server().unwrap().to_string();
     let dir = place.dir.to_str().unwrap();
-    let other = place.root().join("other");
-    std::fs::create_dir(&other).unwrap();
-    on(&place, "mount", &[other.to_str().unwrap()]).fails(3, &["mounted at", dir, &pid, "use"]);
-    on(&place, "get", &["a/b"]).fails(3, &[dir, &pid, &format!("use {dir}/a/b")]);
-    on(&place, "rm", &["a/b"]).fails(3, &[dir]);
-    on(&place, "check", &[]).fails(3, &[dir]);
-    put(&place, "a/b", b"x").fails(3, &[dir]);
-    let told = on(&place, "info", &["--json"]).silently().text();
+    place.elsewhere().mount(&[]).fails(3, &["mounted at", dir, &pid, "use"]);
+    place.on_store("rm", &["a/b"]).fails(3, &[dir, &pid, &format!("use {dir}/a/b")]);
+    place.put("a/b", b"x").fails(3, &[dir]);
+    let told = place.on_store("info", &["--json"]).silently().text();
     assert!(told.contains(&format!("\"pid\":{pid}")) && told.contains(dir), "{told}");
-    assert!(on(&place, "info", &[]).silently().text().contains(&pid));
+    assert!(place.on_store("info", &[]).silently().text().contains(&pid));
     place.umounts();
-    let told = on(&place, "info", &["--json"]).silently().text();
+    let told = place.on_store("info", &["--json"]).silently().text();
     assert!(told.contains("\"holder\":null"), "{told}");
 }
 
+/// (Who reads a bucket is in nobody's way.)
 #[test]
-fn a_store_is_not_mounted_twice_at_one_place() {
-    let place = Place::new();
+fn a_file_that_is_mounted_is_in_use_for_who_reads_as_well() {
+    let place = Place::new(Medium::File);
+    place.mount(&[]).silently();
+    let pid = place.server().unwrap().to_string();
+    let dir = place.dir.to_str().unwrap();
+    place.on_store("get", &["a/b"]).fails(3, &[dir, &pid, &format!("use {dir}/a/b")]);
+    place.on_store("check", &[]).fails(3, &[dir]);
+    place.umounts();
+}
+
+fn a_store_is_not_mounted_twice_at_one_place(medium: Medium) {
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     std::fs::write(place.dir.join("file"), "").unwrap();
     place.mount(&[]).fails(3, &["mounted at", place.dir.to_str().unwrap()]);
@@ -147,67 +147,65 @@ fn a_store_is_not_mounted_twice_at_one_place() {
     assert_eq!(place.mounted(), None, "the first was the only one");
 }
 
-#[test]
-fn one_shot_commands() {
-    let place = Place::new();
-    put(&place, "/key", b"value").silently();
-    assert_eq!(on(&place, "get", &["key"]).silently().text(), "value");
-    put(&place, "key", b"another value").silently();
-    assert_eq!(on(&place, "get", &["/key"]).silently().text(), "another value");
+fn one_shot_commands(medium: Medium) {
+    let place = Place::new(medium);
+    place.put("/key", b"value").silently();
+    assert_eq!(place.on_store("get", &["key"]).silently().text(), "value");
+    place.put("key", b"another value").silently();
+    assert_eq!(place.on_store("get", &["/key"]).silently().text(), "another value");
     let large: Vec<u8> = (0..3_000_000u32).map(|number| (number % 251) as u8).collect();
-    put(&place, "large", &large).silently();
-    assert!(on(&place, "get", &["large"]).silently().0.stdout == large);
-    assert_eq!(on(&place, "ls", &[]).silently().text(), "key\nlarge\n");
-    on(&place, "rm", &["key"]).silently();
-    on(&place, "get", &["key"]).fails(1, &["key", "no such file"]);
-    on(&place, "rm", &["key"]).fails(1, &["key"]);
-    assert_eq!(on(&place, "ls", &["/"]).silently().text(), "large\n");
-    on(&place, "check", &["--data"]).silently();
+    place.put("large", &large).silently();
+    assert!(place.on_store("get", &["large"]).silently().0.stdout == large);
+    assert_eq!(place.on_store("ls", &[]).silently().text(), "key\nlarge\n");
+    place.on_store("rm", &["key"]).silently();
+    place.on_store("get", &["key"]).fails(1, &["key", "no such file"]);
+    place.on_store("rm", &["key"]).fails(1, &["key"]);
+    assert_eq!(place.on_store("ls", &["/"]).silently().text(), "large\n");
+    place.on_store("check", &["--data"]).silently();
 }
 
-#[test]
-fn put_keeps_mode_and_owner() {
+fn put_keeps_mode_and_owner(medium: Medium) {
     use std::os::unix::fs::{MetadataExt, PermissionsExt};
-    let place = Place::new();
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let path = place.dir.join("key");
     std::fs::write(&path, "old").unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o600)).unwrap();
     std::os::unix::fs::chown(&path, Some(12), Some(34)).unwrap();
     place.umounts();
-    put(&place, "key", b"new").silently();
+    place.put("key", b"new").silently();
     place.mount(&[]).silently();
     let meta = std::fs::metadata(&path).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.uid(), meta.gid(), meta.len()), (0o600, 12, 34, 3));
 }
 
-#[test]
-fn a_read_only_mount_changes_nothing() {
-    let place = Place::new();
-    put(&place, "key", b"value").silently();
-    let before = std::fs::read(&place.store).unwrap();
+fn a_read_only_mount_changes_nothing(medium: Medium) {
+    let place = Place::new(medium);
+    place.put("key", b"value").silently();
+    // Its commits and epochs; of a file every byte, too.
+    let state = || (place.info(), std::fs::read(&place.store).ok());
+    let before = state();
     place.mount(&["-o", "ro"]).silently();
     assert_eq!(std::fs::read(place.dir.join("key")).unwrap(), b"value");
     place.umounts();
-    assert!(std::fs::read(&place.store).unwrap() == before);
+    assert!(state() == before, "{} was {}", place.info(), before.0);
 }
 
 #[test]
 fn a_store_has_the_size_it_was_given() {
-    let place = Place::bare();
-    on(&place, "create", &["--size", "1M"]).fails(1, &["1048576 bytes is too small", "at least 33M"]);
+    let place = Place::bare(Medium::File);
+    place.on_store("create", &["--size", "1M"]).fails(1, &["1048576 bytes is too small", "at least 33M"]);
     assert!(!place.store.exists());
-    on(&place, "create", &["--size", "128M"]).silently();
-    assert!(on(&place, "info", &["--json"]).silently().text().contains(&format!("\"size\":{}", 128 << 20)));
+    place.on_store("create", &["--size", "128M"]).silently();
+    assert!(place.on_store("info", &["--json"]).silently().text().contains(&format!("\"size\":{}", 128 << 20)));
 }
 
 /// Page writeback takes its requests for written as a whole, whatever they answer: also where a file
 /// is in more pieces than one transaction replaces.
-#[test]
-fn what_a_mapping_changes_over_very_many_pieces_is_all_there() {
+fn what_a_mapping_changes_over_very_many_pieces_is_all_there(medium: Medium) {
     const LENGTH: usize = 2 << 20;
     const MAPPED: usize = 1 << 20;
-    let place = Place::new();
+    let place = Place::new(medium);
     place.mount(&[]).silently();
     let path = place.dir.join("pieces");
     let file = File::options().read(true).write(true).create_new(true).open(&path).unwrap();
@@ -243,13 +241,13 @@ fn what_a_mapping_changes_over_very_many_pieces_is_all_there() {
     let wrong = found[..MAPPED].iter().position(|byte| *byte != b'A');
     assert_eq!(wrong, None, "the first byte that is not what the mapping had");
     place.umounts();
-    on(&place, "check", &["--data"]).silently();
+    place.on_store("check", &["--data"]).silently();
 }
 
 /// Both superblocks of a store that a later version wrote, as that version would have: whole.
 #[test]
 fn a_store_of_a_later_version_is_told_so_and_left_alone() {
-    let place = Place::new();
+    let place = Place::new(Medium::File);
     let mut bytes = std::fs::read(&place.store).unwrap();
     for superblock in bytes[..8192].chunks_mut(4096) {
         superblock[8] = 2;
@@ -259,7 +257,7 @@ fn a_store_of_a_later_version_is_told_so_and_left_alone() {
     std::fs::write(&place.store, &bytes).unwrap();
     for command in ["info", "check", "mount"] {
         let words: &[&str] = if command == "mount" { &[place.dir.to_str().unwrap()] } else { &[] };
-        on(&place, command, words).fails(1, &["newer kivafs", "update kivafs"]);
+        place.on_store(command, words).fails(1, &["newer kivafs", "update kivafs"]);
     }
     assert_eq!(std::fs::read(&place.store).unwrap(), bytes);
     assert_eq!(place.mounted(), None);

@@ -1,79 +1,29 @@
 //! The command line and mounts of stores in a bucket, on a real S3 server. Needs root and /dev/fuse;
 //! fails without.
 
-#[path = "../../tests/support/ceph.rs"]
-mod ceph;
 mod line;
 mod place;
 
-use ceph::{ceph, fresh_prefix};
 use line::Line;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use place::{Foreground, Place, Said, until};
+use place::ceph::ceph;
+use place::{Foreground, Medium, Place, Said, until};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// A place for a store in a prefix of its own, reached at `endpoint`. No store yet.
-fn bare_at(endpoint: &str) -> Place {
-    let ceph = ceph();
-    let mut place = Place::bare();
-    place.store = format!("s3://{}/{}", ceph.bucket, fresh_prefix()).into();
-    let environment = ceph.environment().into_iter().chain([("AWS_ENDPOINT_URL", endpoint)]);
-    place.environment = environment.map(|(name, value)| (name.to_string(), value.to_string())).collect();
-    place
-}
-
-fn bare() -> Place {
-    bare_at(&ceph().endpoint)
-}
-
-fn with_store() -> Place {
-    let place = bare();
-    place.on_store("create", &[]).silently();
-    place
-}
-
 /// A store, and the line that it is reached by.
 fn over_a_line() -> (Place, Line) {
     let line = Line::to(&ceph().endpoint);
-    let place = bare_at(&line.endpoint);
+    let mut place = Place::bare(Medium::Bucket);
+    place.set("AWS_ENDPOINT_URL", &line.endpoint);
     place.on_store("create", &[]).silently();
     (place, line)
-}
-
-fn name(place: &Place) -> &str {
-    place.store.to_str().unwrap()
-}
-
-fn put(place: &Place, path: &str, content: &[u8]) -> Said {
-    let mut child = place
-        .command(["put", name(place), path])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    // A command that fails early does not read its input.
-    let _ = child.stdin.take().unwrap().write_all(content);
-    Said(child.wait_with_output().unwrap())
-}
-
-fn info(place: &Place) -> serde_json::Value {
-    serde_json::from_str(&place.on_store("info", &["--json"]).silently().text()).unwrap()
-}
-
-/// Stores a second mount of it somewhere else.
-fn elsewhere(place: &Place) -> Place {
-    let mut other = Place::bare();
-    other.store.clone_from(&place.store);
-    other.environment.clone_from(&place.environment);
-    other
 }
 
 fn start_umount(place: &Place, words: &[&str]) -> Child {
@@ -87,49 +37,49 @@ fn end(child: Child) -> Said {
 
 #[test]
 fn a_store_is_made_mounted_and_unmounted_and_nothing_of_it_is_on_the_machine() {
-    let place = with_store();
-    place.on_store("create", &[]).fails(1, &["already exists", name(&place)]);
+    let place = Place::new(Medium::Bucket);
+    place.on_store("create", &[]).fails(1, &["already exists", place.name()]);
     place.mount(&[]).silently();
     let mounted = place.mounted().unwrap();
     assert_eq!(mounted.fs_type, "fuse.kivafs");
-    assert!(mounted.line.contains(name(&place)), "{}", mounted.line);
+    assert!(mounted.line.contains(place.name()), "{}", mounted.line);
     std::fs::write(place.dir.join("file"), "content").unwrap();
     std::fs::write(place.dir.join("big"), vec![7; 5 << 20]).unwrap();
     File::open(place.dir.join("file")).unwrap().sync_all().unwrap();
     let said = place.umount(&[]).silently().text();
-    assert!(said.starts_with(&format!("{}: ", name(&place))) && said.lines().count() == 1, "{said}");
+    assert!(said.starts_with(&format!("{}: ", place.name())) && said.lines().count() == 1, "{said}");
     assert!(said.contains(" PUT, ") && said.contains(" up, "), "{said}");
     assert_eq!(place.mounted(), None);
-    let other = elsewhere(&place);
+    let other = place.elsewhere();
     other.mount(&[]).silently();
     assert_eq!(std::fs::read(other.dir.join("file")).unwrap(), b"content");
     assert_eq!(std::fs::read(other.dir.join("big")).unwrap(), vec![7; 5 << 20]);
     // By the store's name, with a slash behind.
-    Said(other.command(["umount", &format!("{}/", name(&place))]).output().unwrap()).silently();
+    Said(other.command(["umount", &format!("{}/", place.name())]).output().unwrap()).silently();
     assert_eq!(other.mounted(), None);
     place.on_store("check", &["--data"]).silently();
 }
 
 #[test]
 fn what_needs_no_mount_works_in_a_bucket() {
-    let place = with_store();
-    put(&place, "a", b"content of a").silently();
-    put(&place, "b", &[7; 3 << 20]).silently();
+    let place = Place::new(Medium::Bucket);
+    place.put("a", b"content of a").silently();
+    place.put("b", &[7; 3 << 20]).silently();
     assert_eq!(place.on_store("ls", &[]).silently().text(), "a\nb\n");
     assert_eq!(place.on_store("get", &["a"]).silently().text(), "content of a");
     assert_eq!(place.on_store("get", &["b"]).silently().0.stdout, [7; 3 << 20]);
     place.on_store("rm", &["a"]).silently();
     place.on_store("get", &["a"]).fails(1, &["no such file"]);
     place.on_store("check", &["--data"]).silently();
-    let info = info(&place);
-    assert_eq!(info["store"], name(&place));
+    let info = place.info();
+    assert_eq!(info["store"], place.name());
     assert_eq!(info["holder"], serde_json::Value::Null);
     assert!(info["bucket"]["puts"].as_u64().unwrap() >= 4, "{info}");
     assert!(info["bucket"]["bytes_up"].as_u64().unwrap() > 0, "{info}");
     assert!(info["bucket"]["changes"].as_u64().unwrap() >= 3, "{info}");
     assert_eq!(info["bucket"]["fencing_proven"], true);
     let text = place.on_store("info", &["--cost"]).silently().text();
-    for part in [name(&place), "held by    nobody", " PUT", "one at a time", "S3 Standard", "DynamoDB", "write units"] {
+    for part in [place.name(), "held by    nobody", " PUT", "one at a time", "S3 Standard", "DynamoDB", "write units"] {
         assert!(text.contains(part), "'{part}' is not in: {text}");
     }
 }
@@ -137,7 +87,7 @@ fn what_needs_no_mount_works_in_a_bucket() {
 #[test]
 fn options_say_what_else_the_environment_would() {
     let ceph = ceph();
-    let mut place = bare();
+    let mut place = Place::bare(Medium::Bucket);
     place.environment.retain(|(name, _)| name != "AWS_ENDPOINT_URL" && name != "AWS_REGION");
     let cache = place.root().join("cache");
     let options = format!(
@@ -154,10 +104,9 @@ fn options_say_what_else_the_environment_would() {
     let credentials = place.root().join("credentials");
     let text = format!("[work]\naws_access_key_id={}\naws_secret_access_key={}\n", ceph.key, ceph.secret);
     std::fs::write(&credentials, text).unwrap();
-    place.environment = vec![
-        ("AWS_SHARED_CREDENTIALS_FILE".into(), credentials.to_str().unwrap().into()),
-        ("AWS_EC2_METADATA_DISABLED".into(), "true".into()),
-    ];
+    place.environment.clear();
+    place.set("AWS_SHARED_CREDENTIALS_FILE", credentials.to_str().unwrap());
+    place.set("AWS_EC2_METADATA_DISABLED", "true");
     let options = format!("{options},profile=work");
     assert_eq!(place.on_store("ls", &["-o", &options]).silently().text(), "file\n");
     // The process that serves has the environment of who mounts.
@@ -168,13 +117,13 @@ fn options_say_what_else_the_environment_would() {
 
 #[test]
 fn a_store_that_is_mounted_here_is_told_with_its_place() {
-    let place = with_store();
+    let place = Place::new(Medium::Bucket);
     place.mount(&[]).silently();
     let dir = place.dir.to_str().unwrap();
     let pid = place.server().unwrap().to_string();
-    let other = elsewhere(&place);
-    other.mount(&[]).fails(3, &[name(&place), "mounted at", dir, &format!("pid {pid}"), "/PATH"]);
-    put(&place, "a/b", b"").fails(3, &[&format!("use {dir}/a/b")]);
+    let other = place.elsewhere();
+    other.mount(&[]).fails(3, &[place.name(), "mounted at", dir, &format!("pid {pid}"), "/PATH"]);
+    place.put("a/b", b"").fails(3, &[&format!("use {dir}/a/b")]);
     place.on_store("rm", &["a"]).fails(3, &["mounted at", dir]);
     // Who only reads is in nobody's way, and sees what is durable.
     std::fs::write(place.dir.join("durable"), "content").unwrap();
@@ -185,7 +134,7 @@ fn a_store_that_is_mounted_here_is_told_with_its_place() {
     assert!(reads.errors().contains(&format!("pid {pid}")) && reads.errors().contains("shows it as of"));
     assert_eq!(std::fs::read(other.dir.join("durable")).unwrap(), b"content");
     other.umount(&[]).silently();
-    let info = info(&place);
+    let info = place.info();
     assert_eq!(info["holder"]["serving_at"], dir);
     assert_eq!(info["holder"]["pid"].to_string(), pid);
     assert_eq!(info["holder"]["here"], true);
@@ -193,21 +142,6 @@ fn a_store_that_is_mounted_here_is_told_with_its_place() {
     place.umount(&[]).silently();
     other.mount(&[]).silently();
     other.umount(&[]).silently();
-}
-
-#[test]
-fn after_kill_9_the_same_machine_mounts_at_once() {
-    let place = with_store();
-    place.mount(&[]).silently();
-    std::fs::write(place.dir.join("file"), "content").unwrap();
-    File::open(place.dir.join("file")).unwrap().sync_all().unwrap();
-    kill(place.server().unwrap(), Signal::SIGKILL).unwrap();
-    until("the mount is dead", || std::fs::metadata(&place.dir).is_err());
-    let said = place.mount(&[]);
-    assert_eq!(said.code(), 0, "{}", said.errors());
-    assert!(said.errors().contains("detached a dead mount") && said.errors().contains(name(&place)));
-    assert_eq!(std::fs::read(place.dir.join("file")).unwrap(), b"content");
-    place.umount(&[]).silently();
 }
 
 #[test]
@@ -219,7 +153,7 @@ fn umount_then_mount_waits_for_what_is_on_its_way() {
         let old = place.server().unwrap();
         line.cut();
         until("nothing is open there", || umount2(&place.dir, MntFlags::empty()).is_ok());
-        let mut mount = place.command(["mount", name(&place), place.dir.to_str().unwrap()]);
+        let mut mount = place.command(["mount", place.name(), place.dir.to_str().unwrap()]);
         let mut mount = mount.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         until("the old server says that it drains", || {
             std::fs::read_to_string(format!("/proc/{old}/comm")).is_ok_and(|name| name == "kivafs-draining\n")
@@ -235,7 +169,7 @@ fn umount_then_mount_waits_for_what_is_on_its_way() {
 
 #[test]
 fn a_holder_that_sleeps_keeps_its_store_until_it_is_taken_over_and_then_is_fenced() {
-    let place = with_store();
+    let place = Place::new(Medium::Bucket);
     let log = place.root().join("log");
     place.mount(&["-o", &format!("log={}", log.display())]).silently();
     let file = place.dir.join("file");
@@ -245,7 +179,7 @@ fn a_holder_that_sleeps_keeps_its_store_until_it_is_taken_over_and_then_is_fence
     File::open(&file).unwrap().sync_all().unwrap();
     let old = place.server().unwrap();
     kill(old, Signal::SIGSTOP).unwrap();
-    let other = elsewhere(&place);
+    let other = place.elsewhere();
     other.mount(&[]).fails(3, &["mounted at", place.dir.to_str().unwrap()]);
     other.mount(&["--takeover"]).silently();
     assert_eq!(std::fs::read(other.dir.join("file")).unwrap(), b"before");
@@ -280,19 +214,19 @@ fn serve_on_another_machine(place: &Place) -> Foreground {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    until("the store is held", || info(place)["holder"]["host"] == "hay");
+    until("the store is held", || place.info()["holder"]["host"] == "hay");
     Foreground(child)
 }
 
 #[test]
 fn a_holder_on_another_machine_is_told_with_what_takes_the_store_over() {
-    let place = with_store();
+    let place = Place::new(Medium::Bucket);
     let _far = serve_on_another_machine(&place);
-    let other = elsewhere(&place);
+    let other = place.elsewhere();
     let dir = place.dir.to_str().unwrap();
-    let told = [name(&place), "held by pid", "on hay", dir, "since", " UTC", "no commit for", "--takeover"];
+    let told = [place.name(), "held by pid", "on hay", dir, "since", " UTC", "no commit for", "--takeover"];
     other.mount(&[]).fails(3, &told);
-    put(&place, "a", b"").fails(3, &told);
+    place.put("a", b"").fails(3, &told);
     assert!(place.on_store("info", &[]).silently().text().contains("on hay"));
     other.mount(&["--takeover"]).silently();
     std::fs::write(other.dir.join("file"), "by the taker").unwrap();
@@ -302,39 +236,39 @@ fn a_holder_on_another_machine_is_told_with_what_takes_the_store_over() {
 
 #[test]
 fn what_is_wrong_is_told_in_one_line() {
-    let place = bare();
-    place.on_store("info", &[]).fails(1, &["no such store", "kivafs create", name(&place)]);
+    let place = Place::bare(Medium::Bucket);
+    place.on_store("info", &[]).fails(1, &["no such store", "kivafs create", place.name()]);
     place.mount(&[]).fails(1, &["no such store"]);
     let with = |name: &str, value: &str| {
-        let mut other = elsewhere(&place);
-        other.environment.retain(|(old, _)| old != name);
-        other.environment.push((name.into(), value.into()));
+        let mut other = place.elsewhere();
+        other.set(name, value);
         other
     };
     // Nobody listens there.
     let nobody = with("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
     let key = with("AWS_ACCESS_KEY_ID", "wrongkey");
     let secret = with("AWS_SECRET_ACCESS_KEY", "wrongsecret");
-    nobody.on_store("ls", &["-o", "timeout=1"]).fails(1, &[name(&place), "127.0.0.1:1"]);
-    nobody.mount(&["-o", "timeout=1"]).fails(1, &[name(&place), "127.0.0.1:1"]);
+    nobody.on_store("ls", &["-o", "timeout=1"]).fails(1, &[place.name(), "127.0.0.1:1"]);
+    nobody.mount(&["-o", "timeout=1"]).fails(1, &[place.name(), "127.0.0.1:1"]);
     for command in ["create", "info", "ls"] {
-        key.on_store(command, &[]).fails(1, &[name(&place), "key"]);
-        secret.on_store(command, &[]).fails(1, &[name(&place), "secret"]);
+        key.on_store(command, &[]).fails(1, &[place.name(), "key"]);
+        secret.on_store(command, &[]).fails(1, &[place.name(), "secret"]);
     }
-    let mut bucket = elsewhere(&place);
+    let mut bucket = place.elsewhere();
     bucket.store = "s3://kivafs-no-such-bucket/prefix".into();
     for command in ["create", "info", "ls"] {
         bucket.on_store(command, &[]).fails(1, &["s3://kivafs-no-such-bucket/prefix", "bucket"]);
     }
     bucket.mount(&["--create"]).fails(1, &["bucket"]);
     assert_eq!(bucket.mounted(), None);
-    let mut none = elsewhere(&place);
+    let mut none = place.elsewhere();
     none.environment.retain(|(name, _)| name == "AWS_ENDPOINT_URL");
-    none.environment.push(("AWS_EC2_METADATA_DISABLED".into(), "true".into()));
-    none.environment.push(("HOME".into(), none.root().to_str().unwrap().into()));
+    none.set("AWS_EC2_METADATA_DISABLED", "true");
+    let home = none.root().to_str().unwrap().to_owned();
+    none.set("HOME", &home);
     none.on_store("info", &[]).fails(1, &["credentials"]);
     let options = format!("endpoint=https://127.0.0.1:1,ca={}/no-such.pem", place.root().display());
-    place.on_store("info", &["-o", &options]).fails(1, &[name(&place), "no-such.pem"]);
+    place.on_store("info", &["-o", &options]).fails(1, &[place.name(), "no-such.pem"]);
 }
 
 #[test]
@@ -456,7 +390,7 @@ fn signals_end_a_mount_in_order_and_a_second_one_gives_up_on_s3() {
 
 #[test]
 fn a_mount_point_may_not_hide_the_disk_cache() {
-    let place = bare();
+    let place = Place::bare(Medium::Bucket);
     for inside in ["", "/deeper/still"] {
         let cache = format!("disk_cache={}{inside}", place.dir.display());
         place.mount(&["-o", &cache]).fails(1, &["the disk cache lies inside", place.dir.to_str().unwrap()]);

@@ -2,9 +2,13 @@
 //! stored byte.
 
 use super::{Core, Reading};
-use crate::log::{Pointer, SegmentNo};
+use crate::log::{LogError, Pointer, SegmentNo};
 use crate::tree::Reference;
+use bytes::Bytes;
 use std::collections::BTreeMap;
+
+/// So many units are read at once, 16 MiB at most: of a bucket, neighbours with one request.
+const UNITS_READ_TOGETHER: usize = 256;
 
 impl Core {
     /// Everything that is wrong, one line each.
@@ -42,8 +46,28 @@ impl Core {
             wrong.push(format!("{number:?}: {bytes} bytes referred to, but it is not in the segment table"));
         }
         if data {
-            for (pointer, used) in units.values() {
-                match self.log.read(pointer) {
+            let units: Vec<(Pointer, u32)> = units.into_values().collect();
+            self.check_units(&units, &mut wrong);
+        }
+        wrong
+    }
+
+    /// Reads units, of which so many bytes are in use.
+    fn check_units(&self, units: &[(Pointer, u32)], wrong: &mut Vec<String>) {
+        for together in units.chunks(UNITS_READ_TOGETHER) {
+            let pointers: Vec<Pointer> = together.iter().map(|(pointer, _)| *pointer).collect();
+            let payloads: Vec<Result<Bytes, LogError>> = match self.log.read_all(&pointers) {
+                Ok(payloads) => payloads.into_iter().map(Ok).collect(),
+                // A bucket that does not answer would be waited for once for each unit.
+                Err(error @ LogError::Io(_)) if self.log.bucket().is_some() => {
+                    wrong.push(format!("the reading of data ended early: {error}"));
+                    return;
+                }
+                // Which of them is it?
+                Err(_) => pointers.iter().map(|pointer| self.log.read(pointer)).collect(),
+            };
+            for ((pointer, used), payload) in together.iter().zip(payloads) {
+                match payload {
                     Ok(payload) if payload.len() < *used as usize => {
                         wrong.push(format!("unit at {pointer}: {} bytes, {used} in use", payload.len()));
                     }
@@ -52,6 +76,5 @@ impl Core {
                 }
             }
         }
-        wrong
     }
 }

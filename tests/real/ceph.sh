@@ -11,8 +11,9 @@
 #   tests/real/ceph.sh env       what to set so that programs find it: eval "$(tests/real/ceph.sh env)"
 #
 # Any number of programs may `start` it at once. KIVAFS_CEPH_PORT (default 7481) is where it listens,
-# KIVAFS_CEPH_DIR where it keeps everything. With KIVAFS_TEST_S3=ENDPOINT set nothing is started: the
-# bucket is made at that server, which must know the same key.
+# KIVAFS_CEPH_DIR where it keeps everything: by default another directory for each port, so that another
+# port is another server. With KIVAFS_TEST_S3=ENDPOINT set nothing is started: the bucket is made at
+# that server, which must know the same key.
 
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -24,7 +25,8 @@ secret=testsecret
 region=us-east-1
 bucket=kivafs-test
 
-port=${KIVAFS_CEPH_PORT:-7481}
+usual_port=7481
+port=${KIVAFS_CEPH_PORT:-$usual_port}
 # Below the ports that the kernel hands out by itself.
 mon_port=$((port + 10000))
 endpoint=${KIVAFS_TEST_S3:-http://127.0.0.1:$port}
@@ -33,7 +35,9 @@ endpoint=${endpoint%/}
 # Memory is too small a disk for it.
 place=${TMPDIR:-/var/tmp}
 [ "$(stat -f -c %T "$place")" != tmpfs ] || place=/var/tmp
-dir=$(realpath -m "${KIVAFS_CEPH_DIR:-$place/kivafs-ceph-$UID}")
+usual_dir=$place/kivafs-ceph-$UID
+[ "$port" = "$usual_port" ] || usual_dir+=-$port
+dir=$(realpath -m "${KIVAFS_CEPH_DIR:-$usual_dir}")
 conf=$dir/ceph.conf
 export CEPH_CONF=$conf
 
@@ -258,7 +262,8 @@ remove() {
 
 case "${1:-}" in
 env)
-    echo "export KIVAFS_TEST_S3=$endpoint AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret AWS_REGION=$region"
+    echo "export KIVAFS_TEST_S3=$endpoint AWS_ENDPOINT_URL=$endpoint AWS_REGION=$region"
+    echo "export AWS_ACCESS_KEY_ID=$key AWS_SECRET_ACCESS_KEY=$secret"
     exit
     ;;
 up)

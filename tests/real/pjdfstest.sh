@@ -1,14 +1,17 @@
 #!/usr/bin/env bash
 # The crate pjdfstest on a real mount: what POSIX asks of each call. All of its 398 tests must pass,
 # but for one that passes itself over: _PC_LINK_MAX has no value on FUSE.
+#
+#   tests/real/pjdfstest.sh [file|bucket]   what the store lies on
 
 . "$(dirname "$0")/place.sh"
 
 # mount(8), which some tests call to remount, finds its helper in /sbin: in a mount namespace of our
 # own that is a copy with ours added, so that the machine keeps what it has.
 if [ "${1:-}" != in-namespace ]; then
-    exec unshare --mount --propagation private "$0" in-namespace
+    exec unshare --mount --propagation private "$0" in-namespace "$@"
 fi
+shift
 
 add_mount_helpers() {
     local sbin
@@ -59,7 +62,7 @@ END
 }
 
 pjdfstest=$(crate pjdfstest)
-begin pjdfstest
+begin pjdfstest "$@"
 # rename and link must refuse to cross file systems: another one is needed.
 secondary=$place/other
 mkdir "$secondary"

@@ -1,7 +1,8 @@
 # Sourced by the scripts beside it: a new store, mounted, that goes away with the script; cases that
 # are counted; crates that are installed once.
 #
-# A script: source this; `begin NAME`; `try WHAT FUNCTION [WORD...]`...; `finish`.
+# A script: source this; `begin NAME [MEDIUM]`; `try WHAT FUNCTION [WORD...]`...; `finish`. MEDIUM is
+# what the store lies on: `file` (usual), or `bucket`: one of the S3 server of ceph.sh.
 # KIVAFS names the binary to test (else the release build), KIVAFS_KEEP=1 keeps the store.
 
 set -euo pipefail
@@ -20,16 +21,27 @@ fail() {
 # A place of its own: $place, with the store ($store), the mount point ($mnt), and the disk's own
 # file system for comparison ($plain). Mounted.
 begin() {
-    name=$1
+    local medium=${2:-file}
+    name="$1, in a $medium"
     KIVAFS=$(realpath "$KIVAFS")
     [ "$(id -u)" = 0 ] || fail "$name: needs root: it mounts"
     [ -c /dev/fuse ] || fail "$name: /dev/fuse is missing: real mounts can't be tested here"
     [ -x "$KIVAFS" ] || fail "$name: $KIVAFS is missing: run cargo build --release --workspace"
-    place=$(mktemp -d "${TMPDIR:-/var/tmp}/kivafs-$name.XXXXXX")
-    store=$place/store mnt=$place/mnt plain=$place/plain
+    place=$(mktemp -d "${TMPDIR:-/var/tmp}/kivafs-$1.XXXXXX")
+    mnt=$place/mnt plain=$place/plain
     trap end EXIT
     trap 'exit 1' INT TERM HUP
     mkdir "$mnt" "$plain"
+    case $medium in
+    file) store=$place/store ;;
+    bucket)
+        "$root/tests/real/ceph.sh" start >/dev/null
+        eval "$("$root/tests/real/ceph.sh" env)"
+        # What is stored stays there until the server is wiped, so that no name is used twice.
+        store=s3://kivafs-test/$(date +%s)-$(basename "$place")
+        ;;
+    *) fail "$1: no medium: $medium" ;;
+    esac
     "$KIVAFS" create "$store"
     mount_it
     echo "== $name: $mnt"
@@ -70,10 +82,11 @@ is_mounted() {
     [ -n "$(mounts_below "$mnt")" ]
 }
 
+# mount_it [OPTIONS]
 mount_it() {
-    "$KIVAFS" mount -o "log=$place/log" "$store" "$mnt"
+    "$KIVAFS" mount -o "log=$place/log${1:+,$1}" "$store" "$mnt"
     is_mounted || fail "$name: kivafs mount returned, but nothing is mounted at $mnt"
-    "$KIVAFS" info "$store" | sed -n 's/^held by *pid \([0-9]*\),.*/\1/p' >"$place/server"
+    "$KIVAFS" info "$store" | sed -n 's/^held by *pid \([0-9]*\)[ ,].*/\1/p' >"$place/server"
     [ -s "$place/server" ] || fail "$name: kivafs info does not name the process that serves $mnt"
 }
 

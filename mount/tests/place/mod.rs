@@ -1,13 +1,20 @@
-//! A temporary directory with a store and a mount point, and the binary to use on them.
+//! A store and a directory to mount it at, and the binary to use on them.
 
-// Each test file uses its part.
-#![allow(dead_code)]
+#![allow(dead_code, unused_imports, unused_macros, reason = "each test program uses its part")]
+
+#[path = "../../../tests/support/ceph.rs"]
+pub mod ceph;
+mod medium;
+
+pub use medium::Medium;
+pub(crate) use medium::on_each_medium;
 
 use assert_fs::TempDir;
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsStr;
+use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -87,7 +94,7 @@ pub struct Mounted {
     pub line: String,
 }
 
-/// A store's path and a mount point, both in a directory that goes away with everything.
+/// A store's name and a mount point. What there is of it on the disk goes away with this.
 pub struct Place {
     root: TempDir,
     pub store: PathBuf,
@@ -98,23 +105,43 @@ pub struct Place {
 
 impl Place {
     /// With a store.
-    pub fn new() -> Place {
-        let place = Place::bare();
-        kivafs([OsStr::new("create"), place.store.as_os_str()]).silently();
+    pub fn new(medium: Medium) -> Place {
+        let place = Place::bare(medium);
+        place.on_store("create", &[]).silently();
         place
     }
 
     /// Without.
-    pub fn bare() -> Place {
+    pub fn bare(medium: Medium) -> Place {
         let root = TempDir::new().unwrap();
         let path = root.path().canonicalize().unwrap();
-        let place = Place { root, store: path.join("store"), dir: path.join("dir"), environment: Vec::new() };
+        let place =
+            Place { root, store: medium.new_store(&path), dir: path.join("dir"), environment: medium.environment() };
         std::fs::create_dir(&place.dir).unwrap();
         place
     }
 
+    /// Another place to mount the same store at.
+    pub fn elsewhere(&self) -> Place {
+        let mut other = Place::bare(Medium::File);
+        other.store.clone_from(&self.store);
+        other.environment.clone_from(&self.environment);
+        other
+    }
+
     pub fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// What people call the store.
+    pub fn name(&self) -> &str {
+        self.store.to_str().unwrap()
+    }
+
+    /// Changes what its commands find in their environment.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(old, _)| old != name);
+        self.environment.push((name.into(), value.into()));
     }
 
     /// `kivafs ARGUMENTS`, not started yet.
@@ -124,10 +151,34 @@ impl Place {
         command
     }
 
+    /// The same binary under another name, run to its end.
+    pub fn run_as<A: AsRef<OsStr>>(&self, name: &str, arguments: impl IntoIterator<Item = A>) -> Said {
+        Said(self.command(arguments).arg0(name).output().unwrap())
+    }
+
     /// `kivafs COMMAND STORE WORDS`, run to its end.
     pub fn on_store(&self, command: &str, words: &[&str]) -> Said {
         let words = words.iter().map(OsStr::new);
         Said(self.command([OsStr::new(command), self.store.as_os_str()].into_iter().chain(words)).output().unwrap())
+    }
+
+    /// `kivafs put STORE PATH`, with this content.
+    pub fn put(&self, path: &str, content: &[u8]) -> Said {
+        let mut child = self
+            .command(["put", self.name(), path])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // A command that fails early does not read its input.
+        let _ = child.stdin.take().unwrap().write_all(content);
+        Said(child.wait_with_output().unwrap())
+    }
+
+    /// What `kivafs info` tells.
+    pub fn info(&self) -> serde_json::Value {
+        serde_json::from_str(&self.on_store("info", &["--json"]).silently().text()).unwrap()
     }
 
     /// Mounts in the background.

@@ -7,6 +7,7 @@
 
 use crate::instant::prefixes;
 use crate::model::shape_of;
+use crate::place::{Medium, on_each_medium};
 use crate::random::Random;
 use crate::served::{Place, Watchdog};
 use crate::worker::{Signals, Worker};
@@ -16,10 +17,13 @@ use std::time::{Duration, Instant};
 const WORKERS: u64 = 4;
 const OPTIONS: &str = "commit=1";
 
-#[test]
-fn kill_at_random_moments_leaves_a_prefix_with_all_that_was_durable() {
-    let place = Place::new();
-    place.kivafs_ok(&["create", "STORE"]);
+on_each_medium!(
+    kill_at_random_moments_leaves_a_prefix_with_all_that_was_durable,
+    what_is_never_synced_is_committed_by_itself,
+);
+
+fn kill_at_random_moments_leaves_a_prefix_with_all_that_was_durable(medium: Medium) {
+    let place = Place::new(medium);
     let seed = crate::first_seed();
     let dir = place.mount_point();
     let mut workers: Vec<Worker> =
@@ -77,10 +81,8 @@ fn kill_at_random_moments_leaves_a_prefix_with_all_that_was_durable() {
     place.kivafs_ok(&["check", "--data", "STORE"]);
 }
 
-#[test]
-fn what_is_never_synced_is_committed_by_itself() {
-    let place = Place::new();
-    place.kivafs_ok(&["create", "STORE"]);
+fn what_is_never_synced_is_committed_by_itself(medium: Medium) {
+    let place = Place::new(medium);
     let served = place.serve(OPTIONS);
     let path = place.mount_point().join("file");
     std::fs::write(&path, "not synced").expect("a file");

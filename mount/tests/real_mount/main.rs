@@ -1,8 +1,9 @@
 //! The `kivafs` binary on a real mount: what is left when its process is killed, and when it is
 //! unmounted and mounted again in the midst of work.
 //!
-//! Needs /dev/fuse; as another user than root, fusermount3 too. A round prints its seed; `KIVAFS_SEED`
-//! repeats it, `KIVAFS_ROUNDS` asks for more rounds.
+//! All of it for a store in a file and for one in a bucket. Needs /dev/fuse; as another user than
+//! root, fusermount3 too. A round prints its seed; `KIVAFS_SEED` repeats it, `KIVAFS_ROUNDS` asks for
+//! more rounds.
 //!
 //! | file | job |
 //! |---|---|
@@ -16,6 +17,8 @@
 mod instant;
 mod kill;
 mod model;
+#[path = "../place/mod.rs"]
+mod place;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../../../tests/support/random.rs"]
 mod random;

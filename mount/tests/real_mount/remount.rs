@@ -5,15 +5,16 @@
 //! for: that must wait for it, and must not be unmounted by its end.
 
 use crate::model::shape_of;
+use crate::place::{Medium, on_each_medium};
 use crate::served::{Place, Watchdog};
 use crate::worker::{Signals, Worker};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-#[test]
-fn umount_and_mount_under_load_lose_neither_data_nor_the_new_mount() {
-    let place = Place::new();
-    place.kivafs_ok(&["create", "STORE"]);
+on_each_medium!(umount_and_mount_under_load_lose_neither_data_nor_the_new_mount,);
+
+fn umount_and_mount_under_load_lose_neither_data_nor_the_new_mount(medium: Medium) {
+    let place = Place::new(medium);
     let seed = crate::first_seed();
     println!("KIVAFS_SEED={seed}");
     let dir = place.mount_point();

@@ -1,5 +1,6 @@
 //! A store served by a process that can be killed, and the mount that it leaves.
 
+use crate::place::Medium;
 use assert_fs::TempDir;
 use std::ffi::CString;
 use std::fs::File;
@@ -10,21 +11,21 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-/// A store, and a directory to mount it at. Whatever stands there when this goes is detached.
+/// A new store, and a directory to mount it at. Whatever stands there when this goes is detached.
 pub struct Place {
     dir: TempDir,
+    store: PathBuf,
+    medium: Medium,
 }
 
 impl Place {
-    pub fn new() -> Place {
+    pub fn new(medium: Medium) -> Place {
         assert!(Path::new("/dev/fuse").exists(), "/dev/fuse is missing: real mounts can't be tested here");
-        let place = Place { dir: TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory") };
+        let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
+        let place = Place { store: medium.new_store(dir.path()), dir, medium };
         std::fs::create_dir(place.mount_point()).expect("a directory to mount at");
+        place.kivafs_ok(&["create", "STORE"]);
         place
-    }
-
-    pub fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
     }
 
     pub fn mount_point(&self) -> PathBuf {
@@ -59,13 +60,13 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kivafs"));
         for word in words {
             match *word {
-                "STORE" => command.arg(self.store()),
+                "STORE" => command.arg(&self.store),
                 "DIR" => command.arg(self.mount_point()),
                 "LOG" => command.arg(format!("log={}", self.log().display())),
                 word => command.arg(word),
             };
         }
-        command.stdin(Stdio::null());
+        command.envs(self.medium.environment()).stdin(Stdio::null());
         command
     }
 
@@ -114,6 +115,20 @@ impl Place {
         listed.lines().filter(|line| line.split(' ').nth(4).map(Path::new) == Some(dir.as_path())).count()
     }
 
+    /// Keeps the store for a look; where?
+    fn keep(&self) -> String {
+        match self.medium {
+            Medium::File => {
+                let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("store-that-failed");
+                match std::fs::copy(&self.store, &kept) {
+                    Ok(_) => format!("the store is kept as {}", kept.display()),
+                    Err(error) => format!("the store cannot be kept as {}: {error}", kept.display()),
+                }
+            }
+            Medium::Bucket => format!("the store stays at {}", self.store.display()),
+        }
+    }
+
     /// What the processes that serve have said lately.
     pub fn last_of_log(&self) -> String {
         let text = std::fs::read_to_string(self.log()).unwrap_or_default();
@@ -126,10 +141,7 @@ impl Drop for Place {
     fn drop(&mut self) {
         while self.detach() {}
         if std::thread::panicking() {
-            let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("store-that-failed");
-            if std::fs::copy(self.store(), &kept).is_ok() {
-                println!("the store is kept as {}{}", kept.display(), self.last_of_log());
-            }
+            println!("{}{}", self.keep(), self.last_of_log());
         }
     }
 }
