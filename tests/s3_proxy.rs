@@ -10,6 +10,8 @@ mod bucket_client;
 #[path = "support/proxied.rs"]
 mod proxied;
 mod support;
+#[path = "support/weather.rs"]
+mod weather;
 
 use bucket_client::wait;
 use bytes::Bytes;

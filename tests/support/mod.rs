@@ -6,8 +6,8 @@
 //! map, side by side), `medium` (what a store lies on), `compare` (a store on it against a map), `machine`
 //! (machines that share a bucket), `succession` (each takes the store over from the one before),
 //! `crash_run` (a store on a medium that crashes, and what its images are held to), `ceph` (a real S3
-//! server). Only for who tests against that server: `bucket_client` (an S3 client of it) and `proxied` (a
-//! bucket of it behind the fault proxy).
+//! server). Only for who tests against that server: `bucket_client` (an S3 client of it), `weather` (what
+//! happens to requests on the way there) and `proxied` (a bucket of it behind the fault proxy).
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod bucket;

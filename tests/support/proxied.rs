@@ -8,6 +8,7 @@ use crate::support::medium::Medium;
 use crate::support::random::Random;
 use crate::support::store::{Sizes, create_in};
 use crate::support::succession::{Ending, Line, Network};
+use crate::weather::WEATHER;
 use bytes::Bytes;
 use kivafs::backend::{Done, Objects, S3, Usage};
 use kivafs::store::{OpenError, OpenOptions, Store};
@@ -22,24 +23,6 @@ use std::time::Duration;
 
 /// How many addresses the bucket has, each with stale answers of its own.
 const ADDRESSES: usize = 3;
-
-/// What any request may meet, now and then.
-const WEATHER: &str = "
-    any * delay=0ms..3ms
-    any * p=0.02 delay=5ms..50ms
-    any * p=0.02 delay-reply=5ms..50ms
-    any * p=0.01 error
-    any * p=0.005 slow-down
-    put,delete * p=0.02 error-after
-    any * p=0.01 reset
-    any * p=0.015 lost-reply
-    put * p=0.02 late=0ms..300ms
-    get,list * p=0.015 cut-reply
-    get * p=0.1 stale=0s..1s
-    get * p=0.3 missing=0s..500ms
-    list * p=0.3 list-hides=0s..2s
-    list * p=0.3 list-shows=0s..2s
-";
 
 /// What becomes of the change at which a line is cut; none of it is in the weather. Stuck before or after the
 /// server has acted, or half of it sent off.

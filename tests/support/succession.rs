@@ -4,8 +4,7 @@
 //! acknowledged as durable missing (C1, C2); and since that holds also for what is acknowledged while
 //! the next one has the store already, nobody who was taken over is told so any more (C4).
 
-use super::machine::taking_over;
-use super::machine::{eager, final_state};
+use super::machine::{eager, final_state, taking_over};
 use super::medium::Medium;
 use super::random::Random;
 use super::store::{State, TINY, apply, commit, difference, random_changes, read_state};
@@ -238,27 +237,23 @@ impl Outcome {
     }
 }
 
-/// Opening and reading everything, by a machine that dies if it is cut off meanwhile (true).
-fn open_and_read<L: Line>(
-    line: &Arc<L>,
-    ending: Ending,
-    options: &OpenOptions,
-) -> (Result<(Store, Result<State, StoreError>), OpenError>, bool) {
+/// Does that by a machine that dies if it is cut off meanwhile (true), should that be its end; else the
+/// network comes back.
+fn watched<L: Line, T: Send>(line: &Arc<L>, ending: Ending, act: impl FnOnce() -> T + Send) -> (T, bool) {
     std::thread::scope(|scope| {
-        let opener = scope.spawn(|| {
-            let store = Store::open_in(line.clone(), options)?;
-            let found = read_state(&store);
-            Ok((store, found))
-        });
+        let actor = scope.spawn(act);
         let mut is_dead = false;
-        while !opener.is_finished() && !is_dead {
-            if line.is_cut() {
-                is_dead = ending.is_cut();
-                if is_dead { line.sever() } else { line.heal() }
+        while !actor.is_finished() && !is_dead {
+            if !line.is_cut() {
+                line.wait_a_moment();
+            } else if ending.is_cut() {
+                line.sever();
+                is_dead = true;
+            } else {
+                line.heal();
             }
-            line.wait_a_moment();
         }
-        (opener.join().unwrap_or_else(|panic| resume_unwind(panic)), is_dead)
+        (actor.join().unwrap_or_else(|panic| resume_unwind(panic)), is_dead)
     })
 }
 
@@ -275,13 +270,14 @@ pub fn take_over_again_and_again<N: Network>(network: &N, seed: u64, rounds: usi
         let grace = Duration::from_secs(if random.one_in(3) { 3600 } else { 0 });
         let timeout = if ending.is_cut() { N::PATIENCE_WHEN_CUT } else { taking_over().timeout };
         let options = OpenOptions { timeout, grace, ..taking_over() };
-        let (opened, is_dead) = open_and_read(&line, ending, &options);
-        let (store, found) = match opened {
-            Ok(opened) => opened,
+        let (opened, died_opening) = watched(&line, ending, || Store::open_in(line.clone(), &options));
+        let store = match opened {
+            Ok(store) => store,
             Err(OpenError::Io { .. }) if ending.is_cut() => continue,
             Err(error) => panic!("{context}: {error}"),
         };
         outcome.opened += 1;
+        let (found, died_reading) = watched(&line, ending, || read_state(&store));
         // Only now, so that what it does meanwhile races with the taking over.
         if let Some(worker) = before.take() {
             last = worker.end();
@@ -294,7 +290,7 @@ pub fn take_over_again_and_again<N: Network>(network: &N, seed: u64, rounds: usi
         };
         last.assert_allow(&found, &context);
         last = Deeds::begin(found.clone());
-        if is_dead {
+        if died_opening || died_reading {
             continue;
         }
         let worker = Worker::start(line, store, found, ending, random.next());

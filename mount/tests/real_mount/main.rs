@@ -11,16 +11,22 @@
 //! | `worker.rs` | a thread that works in its directory, and what it was answered |
 //! | `instant.rs` | is what was found the state at one instant, no older than the last fsync? |
 //! | `kill.rs` | `kill -9` at random moments |
+//! | `kill_weak_s3.rs` | the same to a store in a bucket, through the fault proxy |
 //! | `remount.rs` | `umount X; mount X` under load |
 
+#[path = "../../../tests/support/ceph.rs"]
+mod ceph;
 mod instant;
 mod kill;
+mod kill_weak_s3;
 mod model;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../../../tests/support/random.rs"]
 mod random;
 mod remount;
 mod served;
+#[path = "../../../tests/support/weather.rs"]
+mod weather;
 mod worker;
 
 /// How many rounds: KIVAFS_ROUNDS, or as many as are usual.

@@ -13,18 +13,28 @@ use std::time::{Duration, Instant};
 /// A store, and a directory to mount it at. Whatever stands there when this goes is detached.
 pub struct Place {
     dir: TempDir,
+    /// A path, or `s3://...`.
+    store: PathBuf,
+    /// What its commands find in their environment.
+    environment: Vec<(String, String)>,
 }
 
 impl Place {
+    /// For a store in a local file.
     pub fn new() -> Place {
         assert!(Path::new("/dev/fuse").exists(), "/dev/fuse is missing: real mounts can't be tested here");
-        let place = Place { dir: TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory") };
+        let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
+        let place = Place { store: dir.path().join("store"), dir, environment: Vec::new() };
         std::fs::create_dir(place.mount_point()).expect("a directory to mount at");
         place
     }
 
-    pub fn store(&self) -> PathBuf {
-        self.dir.path().join("store")
+    /// For a store in a bucket, for whose requests the environment has what they need.
+    pub fn in_bucket(store: &str, environment: &[(&str, &str)]) -> Place {
+        let mut place = Place::new();
+        place.store = store.into();
+        place.environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        place
     }
 
     pub fn mount_point(&self) -> PathBuf {
@@ -59,13 +69,13 @@ impl Place {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kivafs"));
         for word in words {
             match *word {
-                "STORE" => command.arg(self.store()),
+                "STORE" => command.arg(&self.store),
                 "DIR" => command.arg(self.mount_point()),
                 "LOG" => command.arg(format!("log={}", self.log().display())),
                 word => command.arg(word),
             };
         }
-        command.stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         command
     }
 
@@ -126,9 +136,10 @@ impl Drop for Place {
     fn drop(&mut self) {
         while self.detach() {}
         if std::thread::panicking() {
+            println!("{}", self.last_of_log());
             let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join("store-that-failed");
-            if std::fs::copy(self.store(), &kept).is_ok() {
-                println!("the store is kept as {}{}", kept.display(), self.last_of_log());
+            if std::fs::copy(&self.store, &kept).is_ok() {
+                println!("the store is kept as {}", kept.display());
             }
         }
     }
