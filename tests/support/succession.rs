@@ -258,7 +258,7 @@ fn watched<L: Line, T: Send>(line: &Arc<L>, ending: Ending, act: impl FnOnce() -
 }
 
 /// So many writers of a tiny store, which is there and empty.
-pub fn take_over_again_and_again<N: Network>(network: &N, seed: u64, rounds: usize) -> Outcome {
+fn take_over_again_and_again<N: Network>(network: &N, seed: u64, rounds: usize) -> Outcome {
     let mut random = Random::new(seed);
     let mut before: Option<Worker<N::Line>> = None;
     let mut last = Deeds::begin(State::new());
