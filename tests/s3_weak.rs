@@ -12,13 +12,13 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::sync::mpsc::RecvTimeoutError;
 use std::time::Duration;
-use support::bucket::{Bucket, Cut, Delivery, Fault, Filter, Handle, How, OnTheWay, Point, Weakness, What};
+use support::bucket::{Bucket, Cut, Delivery, Fault, Filter, Handle, How, Listing, OnTheWay, Point, Weakness, What};
 use support::crash_disk::Effort;
 use support::crash_run::CrashRun;
 use support::machine::{Machine, answer, eager, final_state, new_store, taking_over};
 use support::medium::WeakBucket;
 use support::random::{Random, for_each_seed, scaled};
-use support::store::{SMALL, State, TINY, apply, commit, difference, random_changes, read_state};
+use support::store::{SMALL, State, TINY, apply, commit, create_in, difference, random_changes, read_state};
 use support::succession::{Ending, Line, Network, side_by_side};
 
 /// A store with something in it, whose writer was killed, and what it holds.
@@ -186,6 +186,19 @@ fn every_request_of_creating_fails_once() {
             }
         }
     }
+}
+
+/// C7: a 404 from before the store was made must not have been asked for by who makes it.
+#[test]
+fn a_new_store_is_seen_at_once() {
+    let bucket = Bucket::new();
+    let handle = bucket.handle();
+    handle.weaken(Weakness { missing_for: usize::MAX, listing: Listing::Refused, ..Weakness::default() }, 1);
+    create_in(handle.clone(), TINY).unwrap();
+    let machine = Machine::open_by(handle, &eager()).unwrap_or_else(|error| panic!("open: {error}"));
+    assert!(machine.state().is_empty());
+    machine.close();
+    assert!(matches!(create_in(bucket.handle(), TINY), Err(OpenError::Exists(_))));
 }
 
 /// Crashes of a writer whose connection is weak, each recovered over a weak connection.
