@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use support::bucket::{Bucket, Damage, commit_name, data_name};
 use support::crash_disk::SECTOR_BYTES;
-use support::medium::Medium;
+use support::medium::Simulated;
 use support::random::Random;
 use support::store::{Change, State, TINY, apply, commit, difference, read_only, read_state, unhurried};
 
@@ -29,7 +29,7 @@ struct Victim<M> {
 type File = Arc<MemoryDisk>;
 
 /// Writes a store of several commits, with values of all sizes, deletions and checkpoints.
-fn write_store<M: Medium>(is_closed: bool) -> Victim<M> {
+fn write_store<M: Simulated>(is_closed: bool) -> Victim<M> {
     let medium = M::empty();
     medium.create(TINY).unwrap();
     let mut random = Random::new(11);
@@ -71,7 +71,7 @@ enum Outcome {
 }
 
 /// Opens and reads what is there.
-fn try_damaged<M: Medium>(medium: &M, right: &[State], options: &OpenOptions, what: &str) -> Outcome {
+fn try_damaged<M: Simulated>(medium: &M, right: &[State], options: &OpenOptions, what: &str) -> Outcome {
     let store = match medium.open(options) {
         Ok(store) => store,
         Err(OpenError::Damaged { what: message, .. } | OpenError::Newer { what: message, .. }) => {
@@ -108,7 +108,7 @@ fn try_damaged<M: Medium>(medium: &M, right: &[State], options: &OpenOptions, wh
 }
 
 /// A store that opens for writing and reads right takes changes and keeps them, or refuses.
-fn verify_writable<M: Medium>(store: &Store, medium: &M, mut state: State, options: &OpenOptions, what: &str) {
+fn verify_writable<M: Simulated>(store: &Store, medium: &M, mut state: State, options: &OpenOptions, what: &str) {
     let change = [Change::Put(b"after".to_vec(), vec![1; 100])];
     match commit(store, &change).and_then(|()| store.sync()) {
         Ok(()) => {}
@@ -132,7 +132,7 @@ fn verify_writable<M: Medium>(store: &Store, medium: &M, mut state: State, optio
 type Harm<M> = Box<dyn Fn(&M) -> M + Send + Sync>;
 
 /// Tries each damage, on all processors, and counts what came of it.
-fn try_all<M: Medium + Sync>(
+fn try_all<M: Simulated + Sync>(
     victim: &Victim<M>,
     options: &OpenOptions,
     damages: Vec<(String, Harm<M>)>,

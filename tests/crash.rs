@@ -12,7 +12,7 @@ use std::time::Duration;
 use support::bucket::{Bucket, Delivery};
 use support::crash_disk::{Effort, Tried};
 use support::crash_run::CrashRun;
-use support::medium::{CrashMedium, Medium, OneFile};
+use support::medium::{CrashMedium, OneFile, Simulated};
 use support::random::{Random, for_each_seed, scaled};
 use support::store::{Change, SMALL, Sizes, TINY, random_changes, unhurried};
 

@@ -10,17 +10,16 @@ mod support;
 use kivafs::store::{CreateOptions, OpenError, OpenOptions, Store, StoreError};
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::RecvTimeoutError;
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
-use support::bucket::{Bucket, Cut, Delivery, Fault, Filter, Handle, How, OnTheWay, Point, Weakness, What};
+use std::time::Duration;
+use support::bucket::{Bucket, Cut, Delivery, Fault, Filter, Handle, How, Listing, OnTheWay, Point, Weakness, What};
 use support::crash_disk::Effort;
 use support::crash_run::CrashRun;
 use support::machine::{Machine, answer, eager, final_state, new_store, taking_over};
 use support::medium::WeakBucket;
 use support::random::{Random, for_each_seed, scaled};
-use support::store::{SMALL, State, TINY, apply, commit, difference, random_changes, read_state};
+use support::store::{SMALL, State, TINY, apply, commit, create_in, difference, random_changes, read_state};
+use support::succession::{Ending, Line, Network, side_by_side};
 
 /// A store with something in it, whose writer was killed, and what it holds.
 fn filled_store(seed: u64) -> (Bucket, State) {
@@ -189,6 +188,19 @@ fn every_request_of_creating_fails_once() {
     }
 }
 
+/// C7: a 404 from before the store was made must not have been asked for by who makes it.
+#[test]
+fn a_new_store_is_seen_at_once() {
+    let bucket = Bucket::new();
+    let handle = bucket.handle();
+    handle.weaken(Weakness { missing_for: usize::MAX, listing: Listing::Refused, ..Weakness::default() }, 1);
+    create_in(handle.clone(), TINY).unwrap();
+    let machine = Machine::open_by(handle, &eager()).unwrap_or_else(|error| panic!("open: {error}"));
+    assert!(machine.state().is_empty());
+    machine.close();
+    assert!(matches!(create_in(bucket.handle(), TINY), Err(OpenError::Exists(_))));
+}
+
 /// Crashes of a writer whose connection is weak, each recovered over a weak connection.
 #[test]
 fn crash_anywhere_in_a_weak_bucket() {
@@ -237,202 +249,63 @@ fn an_outage_ends_and_everything_goes_on() {
     }
 }
 
-/// How a writer's time ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ending {
-    /// It closes the store.
-    Closed,
-    /// It is dropped.
-    Dropped,
-    /// It is parted from the bucket at a change; what was on its way may be lost, done, or late; and
-    /// comes back when somebody else has the store.
-    Parted,
-    /// It goes on, though somebody else has taken the store.
-    GoesOn,
-}
+impl Line for Handle {
+    fn is_cut(&self) -> bool {
+        self.is_cut()
+    }
 
-/// What a writer did.
-struct Deeds {
-    /// After each transaction; the first is what it found.
-    states: Vec<State>,
-    /// How many transactions it was told are durable.
-    durable: usize,
-}
+    fn wait_a_moment(&self) {
+        std::thread::yield_now();
+    }
 
-impl Deeds {
-    /// Panics unless what the next one found is one of these states, with everything acknowledged.
-    #[track_caller]
-    fn assert_allow(&self, found: &State, context: &str) {
-        if self.states[self.durable..].contains(found) {
-            return;
-        }
-        let elsewhere = self.states.iter().position(|state| state == found);
-        panic!(
-            "{context}: {} of {} acknowledged, found is {}; against the acknowledged: {}",
-            self.durable,
-            self.states.len() - 1,
-            elsewhere.map_or("none of them".to_owned(), |index| format!("{index}")),
-            difference(found, &self.states[self.durable])
-        );
+    fn heal(&self) {
+        self.heal();
+    }
+
+    fn sever(&self) {
+        self.cut(Cut::killed(OnTheWay::Seeded));
     }
 }
 
-/// A writer on a thread of its own.
-struct Worker {
-    handle: Arc<Handle>,
-    steps: Arc<AtomicUsize>,
-    thread: JoinHandle<Deeds>,
-}
+impl Network for Bucket {
+    type Line = Handle;
 
-impl Worker {
-    fn start(machine: Machine, found: State, ending: Ending, seed: u64) -> Worker {
-        let (handle, steps) = (machine.handle.clone(), Arc::new(AtomicUsize::new(0)));
-        let counter = steps.clone();
-        let thread = std::thread::spawn(move || work(machine, found, ending, seed, &counter));
-        Worker { handle, steps, thread }
-    }
+    const PATIENCE_WHEN_CUT: Duration = Duration::from_secs(1);
 
-    /// Waits until it has done enough to be left to itself.
-    fn wait(&self, ending: Ending, steps: usize) {
-        let deadline = Instant::now() + Duration::from_secs(60);
-        let is_enough = || match ending {
-            Ending::Closed | Ending::Dropped => false,
-            Ending::Parted => self.handle.is_cut(),
-            Ending::GoesOn => self.steps.load(Ordering::Acquire) >= steps,
-        };
-        while !self.thread.is_finished() && !is_enough() {
-            assert!(Instant::now() < deadline, "{ending:?}: it does not get on");
-            std::thread::yield_now();
-        }
-    }
-
-    /// Its network is back; it ends by itself, if only because somebody else has the store.
-    fn end(self) -> Deeds {
-        self.handle.heal();
-        self.thread.join().unwrap_or_else(|panic| resume_unwind(panic))
-    }
-}
-
-/// Transactions and syncs, until it is fenced or has done enough.
-fn work(machine: Machine, found: State, ending: Ending, seed: u64, counter: &AtomicUsize) -> Deeds {
-    let mut random = Random::new(seed);
-    let mut deeds = Deeds { states: vec![found], durable: 0 };
-    let limit = match ending {
-        Ending::Closed | Ending::Dropped => 3 + random.within(0..20),
-        Ending::Parted | Ending::GoesOn => 500,
-    };
-    for _ in 0..limit {
-        let changes = random_changes(&mut random, TINY);
-        match commit(&machine.store, &changes) {
-            Ok(()) => {
-                let mut state = deeds.states[deeds.states.len() - 1].clone();
-                apply(&mut state, &changes);
-                deeds.states.push(state);
-            }
-            Err(StoreError::Poisoned(_)) => return deeds,
-            // Of a reader whose bucket does not answer in time.
-            Err(StoreError::Io(_)) => {}
-            Err(error) => panic!("{ending:?}, seed {seed}: {error}"),
-        }
-        if random.one_in(3) {
-            let count = deeds.states.len() - 1;
-            match machine.store.sync() {
-                Ok(()) => deeds.durable = count,
-                Err(StoreError::Poisoned(_)) => return deeds,
-                Err(error) => panic!("{ending:?}, seed {seed}: {error}"),
-            }
-        }
-        counter.fetch_add(1, Ordering::Release);
-    }
-    if ending == Ending::Closed && machine.store.close().is_ok() {
-        deeds.durable = deeds.states.len() - 1;
-    }
-    deeds
-}
-
-/// Writers one after another, each taking over from the one before, however that ended.
-fn take_over_again_and_again(seed: u64, rounds: usize) -> (usize, usize) {
-    let mut random = Random::new(seed);
-    let bucket = new_store(TINY);
-    let mut before: Option<Worker> = None;
-    let mut last = Deeds { states: vec![State::new()], durable: 0 };
-    let mut opened = 0;
-    for round in 0..rounds {
-        let context = format!("seed {seed}, round {round}");
+    /// A connection that may be weak, to a bucket that may answer in another way from now on.
+    fn connect(&self, ending: Ending, random: &mut Random) -> Arc<Handle> {
         if random.one_in(20) {
-            bucket.deliver(match random.within(0..2) {
+            self.deliver(match random.within(0..2) {
                 0 => Delivery::AtOnce,
                 _ => Delivery::Pool { threads: 3, latency: Duration::from_micros(100), seed: random.next() },
             });
         }
-        let handle = bucket.handle();
-        let is_weak = random.one_in(5);
-        if is_weak {
+        let handle = self.handle();
+        if random.one_in(5) {
             handle.weaken(if random.one_in(4) { Weakness::severe() } else { Weakness::mild() }, random.next());
         }
-        let ending = match random.within(0..8) {
-            0 => Ending::Closed,
-            1 | 2 => Ending::Dropped,
-            3..6 => Ending::Parted,
-            _ => Ending::GoesOn,
-        };
-        let mut timeout = Duration::from_secs(20);
-        if ending == Ending::Parted {
+        if ending.is_cut() {
             handle.cut_after(1 + random.within(0..25) as u64, Cut::killed(OnTheWay::Seeded));
-            // Also in the middle of opening, which then gives up.
-            timeout = Duration::from_millis(if is_weak { 1000 } else { 200 });
         }
-        let grace = Duration::from_secs(if random.one_in(3) { 3600 } else { 0 });
-        let options = OpenOptions { timeout, grace, ..taking_over() };
-        let machine = match Machine::open_by(handle.clone(), &options) {
-            Ok(machine) => machine,
-            Err(OpenError::Io { .. }) if handle.is_cut() || (is_weak && ending == Ending::Parted) => continue,
-            Err(error) => panic!("{context}: {error}"),
-        };
-        opened += 1;
-        let found = match read_state(&machine.store) {
-            Ok(found) => Some(found),
-            Err(StoreError::Io(_)) if handle.is_cut() || (is_weak && ending == Ending::Parted) => None,
-            Err(error) => panic!("{context}: read: {error}"),
-        };
-        // Only now, so that what it does meanwhile races with the taking over.
-        if let Some(worker) = before.take() {
-            last = worker.end();
-        }
-        let Some(found) = found else { continue };
-        last.assert_allow(&found, &context);
-        last = Deeds { states: vec![found.clone()], durable: 0 };
-        let worker = Worker::start(machine, found, ending, random.next());
-        worker.wait(ending, random.within(1..12));
-        before = Some(worker);
+        handle
     }
-    let machine = Machine::take_over(&bucket);
-    let found = machine.state();
-    if let Some(worker) = before.take() {
-        last = worker.end();
+
+    fn settle(&self) {
+        self.land_late();
     }
-    last.assert_allow(&found, &format!("seed {seed}, at the end"));
-    machine.kill(OnTheWay::Lost);
-    bucket.land_late();
-    let found_again = final_state(&bucket);
-    assert!(found_again == found, "seed {seed}: {}", difference(&found_again, &found));
-    assert!(opened > rounds / 2, "seed {seed}: only {opened} of {rounds} could open");
-    bucket.count_contents()
 }
 
 /// A thousand rounds, in chains side by side.
 #[test]
 fn a_thousand_writers_are_taken_over_and_nothing_acknowledged_is_lost() {
-    const CHAINS: usize = 8;
     for_each_seed(1, |seed| {
-        let counts = std::thread::scope(|scope| {
-            let chain = |chain| move || take_over_again_and_again(100 * seed + chain as u64, scaled(1000) / CHAINS);
-            let chains: Vec<_> = (0..CHAINS).map(|number| scope.spawn(chain(number))).collect();
-            let joined = chains.into_iter().map(|chain| chain.join().unwrap_or_else(|panic| resume_unwind(panic)));
-            joined.fold((0, 0), |sum, (names, twice)| (sum.0 + names, sum.1 + twice))
-        });
-        println!("{} names", counts.0);
-        assert!(counts.0 > 1000 && counts.1 == 0, "{counts:?}: names, and names with two contents");
+        let (outcome, buckets) = side_by_side(seed, 8, scaled(1000), |_| new_store(TINY));
+        println!("{outcome:?}");
+        for bucket in buckets {
+            let (names, twice) = bucket.count_contents();
+            assert!(names > 125 && twice == 0, "{names} names, {twice} with two contents");
+        }
+        assert!(outcome.fenced > 0);
     });
 }
 

@@ -173,16 +173,19 @@ impl Opening {
     }
 }
 
-/// What all that is in the bucket amounts to, to who takes it over now; all of it is whole.
+/// What all that is there amounts to, to who takes it over now; all of it is whole.
 #[track_caller]
-pub fn final_state(bucket: &Bucket) -> State {
-    let machine = Machine::take_over(bucket);
-    let state = machine.state();
-    machine.save("usable", "yes").unwrap_or_else(|error| panic!("save: {error}"));
-    machine.close();
-    assert_whole(bucket, "at the end");
-    let again = bucket.open(&eager()).unwrap_or_else(|error| panic!("open again: {error}"));
-    let mut found = read_state(&again).unwrap_or_else(|error| panic!("read again: {error}"));
+pub fn final_state(medium: &impl Medium) -> State {
+    let open = || medium.open(&eager()).unwrap_or_else(|error| panic!("open at the end: {error}"));
+    let read = |store: &Store| read_state(store).unwrap_or_else(|error| panic!("read at the end: {error}"));
+    let store = open();
+    let state = read(&store);
+    let change = [Change::Put(b"usable".to_vec(), b"yes".to_vec())];
+    commit(&store, &change).unwrap_or_else(|error| panic!("commit at the end: {error}"));
+    store.close().unwrap_or_else(|error| panic!("close at the end: {error}"));
+    drop(store);
+    assert_whole(medium, "at the end");
+    let mut found = read(&open());
     assert!(found.remove(&b"usable"[..]).is_some());
     let mut expected = state.clone();
     expected.remove(&b"usable"[..]);

@@ -10,10 +10,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 /// Something that a store lies on.
-pub trait Medium: Sized {
-    /// With nothing on it.
-    fn empty() -> Self;
-
+pub trait Medium {
     fn create(&self, sizes: Sizes) -> Result<(), OpenError>;
 
     /// Opens as after a crash: whoever had the store is gone.
@@ -24,13 +21,19 @@ pub trait Medium: Sized {
 
     /// Panics if something lies there that has no place there.
     fn assert_tidy(&self) {}
+}
+
+/// A medium in memory, which can be had at will and copied.
+pub trait Simulated: Medium + Sized {
+    /// With nothing on it.
+    fn empty() -> Self;
 
     /// What a process that is killed now leaves.
     fn left_by_kill(&self) -> Self;
 }
 
 /// A medium that yields crash images.
-pub trait CrashMedium: Medium {
+pub trait CrashMedium: Simulated {
     /// What becomes of changes that are not durable yet.
     type Fate: Clone + Debug + PartialEq;
 
@@ -78,10 +81,6 @@ impl OneFile {
 }
 
 impl Medium for OneFile {
-    fn empty() -> OneFile {
-        OneFile::of(Vec::new())
-    }
-
     fn create(&self, sizes: Sizes) -> Result<(), OpenError> {
         create(self.front.clone(), sizes)
     }
@@ -92,6 +91,12 @@ impl Medium for OneFile {
 
     fn check(&self) -> Result<Vec<String>, OpenError> {
         Store::check_on(self.front.clone(), true)
+    }
+}
+
+impl Simulated for OneFile {
+    fn empty() -> OneFile {
+        OneFile::of(Vec::new())
     }
 
     fn left_by_kill(&self) -> OneFile {
@@ -126,10 +131,6 @@ impl CrashMedium for OneFile {
 
 /// One file in memory, without a journal.
 impl Medium for Arc<MemoryDisk> {
-    fn empty() -> Arc<MemoryDisk> {
-        Arc::default()
-    }
-
     fn create(&self, sizes: Sizes) -> Result<(), OpenError> {
         create(self.clone(), sizes)
     }
@@ -141,6 +142,12 @@ impl Medium for Arc<MemoryDisk> {
     fn check(&self) -> Result<Vec<String>, OpenError> {
         Store::check_on(self.clone(), true)
     }
+}
+
+impl Simulated for Arc<MemoryDisk> {
+    fn empty() -> Arc<MemoryDisk> {
+        Arc::default()
+    }
 
     fn left_by_kill(&self) -> Arc<MemoryDisk> {
         Arc::new(MemoryDisk::from_bytes(self.to_bytes()))
@@ -148,10 +155,6 @@ impl Medium for Arc<MemoryDisk> {
 }
 
 impl Medium for Bucket {
-    fn empty() -> Bucket {
-        Bucket::new()
-    }
-
     fn create(&self, sizes: Sizes) -> Result<(), OpenError> {
         create_in(self.handle(), sizes)
     }
@@ -167,6 +170,12 @@ impl Medium for Bucket {
 
     fn assert_tidy(&self) {
         self.assert_layout();
+    }
+}
+
+impl Simulated for Bucket {
+    fn empty() -> Bucket {
+        Bucket::new()
     }
 
     fn left_by_kill(&self) -> Bucket {
@@ -200,10 +209,6 @@ impl WeakBucket {
 }
 
 impl Medium for WeakBucket {
-    fn empty() -> WeakBucket {
-        WeakBucket::new(Weakness::severe(), 0)
-    }
-
     /// Over a connection that is not weak, so that there is a store in any case.
     fn create(&self, sizes: Sizes) -> Result<(), OpenError> {
         self.bucket.create(sizes)
@@ -219,6 +224,12 @@ impl Medium for WeakBucket {
 
     fn assert_tidy(&self) {
         self.bucket.assert_layout();
+    }
+}
+
+impl Simulated for WeakBucket {
+    fn empty() -> WeakBucket {
+        WeakBucket::new(Weakness::severe(), 0)
     }
 
     fn left_by_kill(&self) -> WeakBucket {

@@ -3,13 +3,16 @@
 //! `silent_disk` (calls that are not answered),
 //! `toy_log` (a log so simple that it can be seen to be right or wrong: the harness' own test),
 //! `bucket` (a bucket in memory: weak, failing, shared), `store` (transactions over a store and over a
-//! map, side by side), `medium` (what a store lies on), `machine` (machines that share a bucket),
+//! map, side by side), `medium` (what a store lies on), `compare` (a store on it against a map), `machine`
+//! (machines that share a bucket), `succession` (each takes the store over from the one before),
 //! `crash_run` (a store on a medium that crashes, and what its images are held to), `ceph` (a real S3
-//! server).
+//! server). Only for who tests against that server: `bucket_client` (an S3 client of it), `weather` (what
+//! happens to requests on the way there) and `proxied` (a bucket of it behind the fault proxy).
 #![allow(dead_code, reason = "each test program uses its part")]
 
 pub mod bucket;
 pub mod ceph;
+pub mod compare;
 pub mod crash_disk;
 pub mod crash_run;
 pub mod faulty_disk;
@@ -19,4 +22,5 @@ pub mod random;
 pub mod scratch;
 pub mod silent_disk;
 pub mod store;
+pub mod succession;
 pub mod toy_log;

@@ -24,16 +24,19 @@ on_each_medium!(
 
 fn kill_at_random_moments_leaves_a_prefix_with_all_that_was_durable(medium: Medium) {
     let place = Place::new(medium);
-    let seed = crate::first_seed();
+    kill_at_random_moments(&place, crate::first_seed(), crate::rounds(15), || OPTIONS.to_owned());
+}
+
+/// So many rounds on a new store, each mount with the next options.
+pub fn kill_at_random_moments(place: &Place, seed: u64, rounds: u64, mut options: impl FnMut() -> String) {
     let dir = place.mount_point();
     let mut workers: Vec<Worker> =
         (0..WORKERS).map(|number| Worker::new(dir.join(format!("w{number}")), seed * 1000 + number)).collect();
-    let mut served = place.serve(OPTIONS);
+    let mut served = place.serve(&options());
     for worker in &workers {
         std::fs::create_dir(&worker.dir).expect("a worker's directory");
     }
     std::fs::File::open(&dir).and_then(|root| root.sync_all()).expect("fsync of the root");
-    let rounds = crate::rounds(15);
     for round in 0..rounds {
         let seed = seed + round;
         let mut random = Random::new(seed);
@@ -61,7 +64,7 @@ fn kill_at_random_moments_leaves_a_prefix_with_all_that_was_durable(medium: Medi
             assert!(place.detach(), "the dead mount can't be detached");
         }
         place.kivafs_ok(&["check", "--data", "STORE"]);
-        served = place.serve(OPTIONS);
+        served = place.serve(&options());
         assert_eq!(place.mounts(), 1, "the dead mount is still there, below the new one");
         let found: Vec<_> = workers.iter().map(|worker| shape_of(&worker.dir).expect("a readable directory")).collect();
         let prefixes = match prefixes(&workers, &found, began) {

@@ -12,10 +12,12 @@
 //! | `worker.rs` | a thread that works in its directory, and what it was answered |
 //! | `instant.rs` | is what was found the state at one instant, no older than the last fsync? |
 //! | `kill.rs` | `kill -9` at random moments |
+//! | `kill_weak_s3.rs` | the same to a store in a bucket, through the fault proxy |
 //! | `remount.rs` | `umount X; mount X` under load |
 
 mod instant;
 mod kill;
+mod kill_weak_s3;
 mod model;
 #[path = "../place/mod.rs"]
 mod place;
@@ -24,6 +26,8 @@ mod place;
 mod random;
 mod remount;
 mod served;
+#[path = "../../../tests/support/weather.rs"]
+mod weather;
 mod worker;
 
 /// How many rounds: KIVAFS_ROUNDS, or as many as are usual.

@@ -16,13 +16,26 @@ pub struct Place {
     dir: TempDir,
     store: PathBuf,
     medium: Medium,
+    /// What its commands find in their environment.
+    environment: Vec<(String, String)>,
 }
 
 impl Place {
     pub fn new(medium: Medium) -> Place {
+        Place::made(medium, medium.environment())
+    }
+
+    /// In a bucket that is reached there.
+    pub fn in_bucket_at(endpoint: &str) -> Place {
+        let mut environment = Medium::Bucket.environment();
+        environment.push(("AWS_ENDPOINT_URL".into(), endpoint.into()));
+        Place::made(Medium::Bucket, environment)
+    }
+
+    fn made(medium: Medium, environment: Vec<(String, String)>) -> Place {
         assert!(Path::new("/dev/fuse").exists(), "/dev/fuse is missing: real mounts can't be tested here");
         let dir = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary directory");
-        let place = Place { store: medium.new_store(dir.path()), dir, medium };
+        let place = Place { store: medium.new_store(dir.path()), dir, medium, environment };
         std::fs::create_dir(place.mount_point()).expect("a directory to mount at");
         place.kivafs_ok(&["create", "STORE"]);
         place
@@ -66,7 +79,7 @@ impl Place {
                 word => command.arg(word),
             };
         }
-        command.envs(self.medium.environment()).stdin(Stdio::null());
+        command.envs(self.environment.iter().map(|(name, value)| (name, value))).stdin(Stdio::null());
         command
     }
 

@@ -83,8 +83,14 @@ struct Claim {
 pub fn create_in(bucket: &Bucket, geometry: Geometry, size_limit: u64) -> Result<(), LogError> {
     assert!(geometry.is_valid(), "geometry: {geometry:?}");
     let name = names::commit(1, 1);
-    // Before anything is written there.
-    if bucket.get(&name, Some(0..1))?.is_some() {
+    // Before anything is written there. Not by a GET: of a name that was asked for before it was created S3
+    // does not promise that it is seen (C7), and who makes a store opens it next. What LIST does not show, or
+    // may not, the create will meet.
+    let listed = bucket.list(&name, 1).unwrap_or_else(|error| {
+        tracing::debug!("{}: cannot be listed ({error})", bucket.name());
+        Vec::new()
+    });
+    if listed.contains(&name) {
         return Err(LogError::Exists);
     }
     let fencing_proven = creates_are_atomic(bucket)?;

@@ -392,7 +392,13 @@ impl Listening {
             })
             .await;
         }
-        drop(listener);
+    }
+}
+
+impl Drop for Listening {
+    /// Also when the proxy goes before its door, and its tasks with it: whoever closes the door waits for
+    /// this. By now nobody listens, since what does is younger than this.
+    fn drop(&mut self) {
         self.proxy.listeners.now(self.door, self.address, None);
     }
 }

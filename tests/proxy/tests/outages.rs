@@ -4,7 +4,7 @@ mod client;
 
 use bytes::Bytes;
 use client::{Failure, PATIENCE, Scene, said};
-use kivafs_fault_proxy::{Outage, Violation};
+use kivafs_fault_proxy::{Outage, Proxy, ProxyOptions, Violation};
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 
@@ -84,14 +84,22 @@ fn writers_at_doors_of_their_own() {
 }
 
 #[test]
+fn a_door_may_be_dropped_after_its_proxy() {
+    let proxy = Proxy::start(ProxyOptions::to("http://127.0.0.1:1")).unwrap();
+    let door = proxy.door().unwrap();
+    drop(proxy);
+    // It would wait for listeners that are no more.
+    drop(door);
+}
+
+#[test]
 fn a_server_that_is_gone_is_a_broken_connection() {
     let scene = Scene::new();
     let port = {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         taken.local_addr().unwrap().port()
     };
-    let options = kivafs_fault_proxy::ProxyOptions::to(&format!("http://127.0.0.1:{port}"));
-    let proxy = kivafs_fault_proxy::Proxy::start(options).unwrap();
+    let proxy = Proxy::start(ProxyOptions::to(&format!("http://127.0.0.1:{port}"))).unwrap();
     assert_eq!(scene.client.at(&proxy.endpoint()).put("x", "body"), Err(Failure::Broken));
     assert!(proxy.log()[0].server.is_none());
 }
