@@ -11,8 +11,8 @@
 //! nobody.
 //!
 //! Bounds (C6): at most [`QUEUE_BYTES_MAX`] stored bytes wait in the queue, as pointers only; what
-//! does not fit is left out. Each thread holds the bodies of one flight and what it has taken out of
-//! them so far: 2 x [`FLIGHT_BYTES_MAX`], 64 MiB in all, beside the cache.
+//! does not fit is left out. Each thread holds the bodies of one flight, or what it has taken out of
+//! them: [`FLIGHT_BYTES_MAX`], 64 MiB in all, beside the cache.
 
 use super::cache::Cache;
 use super::{Core, Era, Miss, StoreError};
@@ -23,8 +23,12 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-/// Stored bytes of a fetch ahead that are read in one go: one GET, if they are neighbours.
-const FLIGHT_BYTES_MAX: u64 = 4 << 20;
+/// Stored bytes of a fetch ahead that are read in one go. From a bucket: one GET, if they are neighbours
+/// in a segment, of which it then is all. From a disk: what is quickly there.
+const FLIGHT_BYTES_MAX: u64 = 8 << 20;
+const DISK_FLIGHT_BYTES_MAX: u64 = 2 << 20;
+/// Less is worth no flight of its own.
+const FEW_BYTES: u64 = 1 << 20;
 /// Stored bytes of all that waits.
 const QUEUE_BYTES_MAX: u64 = 64 << 20;
 /// Threads that fetch ahead from a bucket; and from a disk, which they keep busy sooner.
@@ -301,6 +305,22 @@ impl Core {
         self.log.bucket().is_some() && matches!(error, StoreError::Io(_))
     }
 
+    /// How many of these values to fetch, if those that come next will be asked for, too. In a bucket, the
+    /// last may be few, and in a segment where more will follow: these are left out.
+    pub(super) fn worth_fetching_now(&self, values: &[Value]) -> usize {
+        let segment_of = |value: &Value| match value {
+            Value::Extent(extent) => Some(extent.unit.segment),
+            Value::Bytes(_) => None,
+        };
+        let Some(last) = values.last().and_then(segment_of).filter(|_| self.log.bucket().is_some()) else {
+            return values.len();
+        };
+        let before = values.iter().rposition(|value| segment_of(value) != Some(last)).map_or(0, |at| at + 1);
+        let few = FLIGHT_BYTES_MAX / 2;
+        let bytes = |values: &[Value]| values.iter().map(|value| value.len() as u64).sum::<u64>();
+        if bytes(&values[before..]) < few && bytes(&values[..before]) >= few { before } else { values.len() }
+    }
+
     /// Begins to fetch the units of values of a state of that era.
     pub(super) fn prefetch(self: &Arc<Self>, values: &[Value], era: &Era) {
         let units: Vec<Pointer> = values
@@ -315,7 +335,10 @@ impl Core {
 
     /// Begins to fetch what was missing, as far as there is room in the queue.
     pub(super) fn fetch_soon(self: &Arc<Self>, miss: Miss) {
-        let threads_max = if self.log.bucket().is_some() { THREADS_MAX } else { DISK_THREADS_MAX };
+        let (threads_max, bytes_max) = match self.log.bucket() {
+            Some(_) => (THREADS_MAX, FLIGHT_BYTES_MAX),
+            None => (DISK_THREADS_MAX, DISK_FLIGHT_BYTES_MAX),
+        };
         let shared = &self.ahead.shared;
         let mut state = shared.state.lock();
         let pages = state.missing(&miss.pages, |at| self.cache.has_page(at), |_| ());
@@ -324,7 +347,7 @@ impl Core {
             .into_iter()
             .filter(|pages| !pages.is_empty())
             .map(|pages| Flight::new(pages, Vec::new(), miss._era.clone()))
-            .chain(cut(units).into_iter().map(|units| Flight::new(Vec::new(), units, miss._era.clone())));
+            .chain(cut(units, bytes_max).into_iter().map(|units| Flight::new(Vec::new(), units, miss._era.clone())));
         for flight in flights {
             if state.stopped || state.queued_bytes + flight.bytes() > QUEUE_BYTES_MAX {
                 return;
@@ -363,14 +386,18 @@ impl Core {
     }
 }
 
-/// Cuts units into flights: neighbours together, since they come with one read.
-fn cut(mut units: Vec<Pointer>) -> Vec<Vec<Pointer>> {
+/// Cuts units into flights: neighbours together, since they come with one read; a segment's with another
+/// one's only if they are few.
+fn cut(mut units: Vec<Pointer>, bytes_max: u64) -> Vec<Vec<Pointer>> {
     units.sort_unstable_by_key(|at| (at.segment, at.offset));
     let mut flights: Vec<Vec<Pointer>> = Vec::new();
     let mut bytes = 0;
     for at in units {
         match flights.last_mut() {
-            Some(flight) if bytes + u64::from(at.length) <= FLIGHT_BYTES_MAX => {
+            Some(flight)
+                if bytes + u64::from(at.length) <= bytes_max
+                    && (bytes < FEW_BYTES || flight.last().is_some_and(|last| last.segment == at.segment)) =>
+            {
                 bytes += u64::from(at.length);
                 flight.push(at);
             }

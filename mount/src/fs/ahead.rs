@@ -20,9 +20,13 @@ const WINDOW_MIN: u64 = 1 << 20;
 const WINDOW_MAX: u64 = 64 << 20;
 /// A window moves in steps of an eighth of it, within these bounds: what one request brings.
 const STEP_MIN: u64 = 256 << 10;
-const STEP_MAX: u64 = 4 << 20;
-/// So many times its length a read may be out of place.
-const PLACES_OFF: u64 = 4;
+const STEP_MAX: u64 = 8 << 20;
+/// So many times its length a read may be out of place: the kernel reads ahead in parts of 1 MiB, and
+/// has begun with the next few before it has the last.
+const PLACES_OFF: u64 = 8;
+/// In a stream that has read as much as [`WINDOW_MIN`], a short read may be as far out of place as a long
+/// one.
+const BYTES_OFF: u64 = PLACES_OFF << 20;
 /// Streams of a file: some 200 bytes for each file.
 const STREAMS_MAX: usize = 4;
 const FILES_MAX: usize = 1024;
@@ -75,8 +79,11 @@ impl ReadAhead {
         let mut state = self.state.lock();
         let State { files, clock } = &mut *state;
         let streams = files.get_or_insert_mut(ino.0, Vec::new);
-        let off = PLACES_OFF * (read.end - read.start);
-        let near = |stream: &Stream| read.start <= stream.at + off && stream.at <= read.end + off;
+        let off = |stream: &Stream| match stream.is_in_order && stream.read >= WINDOW_MIN {
+            true => BYTES_OFF.max(PLACES_OFF * (read.end - read.start)),
+            false => PLACES_OFF * (read.end - read.start),
+        };
+        let near = |stream: &Stream| read.start <= stream.at + off(stream) && stream.at <= read.end + off(stream);
         let place = streams.iter().enumerate().filter(|(_, stream)| near(stream));
         let Some((place, _)) = place.min_by_key(|(_, stream)| stream.at.abs_diff(read.start)) else {
             let is_small = read.start == 0 && size <= WINDOW_MIN;
@@ -103,7 +110,7 @@ impl ReadAhead {
             return Pace { is_in_order: false, fetch: None };
         }
         // What was passed over by a read that came before its turn is fetched, too.
-        let from = stream.ahead.max(read.start.saturating_sub(off));
+        let from = stream.ahead.max(read.start.saturating_sub(off(stream)));
         let stream = *stream;
         let fetch = (size > from).then(|| self.next(&state, stream, from, size)).flatten();
         if let Some(fetch) = &fetch {

@@ -48,7 +48,7 @@ impl FileSystem {
 
     /// Begins to fetch a part of a file of that size.
     fn fetch_ahead(&self, view: &View, ino: Ino, fetch: Range<u64>, size: u64) {
-        let mut values = Vec::new();
+        let (mut values, mut starts) = (Vec::new(), Vec::new());
         let mut reached = fetch.start;
         // With all of the file before it, a miss also names the pages that come next.
         let scanned = content::visit_pieces(view, ino, fetch.start, size, &mut |piece| {
@@ -56,14 +56,18 @@ impl FileSystem {
                 return ControlFlow::Break(());
             }
             reached = piece.end();
+            starts.push(piece.offset);
             values.push(piece.value);
             ControlFlow::Continue(())
         });
-        view.prefetch(&values);
+        let begun = view.prefetch(&values, fetch.end < size);
+        let left = starts.get(begun);
         // Whoever reads there is told of any other error.
         if let Err(FsError::Miss(miss)) = scanned {
             self.store().fetch_soon(miss);
-            self.read_ahead.fell_short(ino, fetch, reached);
+            self.read_ahead.fell_short(ino, fetch, *left.unwrap_or(&reached));
+        } else if let Some(left) = left {
+            self.read_ahead.fell_short(ino, fetch, *left);
         }
     }
 
