@@ -12,7 +12,7 @@
 //!
 //! Bounds (C6): at most [`QUEUE_BYTES_MAX`] stored bytes wait in the queue, as pointers only; what
 //! does not fit is left out. Each thread holds the bodies of one flight, or what it has taken out of
-//! them: [`FLIGHT_BYTES_MAX`], 64 MiB in all, beside the cache.
+//! them: [`FLIGHT_BYTES_MAX`]. The cache keeps as much less meanwhile.
 
 use super::cache::Cache;
 use super::{Core, Era, Miss, StoreError};
@@ -287,7 +287,9 @@ impl Core {
 
     /// Reads these into the cache.
     fn bring(&self, pages: &[Pointer], units: &[Pointer]) -> Outcome {
+        let expected = self.cache.expect(units.iter().map(|at| u64::from(at.length)).sum());
         let mut payloads = self.log.read_all(&[pages, units].concat())?;
+        drop(expected);
         for (at, unit) in units.iter().zip(payloads.split_off(pages.len())) {
             self.cache.put_unit(*at, unit);
         }

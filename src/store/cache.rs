@@ -8,7 +8,8 @@
 //! order ([`Cache::unit_once`]), keep their places in the queue of those to be forgotten, which so is
 //! the order in which they came. Readers ahead keep at most W = U/2 = C/4 between them that was fetched
 //! and not read ([`Cache::ahead_bytes`]). Since they may come in any order, up to W came after a unit
-//! that is asked for next; the other half of U is for what is read at random meanwhile.
+//! that is asked for next; the other half of U is for what is read at random meanwhile. What is on its
+//! way ([`Cache::expect`]) has its room in U from the beginning: it is in memory, in parts.
 
 use crate::log::Pointer;
 use crate::tree::{Node, Pages, TreeError};
@@ -31,6 +32,8 @@ pub struct Cache {
     bytes: usize,
     pages: [Mutex<Shard<Arc<Node>>>; PAGE_SHARDS],
     units: Mutex<Shard<Bytes>>,
+    /// Of units that are on their way.
+    expected_bytes: AtomicUsize,
     /// What the groups hold now.
     page_bytes: AtomicUsize,
     unit_bytes: AtomicUsize,
@@ -72,6 +75,7 @@ impl Cache {
             bytes: bytes.max(BYTES_MIN) as usize,
             pages: Default::default(),
             units: Mutex::default(),
+            expected_bytes: AtomicUsize::new(0),
             page_bytes: AtomicUsize::new(0),
             unit_bytes: AtomicUsize::new(0),
         }
@@ -89,13 +93,26 @@ impl Cache {
         let unit_bytes = {
             let mut units = self.units.lock();
             units.put(at, unit, bytes);
-            units.trim(self.bytes / 2);
-            self.unit_bytes.store(units.bytes, Ordering::Relaxed);
+            self.trim_units(&mut units);
             units.bytes
         };
         if self.page_bytes.load(Ordering::Relaxed) + unit_bytes > self.bytes {
             self.pages.iter().for_each(|shard| self.change_pages(shard, |_| ()));
         }
+    }
+
+    /// So many bytes of units are on their way, and so much less is kept, until the value is dropped:
+    /// when they have come, and before they are put here.
+    pub fn expect(&self, bytes: u64) -> Expected<'_> {
+        let bytes = bytes as usize;
+        self.expected_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.trim_units(&mut self.units.lock());
+        Expected { cache: self, bytes }
+    }
+
+    fn trim_units(&self, units: &mut Shard<Bytes>) {
+        units.trim((self.bytes / 2).saturating_sub(self.expected_bytes.load(Ordering::Relaxed)));
+        self.unit_bytes.store(units.bytes, Ordering::Relaxed);
     }
 
     /// The unit, if it is here.
@@ -137,6 +154,18 @@ impl Cache {
         shard.trim(room / PAGE_SHARDS);
         // Of many changes at once each adds its difference.
         self.page_bytes.fetch_add(shard.bytes.wrapping_sub(before), Ordering::Relaxed);
+    }
+}
+
+/// Room for units that are on their way.
+pub struct Expected<'a> {
+    cache: &'a Cache,
+    bytes: usize,
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.cache.expected_bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -228,6 +257,20 @@ mod tests {
                 put_units(&cache, 1_000_000 + next..1_000_001 + next);
             }
         }
+    }
+
+    #[test]
+    fn what_is_on_its_way_has_its_room() {
+        let cache = Cache::new(CACHE_BYTES as u64);
+        put_units(&cache, 0..1000);
+        let half = CACHE_BYTES / 2;
+        let expected = cache.expect(half as u64 / 4);
+        assert!((half * 2 / 3..=half * 3 / 4).contains(&held(&cache)), "{}", held(&cache));
+        put_units(&cache, 1000..2000);
+        assert!(held(&cache) <= half * 3 / 4, "{}", held(&cache));
+        drop(expected);
+        put_units(&cache, 2000..3000);
+        assert!(held(&cache) > half * 3 / 4);
     }
 
     #[test]

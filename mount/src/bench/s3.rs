@@ -321,6 +321,7 @@ fn bulk_insert(plan: &Plan) -> Answer<String> {
     let local = Place::File(plan.scratch.join("local.kivafs"));
     let bucket = place_of(plan, "bulk");
     let mut rates = [Vec::new(), Vec::new()];
+    let mut usage = Usage::default();
     for round in 0..3 {
         for (place, rates) in [&local, &bucket].into_iter().zip(&mut rates) {
             if round == 0 {
@@ -330,6 +331,7 @@ fn bulk_insert(plan: &Plan) -> Answer<String> {
             let store = place.open(&options).map_err(text)?;
             rates.push(load(&store, &keys, round)?);
             store.close().map_err(text)?;
+            usage = store.usage().unwrap_or(usage);
         }
     }
     let [local, bucket] = rates.map(|mut rates| {
@@ -337,10 +339,13 @@ fn bulk_insert(plan: &Plan) -> Answer<String> {
         rates[rates.len() / 2]
     });
     Ok(format!(
-        "insert     {PAIRS} sorted pairs of 40 + 40 bytes by the library: {:.0} k/s, local file {:.0} k/s: {:.2} of it (bound 0.8)",
+        "insert     {PAIRS} sorted pairs of 40 + 40 bytes by the library: {:.0} k/s, local file {:.0} k/s: {:.2} of it (bound 0.8); \
+         the last time {} PUT, {:.0} bytes a pair",
         bucket / 1e3,
         local / 1e3,
-        bucket / local
+        bucket / local,
+        usage.puts,
+        usage.bytes_up as f64 / PAIRS as f64
     ))
 }
 
