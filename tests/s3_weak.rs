@@ -201,6 +201,17 @@ fn a_new_store_is_seen_at_once() {
     assert!(matches!(create_in(bucket.handle(), TINY), Err(OpenError::Exists(_))));
 }
 
+/// C7: who looked for a store before somebody made it finds it afterwards, though a 404 was cached.
+#[test]
+fn a_new_store_is_seen_by_who_looked_too_early() {
+    let bucket = Bucket::new();
+    let handle = bucket.handle();
+    handle.weaken(Weakness { missing_for: 3, ..Weakness::default() }, 1);
+    assert!(matches!(Machine::open_by(handle.clone(), &eager()), Err(OpenError::NotFound(_))));
+    create_in(bucket.handle(), TINY).unwrap();
+    Machine::open_by(handle, &eager()).unwrap_or_else(|error| panic!("open: {error}")).close();
+}
+
 /// Crashes of a writer whose connection is weak, each recovered over a weak connection.
 #[test]
 fn crash_anywhere_in_a_weak_bucket() {

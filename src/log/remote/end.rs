@@ -95,8 +95,21 @@ pub enum Object {
 /// The identity of the store in a bucket, from its birth record.
 pub fn birth(bucket: &Bucket) -> Result<[u8; 16], LogError> {
     let name = names::commit(1, 1);
-    let header = bucket.get(&name, Some(0..HEADER_BYTES as u64))?.ok_or(LogError::Missing)?;
-    store_of(&header).ok_or(LogError::Foreign)
+    let first = match bucket.get(&name, Some(0..HEADER_BYTES as u64))? {
+        // Somebody looked before it was created, perhaps, and a cache on the way remembers that (C7).
+        None if !listed(bucket, names::COMMITS, 1).is_empty() => bucket.get_existing(&name)?,
+        seen => seen,
+    };
+    store_of(&first.ok_or(LogError::Missing)?).ok_or(LogError::Foreign)
+}
+
+/// The first names that LIST shows: none, if it is not allowed or does not work. It shows a bound of what is
+/// there in any case (C7).
+pub fn listed(bucket: &Bucket, prefix: &str, max: u32) -> Vec<String> {
+    bucket.list(prefix, max).unwrap_or_else(|error| {
+        tracing::debug!("{}: cannot be listed ({error})", bucket.name());
+        Vec::new()
+    })
 }
 
 impl Found {
@@ -158,14 +171,7 @@ fn newest(bucket: &Bucket, store: [u8; 16], mut epoch: u64, mut number: u64) -> 
 /// A lower bound of the end: by LIST, or where that shows nothing, by doubling and bisecting (epochs'
 /// first commits are never deleted, and an epoch that is open has no holes).
 fn seen(bucket: &Bucket) -> Result<(u64, u64), LogError> {
-    let listed = match bucket.list(names::COMMITS, 2) {
-        Ok(names) => names,
-        Err(error) => {
-            tracing::debug!("{}: cannot be listed ({error}): the end is searched for", bucket.name());
-            Vec::new()
-        }
-    };
-    if let Some(end) = listed.iter().filter_map(|name| names::parse_commit(name)).next() {
+    if let Some(end) = listed(bucket, names::COMMITS, 2).iter().filter_map(|name| names::parse_commit(name)).next() {
         return Ok(end);
     }
     let epoch = gallop(1, |epoch| exists(bucket, epoch, 1))?.ok_or(LogError::Missing)?;

@@ -86,11 +86,7 @@ pub fn create_in(bucket: &Bucket, geometry: Geometry, size_limit: u64) -> Result
     // Before anything is written there. Not by a GET: of a name that was asked for before it was created S3
     // does not promise that it is seen (C7), and who makes a store opens it next. What LIST does not show, or
     // may not, the create will meet.
-    let listed = bucket.list(&name, 1).unwrap_or_else(|error| {
-        tracing::debug!("{}: cannot be listed ({error})", bucket.name());
-        Vec::new()
-    });
-    if listed.contains(&name) {
+    if end::listed(bucket, &name, 1).contains(&name) {
         return Err(LogError::Exists);
     }
     let fencing_proven = creates_are_atomic(bucket)?;
