@@ -400,3 +400,22 @@ fn a_reader_that_waits_is_told_when_its_store_is_given_up() {
     });
     assert!(matches!(&told, Err(StoreError::Io(cause)) if cause.contains("given up")), "{told:?}");
 }
+
+/// What an earlier mount left to be deleted needs no checkpoint of this one: a claim and a seal are all.
+#[test]
+fn who_changes_nothing_writes_two_objects() {
+    let bucket = new_store(SMALL);
+    let options = OpenOptions { grace: Duration::from_secs(600), ..unhurried() };
+    let w = Machine::open(&bucket, &options).unwrap();
+    let mut random = Random::new(1);
+    for _ in 0..40 {
+        let overwritten: Vec<Change> =
+            (0..6).map(|key| Change::Put(format!("large {key}").into_bytes(), random.bytes(9000))).collect();
+        overwritten.chunks(1).for_each(|change| commit(&w.store, change).unwrap());
+        w.store.checkpoint().unwrap();
+    }
+    w.close();
+    let again = Machine::open(&bucket, &options).unwrap();
+    again.store.close().unwrap();
+    assert_eq!(again.store.usage().map(|usage| (usage.puts, usage.deletes)), Some((2, 0)));
+}

@@ -324,7 +324,11 @@ impl Core {
             let mut writer = self.writer.lock();
             let Writer { table, condemned, .. } = &mut *writer;
             let is_dead = |number: &SegmentNo| table.get(*number).is_some_and(|entry| entry.live == 0);
-            dead.into_iter().filter(|number| is_dead(number) && condemned.insert(*number)).collect()
+            let dead: Vec<SegmentNo> =
+                dead.into_iter().filter(|number| is_dead(number) && condemned.insert(*number)).collect();
+            // No checkpoint is needed to free these: a mount that changes nothing makes none.
+            writer.dead_before = dead.len() as u64;
+            dead
         };
         if !dead.is_empty() {
             let core = Arc::downgrade(self);
