@@ -419,3 +419,22 @@ fn who_changes_nothing_writes_two_objects() {
     again.store.close().unwrap();
     assert_eq!(again.store.usage().map(|usage| (usage.puts, usage.deletes)), Some((2, 0)));
 }
+
+/// The commit that brings a checkpoint does not link to what the checkpoint holds: whoever opens the store
+/// reads its birth, the seal, that commit and the segment table, and no old redo.
+#[test]
+fn a_checkpoint_is_found_without_the_redo_before_it() {
+    // More redo than a commit repeats.
+    let bucket = new_store(USUAL);
+    let w = Machine::start(&bucket);
+    let mut random = Random::new(1);
+    for key in 0..60 {
+        commit(&w.store, &[Change::Put(format!("{key}").into_bytes(), random.bytes(3000))]).unwrap();
+        w.store.sync().unwrap();
+    }
+    w.store.checkpoint().unwrap();
+    w.close();
+    let reader = bucket.handle();
+    Store::info_in(reader.clone(), Duration::from_secs(5)).unwrap();
+    assert_eq!(reader.usage().gets, 4);
+}

@@ -307,6 +307,11 @@ impl Writer {
         self.now.record.changes += prepared.changes;
         self.now.record.changed_bytes += prepared.changed_bytes;
         let checkpoint = prepared.checkpoint;
+        if let Some(checkpoint) = &checkpoint {
+            // Not only from the next commit on: this one brings its checkpoint, and needs nothing before it.
+            // If it cannot be written, nothing can any more.
+            self.now.tail.forget_before(Sequence(checkpoint.as_of.0 + 1));
+        }
         let entry = Entry { sequence, births: prepared.births, body: prepared.body.into() };
         let plan = self.now.tail.plan(&entry);
         let (repeated, births, body) = self.now.tail.repeat(plan, &entry);
@@ -404,7 +409,6 @@ impl Writer {
         let sequence = entry.sequence;
         self.now.tail.push(plan, entry, Link { number: self.number, checksum });
         if let Some(checkpoint) = checkpoint {
-            self.now.tail.forget_before(Sequence(checkpoint.as_of.0 + 1));
             self.now.checkpoint = checkpoint;
         }
         (self.now.last, self.now.last_checksum) = (sequence, checksum);
