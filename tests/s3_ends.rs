@@ -1,10 +1,11 @@
 //! The end of the log in a bucket: how it is found however weak the bucket is (R12), and what becomes of
-//! it when a writer rolls, dies or closes. As in `s3_races`: W is the old writer, T a taker.
+//! it when a writer rolls, dies or closes; what opening it costs. As in `s3_races`: W is the old writer, T a taker.
 
 mod support;
 
 use kivafs::backend::{ObjectError, Objects};
 use kivafs::store::{CreateOptions, OpenError, OpenOptions, Store, StoreError};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 use support::bucket::{
     Bucket, Conditional, Delivery, Filter, Listing, OnTheWay, Point, Weakness, What, ask, commit_name,
@@ -210,7 +211,7 @@ fn a_server_that_lets_several_creates_win_is_refused() {
 const ROLLS_WITHIN: usize = 10_000;
 
 /// Saves until that request of this machine is held back.
-fn save_until(machine: &Machine, gate: &support::bucket::Gate) -> std::sync::mpsc::Receiver<Result<(), StoreError>> {
+fn save_until(machine: &Machine, gate: &support::bucket::Gate) -> Receiver<Result<(), StoreError>> {
     for number in 0..ROLLS_WITHIN {
         machine.put("rolling", &format!("{number}"));
         let synced = machine.begin_sync();
@@ -251,7 +252,7 @@ fn a_writer_rolls_and_cleans_behind_itself() {
 }
 
 /// T has the store: what W had begun is not acknowledged, and what T saves stays.
-fn assert_taken(bucket: &Bucket, t: Machine, synced: &std::sync::mpsc::Receiver<Result<(), StoreError>>) {
+fn assert_taken(bucket: &Bucket, t: Machine, synced: &Receiver<Result<(), StoreError>>) {
     assert_fenced(answer(synced));
     t.save("t", "acknowledged").unwrap();
     drop(t);
@@ -380,6 +381,8 @@ fn of_two_creators_one_makes_the_store() {
     Machine::open(&bucket, &unhurried()).unwrap().close();
     bucket.assert_layout();
 }
+
+// What opening, reading and ending cost and leave.
 
 /// Who only reads may have to end while the bucket is silent, too.
 #[test]

@@ -66,7 +66,7 @@ fn run(plan: &Plan, objects: &dyn Objects, out: &mut dyn Write) -> Answer<()> {
     let mut server = Server::new(objects);
     say(format!(
         "server     4 KiB create p50 {:.1} ms; 8 MiB objects: PUT {:.0} MiB/s, GET {:.0} MiB/s",
-        millis(server.round_trip().map_err(text)?),
+        1e3 * server.round_trip().map_err(text)?,
         server.put().map_err(text)? / MIB,
         server.get().map_err(text)? / MIB
     ))?;
@@ -120,8 +120,7 @@ fn lone_fsyncs(mounted: &mut Mounted, place: &Place, server: &mut Server<'_>) ->
     let before = mounted.mark(place)?;
     let file = File::create(mounted.dir.join("lone")).map_err(text)?;
     file.sync_all().map_err(text)?;
-    let round_trip = || server.round_trip().map(|time| time.as_secs_f64());
-    let (mut times, round_trip) = beside(round_trip, || fsyncs(&file, 2).map_err(text))?;
+    let (mut times, round_trip) = beside(|| server.round_trip(), || fsyncs(&file, 2).map_err(text))?;
     let after = mounted.mark(place)?;
     times.sort_unstable();
     let (p50, p99) = (times[FSYNCS / 2], times[FSYNCS * 99 / 100]);
@@ -160,7 +159,7 @@ fn many_fsyncs(mounted: &mut Mounted, place: &Place, server: &mut Server<'_>) ->
         .map_err(text)?;
         Ok(start.elapsed())
     };
-    let (time, round_trip) = beside(|| server.round_trip().map(|time| time.as_secs_f64()), work)?;
+    let (time, round_trip) = beside(|| server.round_trip(), work)?;
     let puts = between(before, mounted.mark(place)?).puts;
     let round_trips = time.as_secs_f64() / round_trip;
     Ok(format!(
@@ -306,7 +305,7 @@ fn takeover(mounted: &mut Mounted, place: &Place, plan: &Plan, server: &mut Serv
     nix::sys::signal::kill(holder, nix::sys::signal::Signal::SIGKILL).map_err(text)?;
     taken.map_err(text)?;
     taker.umount().map_err(text)?;
-    let bound = Duration::from_secs(3) + 20 * server.round_trip().map_err(text)?;
+    let bound = Duration::from_secs_f64(3.0 + 20.0 * server.round_trip().map_err(text)?);
     Ok(format!(
         "takeover   from a holder that does not answer, to the first durable write: {:.0} ms (bound {:.0} ms)",
         millis(time),

@@ -4,7 +4,7 @@ use crate::bench::noise::Noise;
 use bytes::Bytes;
 use kivafs::backend::{Body, Done, ObjectError, Objects};
 use std::sync::mpsc::channel;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 /// Objects for the rates, and their size. As many are under way at once as the backend allows: 16,
 /// unless told otherwise.
@@ -28,8 +28,8 @@ impl Server<'_> {
         Server { objects, noise, names: 0, body }
     }
 
-    /// Median time of a lone 4 KiB create.
-    pub fn round_trip(&mut self) -> Result<Duration, ObjectError> {
+    /// Median time of a lone 4 KiB create, in seconds.
+    pub fn round_trip(&mut self) -> Result<f64, ObjectError> {
         let mut times = Vec::new();
         for _ in 0..ROUND_TRIPS {
             self.names += 1;
@@ -39,7 +39,7 @@ impl Server<'_> {
             times.push(start.elapsed());
         }
         times.sort_unstable();
-        Ok(times[times.len() / 2])
+        Ok(times[times.len() / 2].as_secs_f64())
     }
 
     /// Bytes a second of PUTs of 8 MiB.
