@@ -207,6 +207,49 @@ fn crash_where_old_bytes_look_almost_right() {
     println!("{:?}", run.verify(effort(1, 400, 20), &unhurried(), |_, _| {}));
 }
 
+/// A bulk load writes no redo: its pages come first, then the commit of a checkpoint, which whoever
+/// asks for durability waits for. Before, between and behind there are commits with redo.
+fn crash_in_a_bulk_load<M: CrashMedium>(options: &OpenOptions) {
+    for_each_seed(3, |seed| {
+        let mut random = Random::new(seed);
+        let mut run = CrashRun::<M>::create(TINY);
+        let store = run.open(options).unwrap();
+        let mut number = 0;
+        for part in 0..3 {
+            for _ in 0..150 + random.within(0..100) {
+                let changes: Vec<Change> = (0..3)
+                    .map(|_| {
+                        // Some are overwritten soon, some are placed in data segments.
+                        number += random.within(0..3);
+                        let length = if random.one_in(20) { 1500 } else { 100 + random.within(0..100) };
+                        Change::Put(format!("key {number:05}").into_bytes(), random.bytes(length))
+                    })
+                    .collect();
+                run.commit(&store, &changes).unwrap();
+            }
+            run.sync(&store).unwrap();
+            let loaded = store.activity();
+            assert!(part > 0 || loaded.data_bytes > 2 * loaded.commit_bytes, "most of it has no redo: {loaded:?}");
+            for _ in 0..random.within(0..4) {
+                run.commit(&store, &random_changes(&mut random, TINY)).unwrap();
+                run.sync(&store).unwrap();
+            }
+        }
+        drop(store);
+        println!("{:?}", run.verify(effort(seed, 300, 16), options, |_, _| {}));
+    });
+}
+
+#[test]
+fn crash_while_much_is_loaded() {
+    crash_in_a_bulk_load::<OneFile>(&unhurried());
+}
+
+#[test]
+fn crash_while_much_is_loaded_into_a_bucket() {
+    crash_in_a_bulk_load::<Bucket>(&deleting_soon());
+}
+
 /// A transaction that puts values into data segments and is never synced must not be half there.
 fn crash_behind_data<M: CrashMedium>(options: &OpenOptions) {
     let mut run = CrashRun::<M>::create(SMALL);

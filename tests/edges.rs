@@ -162,3 +162,74 @@ fn a_sync_is_answered_when_nothing_can_be_stored() {
     store.close().unwrap();
     assert_eq!(Store::check_on(disk as Arc<dyn Disk>, true).unwrap(), Vec::<String>::new());
 }
+
+/// Sorted pairs, so many a transaction, from the number on.
+fn load(store: &Store, from: u64, count: u64) {
+    for batch in (from..from + count).step_by(1000) {
+        store
+            .patiently(|| {
+                let mut txn = store.begin()?;
+                for number in batch..batch + 1000 {
+                    txn.put(format!("{number:040}").as_bytes(), Random::new(number).bytes(40));
+                }
+                txn.commit()
+            })
+            .unwrap_or_else(|error: StoreError| panic!("{error}"));
+    }
+}
+
+/// W4: what is loaded without a sync is written once, in pages. Then a sync makes it durable, and from
+/// then on commits carry redo again.
+#[test]
+fn a_bulk_load_is_written_once() {
+    const PAIRS: u64 = 200_000;
+    let disk = new_store(16 << 20, 4 << 20);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    load(&store, 0, PAIRS);
+    store.sync().unwrap();
+    let loaded = store.activity();
+    let payload = PAIRS * 80;
+    assert!(loaded.commit_bytes < payload / 100, "{loaded:?}");
+    assert!(loaded.data_bytes < payload * 5 / 4, "{loaded:?}");
+    put(&store, b"a", b"key");
+    store.sync().unwrap();
+    let after = store.activity();
+    assert_eq!((after.commits, after.data_bytes), (loaded.commits + 1, loaded.data_bytes));
+    // The process is killed in the midst of another load.
+    load(&store, PAIRS, PAIRS);
+    let bytes = disk.to_bytes();
+    drop(store);
+    let disk = Arc::new(MemoryDisk::from_bytes(bytes));
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    let has = |number: u64| {
+        let key = format!("{number:040}");
+        store.patiently::<_, StoreError>(|| store.view().get(key.as_bytes())).unwrap().is_some()
+    };
+    let kept = (PAIRS..2 * PAIRS).step_by(1000).take_while(|first| has(*first)).count() as u64 * 1000;
+    assert!((0..PAIRS + kept).step_by(97).all(has), "all before the last transaction that is there");
+    assert!(!(PAIRS + kept..2 * PAIRS).step_by(97).any(has), "and nothing behind it");
+    let last = PAIRS + kept - 1;
+    assert_eq!(get(&store, format!("{last:040}").as_bytes()), Random::new(last).bytes(40));
+    assert_eq!(store.check(true), Vec::<String>::new());
+}
+
+/// C2: also what is loaded without redo becomes durable in time, when nobody asks for it.
+#[test]
+fn a_bulk_load_becomes_durable_by_itself() {
+    const PAIRS: u64 = 100_000;
+    let disk = new_store(16 << 20, 4 << 20);
+    let store =
+        Store::open_on(disk.clone(), &OpenOptions { commit_interval: Duration::from_millis(100), ..unhurried() });
+    let store = store.unwrap();
+    load(&store, 0, PAIRS);
+    let last = format!("{:040}", PAIRS - 1);
+    let is_durable = || store.patiently::<_, StoreError>(|| store.committed_view().get(last.as_bytes())).unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while is_durable().is_none() {
+        assert!(std::time::Instant::now() < deadline, "{:?}", store.activity());
+        std::thread::yield_now();
+    }
+    let disk = Arc::new(MemoryDisk::from_bytes(disk.to_bytes()));
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    assert_eq!(get(&store, last.as_bytes()), Random::new(PAIRS - 1).bytes(40));
+}

@@ -4,11 +4,16 @@
 //! On the checkpoint thread, one at a time:
 //!
 //! 1. place what is settled (bytes that so far only commits hold);
-//! 2. a commit N that freezes the tree and the segment table (`Errand::Freeze`);
+//! 2. a commit N that freezes the tree and the segment table (`Errand::Freeze`); in a bulk load (W4)
+//!    they are frozen without one;
 //! 3. write the frozen tree's changed pages, then tell the tree where they are now;
 //! 4. write the table's changed chunks and their list;
 //! 5. a commit C that names the roots (`Errand::Complete`). From then on recovery starts behind N.
 //! 6. free the segments that the checkpoint does not refer to, once no reader has an older state.
+//!
+//! While a bulk load goes on, a checkpoint ends behind 3 as long as C can wait: nobody asks for it, and
+//! less than 64 MiB came since the last one was begun (C2). The pages stream to storage, and no time
+//! is spent waiting for commits.
 //!
 //! A crash before C leaves garbage in data segments and recovery as before. A failure on the way
 //! leaves everything changed as it was: the next checkpoint writes it.
@@ -53,6 +58,16 @@ struct FrozenState {
     open: Vec<SegmentNo>,
 }
 
+/// A frozen state whose pages are stored.
+struct Written {
+    as_of: Sequence,
+    root: Option<Pointer>,
+    table: Table,
+    changed_chunks: BTreeSet<u64>,
+    /// Segments of the table that were full when it was frozen.
+    sealed: BTreeSet<SegmentNo>,
+}
+
 /// What the newest durable checkpoint stored of the segment table.
 #[derive(Default)]
 pub struct StoredTable {
@@ -92,17 +107,28 @@ impl PageSink for Sink<'_> {
     }
 }
 
+/// Whether a checkpoint would give back much space.
+fn frees_much(writer: &Writer) -> bool {
+    let dead = writer.table.dead().saturating_sub(writer.dead_before);
+    dead >= if writer.starved { 1 } else { DEAD_SEGMENTS_MAX }
+}
+
 impl Core {
     /// Whether it is time for a checkpoint.
     pub(super) fn checkpoint_is_due(&self, writer: &Writer) -> bool {
         let (tail, dirty) = (self.log.tail_bytes(), writer.tree.dirty_bytes());
-        // A longer tail saves writing the same pages again and again; half of what a checkpoint
-        // writes is worth keeping as redo.
-        let dead = writer.table.dead().saturating_sub(writer.dead_before);
-        tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max)
-            || self.log.ring_used() >= self.limits.tail_max
-            || dirty.max(writer.settled_bytes as u64) >= self.limits.dirty_max
-            || dead >= if writer.starved { 1 } else { DEAD_SEGMENTS_MAX }
+        let is_due = dirty.max(writer.settled_bytes as u64) >= self.limits.dirty_max || frees_much(writer);
+        match writer.skipped_since {
+            // It need not be completed (`completion_can_wait`): how long the tail is does not matter.
+            Some(_) => is_due || !writer.waiters.is_empty() || writer.bytes_since_freeze >= self.limits.changed,
+            // A longer tail saves writing the same pages again and again; half of what a checkpoint
+            // writes is worth keeping as redo.
+            None => {
+                is_due
+                    || tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max)
+                    || self.log.ring_used() >= self.limits.tail_max
+            }
+        }
     }
 
     /// Whether more is still to be stored than half a segment, so that it might not find its space
@@ -133,32 +159,79 @@ impl Core {
             writer.starved = false;
         }
         let result = self.write_checkpoint(stored);
+        let mut waiters = Vec::new();
         {
             let mut writer = self.writer.lock();
             writer.phase = Phase::Idle;
             writer.frozen_bytes = 0;
             // Each failed try may use up a little of the log.
             writer.retry_at = result.is_err().then(|| Instant::now() + RETRY_AFTER);
+            if result.is_err() {
+                writer.unfreeze_skipped();
+                if writer.has_skipped() {
+                    waiters.append(&mut writer.waiters);
+                }
+            }
             if result.is_ok() && self.checkpoint_is_due(&writer) {
                 self.want_checkpoint(&mut writer);
             }
         }
         self.room.notify_all();
         self.log.retry(result.as_ref().err().map(|_| LogError::NoSpace));
+        for waiter in waiters {
+            waiter(result.clone());
+        }
         result
     }
 
     fn write_checkpoint(self: &Arc<Self>, stored: &mut StoredTable) -> Result<(), StoreError> {
         // Before any of the log's room is used up: without space the checkpoint would be given up
         // half way, and the next, too.
-        let owed = self.writer.lock().owed_bytes();
+        let (owed, skips_redo) = {
+            let writer = self.writer.lock();
+            (writer.owed_bytes(), writer.skips_redo)
+        };
         self.log.ensure_capacity(owed, Need::Reserve)?;
+        if skips_redo {
+            // Without C to wait for, pages would pile up in memory before a storage that is slow (C6).
+            self.log.wait_for_room(None);
+        }
         self.place_settled()?;
         let (answer, answered) = channel();
         self.commit_and_wait(Errand::Freeze(FreezeRequest { answer }))?;
         let frozen = answered.recv().map_err(|_| StoreError::NoSpace)?;
         let changed = frozen.changed_chunks.clone();
-        self.store_frozen(frozen, stored).inspect_err(|_| self.writer.lock().table.put_back_changed(changed))
+        let put_back = || self.writer.lock().table.put_back_changed(changed);
+        match self.write_pages(frozen) {
+            Ok(_) if self.completion_can_wait() => {
+                put_back();
+                Ok(())
+            }
+            Ok(written) => self.complete(written, stored).inspect_err(|_| put_back()),
+            Err(error) => {
+                put_back();
+                Err(error)
+            }
+        }
+    }
+
+    /// Whether a bulk load goes on, so that the next checkpoint may as well make durable what this one
+    /// has written. If so, it counts as not frozen again.
+    fn completion_can_wait(&self) -> bool {
+        let mut writer = self.writer.lock();
+        let can_wait = writer.skips_redo
+            && writer.waiters.is_empty()
+            && !writer.closing
+            && !writer.starved
+            && !frees_much(&writer)
+            && !self.signals.checkpoint_is_asked_for()
+            && writer
+                .skipped_in_frozen
+                .is_some_and(|frozen| !self.signals.is_overdue(frozen.since) && frozen.bytes < self.limits.changed);
+        if can_wait {
+            writer.unfreeze_skipped();
+        }
+        can_wait
     }
 
     /// The first commit of an epoch, together with a checkpoint of what recovery found, if it
@@ -184,7 +257,7 @@ impl Core {
         }
         let frozen = answered.recv().expect("sent just now");
         let changed = frozen.changed_chunks.clone();
-        match self.store_frozen(frozen, stored) {
+        match self.write_pages(frozen).and_then(|written| self.complete(written, stored)) {
             // A full store can still be read, and deleted from.
             Err(StoreError::NoSpace) => {
                 let mut writer = self.writer.lock();
@@ -197,7 +270,8 @@ impl Core {
         }
     }
 
-    fn store_frozen(self: &Arc<Self>, frozen: FrozenState, stored: &mut StoredTable) -> Result<(), StoreError> {
+    /// Writes the frozen tree's changed pages, and lets the tree and its table know of it.
+    fn write_pages(&self, frozen: FrozenState) -> Result<Written, StoreError> {
         let FrozenState { as_of, tree, mut table, mut changed_chunks, open } = frozen;
         // K1: those that are born from here on are not in it.
         let sealed: BTreeSet<SegmentNo> =
@@ -225,6 +299,12 @@ impl Core {
         }
         assert!(table.apply(deltas), "the frozen tree's counts do not fit its table");
         changed_chunks.extend(table.take_changed());
+        Ok(Written { as_of, root, table, changed_chunks, sealed })
+    }
+
+    /// Writes the table, and the commit that makes it all durable; then frees what is dead.
+    fn complete(self: &Arc<Self>, written: Written, stored: &mut StoredTable) -> Result<(), StoreError> {
+        let Written { as_of, root, table, changed_chunks, sealed } = written;
         let new = self.store_table(&table, changed_chunks, stored)?;
         let list = new.list.expect("just stored");
         let checkpoint = Checkpoint {

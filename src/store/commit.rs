@@ -7,9 +7,10 @@
 use super::checkpoint::FreezeRequest;
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
-use crate::log::{Checkpoint, Claim, LogError, Prepared, Sequence, Stream};
+use crate::log::{Checkpoint, Claim, LogError, Prepared, RootKind, Sequence, Stream};
 use crate::tree::{Root, Value};
 use parking_lot::MutexGuard;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// What a commit may have beside its redo.
@@ -49,6 +50,9 @@ impl Core {
                 Ok(()) if writer.closed => StoreError::Poisoned("it was closed".into()),
                 Ok(()) => {
                     writer.waiters.push(done);
+                    writer.is_quiet = false;
+                    // What comes from here on gets its redo, unless a checkpoint has to come first.
+                    writer.skips_redo = writer.skipped_since.is_some();
                     self.request_commit(&mut writer);
                     return;
                 }
@@ -58,9 +62,12 @@ impl Core {
         done(Err(failure));
     }
 
-    /// Queues a commit, unless one is queued already.
+    /// Queues a commit, unless one is queued already; or asks for the checkpoint that has to do its
+    /// work (W4).
     pub(super) fn request_commit(self: &Arc<Self>, writer: &mut Writer) {
-        if !writer.commit_queued {
+        if writer.has_skipped() {
+            self.want_checkpoint(writer);
+        } else if !writer.commit_queued {
             writer.commit_queued = true;
             self.queue_commit(Errand::None, Box::new(|_| ()));
         }
@@ -97,11 +104,24 @@ impl Core {
         if is_optional {
             writer.commit_queued = false;
         }
-        if matches!(errand, Errand::Freeze(_))
-            && (writer.pending_bytes + writer.raw_bytes) as u64 + COMMIT_OVERHEAD > bytes_max
-        {
+        match errand {
+            // W4. Whoever waits is served by a checkpoint's commit.
+            Errand::None if writer.has_skipped() => {
+                self.want_checkpoint(&mut writer);
+                return None;
+            }
+            // W4. It is up to the checkpoint's own commit to make this durable.
+            Errand::Freeze(request) if writer.skipped_since.is_some() => {
+                if !writer.has_raw() {
+                    self.freeze_skipped(request, &mut writer);
+                }
+                return None;
+            }
             // The request ends here, and who sent it is told by that.
-            return None;
+            Errand::Freeze(_) if (writer.pending_bytes + writer.raw_bytes) as u64 + COMMIT_OVERHEAD > bytes_max => {
+                return None;
+            }
+            _ => {}
         }
         writer.is_stuck = false;
         let (births, next_segment) = self.log.take_births();
@@ -110,8 +130,23 @@ impl Core {
                 writer.table.born(*birth);
             }
         }
-        let (frozen, raw) = writer.freeze();
-        self.account_raw(-(raw as i64));
+        let completes_skipped = match &errand {
+            Errand::Complete(checkpoint) if writer.skipped_in_frozen.take().is_some() => {
+                Some(Root::stored(checkpoint.root(RootKind::Tree)))
+            }
+            _ => None,
+        };
+        let (frozen, root) = match writer.skipped_since {
+            None => {
+                let (frozen, raw) = writer.freeze();
+                self.account_raw(-(raw as i64));
+                self.in_flight.lock().waiters.append(&mut writer.waiters);
+                (frozen, Some(writer.tree.root()))
+            }
+            // W4: what came since the checkpoint was begun is left to the next.
+            Some(_) => (BTreeMap::new(), completes_skipped),
+        };
+        self.in_flight.lock().root = root;
         self.log.cut(Stream::Data);
         let checkpoint = match errand {
             Errand::None | Errand::Claim => None,
@@ -127,21 +162,33 @@ impl Core {
                 Some(checkpoint)
             }
         };
-        {
-            let mut in_flight = self.in_flight.lock();
-            in_flight.waiters.append(&mut writer.waiters);
-            in_flight.root = Some(writer.tree.root());
+        // Other errands need a commit of their own.
+        let is_needed = !is_optional || !frozen.is_empty() || !births.is_empty();
+        if is_needed {
+            writer.last_commit = sequence;
         }
         drop(writer);
         drop(placing);
         self.room.notify_all();
-        // Other errands need a commit of their own.
-        if is_optional && frozen.is_empty() && births.is_empty() {
+        if !is_needed {
             return None;
         }
         let changed_bytes = frozen.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Value::len)) as u64);
         let (changes, changed_bytes) = (frozen.len() as u64, changed_bytes.sum());
         Some(Prepared { body: redo::encode(frozen.iter()), births, next_segment, checkpoint, changes, changed_bytes })
+    }
+
+    /// Freezes the tree with what no redo has. The newest commit is durable before the checkpoint's
+    /// is, and nothing comes between them (W4).
+    fn freeze_skipped(&self, request: FreezeRequest, writer: &mut Writer) {
+        let goes_on = writer.waiters.is_empty()
+            && !writer.closing
+            && !writer.starved
+            && writer.bytes_since_freeze >= self.limits.pending as u64;
+        self.log.cut(Stream::Data);
+        request.freeze(writer.last_commit, writer, self.log.open_segments());
+        writer.froze_skipped(goes_on);
+        self.room.notify_all();
     }
 
     /// The writer lock, at a moment when no more raw bytes are pending than a commit takes.

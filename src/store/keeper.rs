@@ -44,6 +44,17 @@ impl Signals {
         self.commit_interval.is_zero()
     }
 
+    /// Whether a change from then has to become durable now, or so soon that it may as well be now.
+    pub fn is_overdue(&self, since: Instant) -> bool {
+        since.elapsed() + TICK_MAX / 2 >= self.commit_interval
+    }
+
+    /// Whether somebody waits for a checkpoint.
+    pub fn checkpoint_is_asked_for(&self) -> bool {
+        let state = self.state.lock();
+        !state.askers.is_empty() || !state.served.is_empty()
+    }
+
     /// There are more raw values than a commit takes.
     pub fn wake_keeper(&self) {
         let mut state = self.state.lock();
@@ -132,10 +143,7 @@ impl Core {
             self.place_excess();
             {
                 let mut writer = self.writer.lock();
-                if writer
-                    .pending_since
-                    .is_some_and(|since| since.elapsed() + TICK_MAX / 2 >= self.signals.commit_interval)
-                {
+                if writer.oldest_change().is_some_and(|since| self.signals.is_overdue(since)) {
                     self.request_commit(&mut writer);
                 }
                 if self.checkpoint_is_due(&writer) {

@@ -40,6 +40,12 @@
 //! places them, which needs no redo of its own: until that checkpoint is durable, recovery finds
 //! their bytes in the redo, and then their extents in the checkpoint.
 //!
+//! A bulk load needs no redo. When as much is pending as one commit takes, and nobody asked for
+//! durability while it came, it is forgotten: the changes are in the tree, and the next checkpoint,
+//! which they make due, brings them all. Until its commit, no other takes redo (W4): a sync waits
+//! for it instead. From then on commits carry redo again. Thus a load writes each pair once, in
+//! pages that go to storage side by side; and the first sync after it costs a checkpoint.
+//!
 //! # Locks
 //!
 //! In this order: `placing`, `writer`, then one of (`published`, `committed`, `in_flight`,
@@ -192,7 +198,7 @@ impl Limits {
             changed: (16 * segment_bytes).min(64 << 20),
             tail_max,
             tail_min: tail_max.min(if in_bucket { 4 << 20 } else { 1 << 20 }),
-            dirty_max: (64 * segment_bytes).min(16 << 20),
+            dirty_max: (4 * segment_bytes).min(16 << 20),
         }
     }
 }

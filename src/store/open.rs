@@ -234,11 +234,20 @@ impl Store {
         for thread in threads {
             thread.join().expect("the background threads do not panic");
         }
-        let mut writer = self.core.writer.lock();
-        if !self.core.read_only && !writer.closed {
-            // A commit that waits for a checkpoint would wait for ever now.
-            writer.closed = true;
-            self.core.log.retry(Some(log::LogError::Poisoned("it was closed".into())));
+        let mut waiters = Vec::new();
+        {
+            let mut writer = self.core.writer.lock();
+            if !self.core.read_only && !writer.closed {
+                // What waits for a checkpoint would wait for ever now.
+                writer.closed = true;
+                if writer.has_skipped() {
+                    waiters.append(&mut writer.waiters);
+                }
+                self.core.log.retry(Some(log::LogError::Poisoned("it was closed".into())));
+            }
+        }
+        for waiter in waiters {
+            waiter(Err(StoreError::Poisoned("it was closed".into())));
         }
     }
 }
@@ -384,7 +393,7 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
         log.have_near(root)?;
     }
     let tree = Tree::stored(root, log.geometry().page_bytes as usize);
-    let mut writer = Writer::new(tree, table);
+    let mut writer = Writer::new(tree, table, recovery.last);
     // All at once, the last change of each key: what is read is read once, and together.
     let mut redo: BTreeMap<Key, Option<Value>> = BTreeMap::new();
     for body in &recovery.redo {

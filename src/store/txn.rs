@@ -83,7 +83,7 @@ impl<'a> Txn<'a> {
     /// then adds nothing to what that commit writes but the difference in length; a value for
     /// which this is false is written anew as a whole.
     pub fn is_uncommitted(&self, key: &[u8]) -> bool {
-        self.writer.pending.contains_key(key)
+        self.writer.skips_redo || self.writer.pending.contains_key(key)
     }
 
     /// This transaction helps to delete: it may use the space that is set aside for that, so that a
@@ -124,6 +124,12 @@ impl<'a> Txn<'a> {
         core.note(&mut writer, changes);
         if writer.raw_bytes > core.limits.raw_inside {
             core.signals.wake_keeper();
+        }
+        if core.is_bulk_load(&writer) {
+            writer.skip_redo();
+        }
+        if writer.skips_redo && core.checkpoint_is_due(&writer) {
+            core.want_checkpoint(&mut writer);
         }
         if writer.bytes_since_freeze >= core.limits.changed
             || writer.pending_bytes > core.limits.pending
@@ -209,10 +215,24 @@ impl Core {
         self.check_failure()
     }
 
+    /// Whether the redo of what is pending, as much as a commit takes, is not worth writing: nobody
+    /// asked for durability while all of it came, and the next checkpoint, which is due about now,
+    /// brings it. In a bulk load redo would be half of all bytes, and the half that has to be written one
+    /// commit after the other.
+    fn is_bulk_load(&self, writer: &Writer) -> bool {
+        writer.pending_bytes > self.limits.pending
+            && writer.is_quiet
+            && !writer.closing
+            && !writer.starved
+            && !writer.is_stuck
+            && writer.retry_at.is_none()
+            && !self.signals.commits_at_once()
+    }
+
     fn must_wait(&self, writer: &Writer) -> Option<Wait> {
         let memory = writer.tree.dirty_bytes().max(writer.settled_bytes as u64);
         if writer.pending_bytes > self.limits.pending || writer.bytes_since_freeze > 2 * self.limits.changed {
-            Some(Wait::Commit)
+            Some(if writer.has_skipped() { Wait::Checkpoint } else { Wait::Commit })
         } else if memory > 3 * self.limits.dirty_max {
             Some(Wait::Checkpoint)
         } else {

@@ -1,16 +1,18 @@
 //! The state under the writer lock.
 //!
 //! W1 `pending` holds what every transaction since the last freeze did, one entry a key: what the
-//! tree has now and the last frozen state had not.
-//! W2 A value in the tree that must be placed is in exactly one of `raw` (its change is pending)
-//! and `settled` (a commit has it).
+//! tree has now and the last frozen state had not. While redo is skipped it is empty.
+//! W2 A value in the tree that must be placed is in exactly one of `raw` (its change is pending, or
+//! without redo) and `settled` (a commit has it).
 //! W3 The table's counters are those of the tree in memory (T7): they change with it, in the same
 //! critical section.
+//! W4 While changes without redo are in the tree, or in the checkpoint under way, no commit takes
+//! redo: replayed without them it would be a state that never was (C2).
 
 use super::commit::Waiter;
 use super::redo;
 use super::table::Table;
-use crate::log::SegmentNo;
+use crate::log::{SegmentNo, Sequence};
 use crate::tree::{Key, Tree, Value};
 use lru::LruCache;
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,15 @@ pub enum Phase {
     Running,
 }
 
+/// Changes without redo.
+#[derive(Clone, Copy, Debug)]
+pub struct Skipped {
+    /// When the oldest came.
+    pub since: Instant,
+    /// Bytes put.
+    pub bytes: u64,
+}
+
 /// What the writer lock guards.
 pub struct Writer {
     pub tree: Tree,
@@ -36,6 +47,16 @@ pub struct Writer {
     pub pending_bytes: usize,
     /// When the oldest pending change came.
     pub pending_since: Option<Instant>,
+    /// Changes are not noted in `pending`: the next checkpoint is to make them durable.
+    pub skips_redo: bool,
+    /// When the oldest change without redo came that no frozen tree has. Only while redo is skipped.
+    pub skipped_since: Option<Instant>,
+    /// The checkpoint under way holds changes without redo.
+    pub skipped_in_frozen: Option<Skipped>,
+    /// Nobody has asked for durability since the last freeze.
+    pub is_quiet: bool,
+    /// The last commit that took what was pending.
+    pub last_commit: Sequence,
     /// Bytes put since the last freeze, including what was put over.
     pub bytes_since_freeze: u64,
     /// Keys of pending raw values, least recently put first, with the values' lengths.
@@ -68,14 +89,19 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// A writer whose tree and table are what recovery found.
-    pub fn new(tree: Tree, table: Table) -> Writer {
+    /// A writer whose tree and table are what recovery found, up to the commit `last`.
+    pub fn new(tree: Tree, table: Table, last: Sequence) -> Writer {
         Writer {
             tree,
             table,
             pending: BTreeMap::new(),
             pending_bytes: 0,
             pending_since: None,
+            skips_redo: false,
+            skipped_since: None,
+            skipped_in_frozen: None,
+            is_quiet: true,
+            last_commit: last,
             bytes_since_freeze: 0,
             raw: LruCache::unbounded(),
             raw_bytes: 0,
@@ -102,7 +128,6 @@ impl Writer {
         if let Some(before) = self.pending.get(&key) {
             self.pending_bytes -= pending_cost(&key, before.as_ref());
         }
-        self.pending_bytes += pending_cost(&key, value.as_ref());
         if let Some(value) = &value
             && value.must_be_placed()
         {
@@ -110,8 +135,13 @@ impl Writer {
             self.raw_bytes += value.len();
         }
         self.bytes_since_freeze += (key.len() + value.as_ref().map_or(0, Value::len)) as u64;
-        self.pending.insert(key, value);
-        self.pending_since.get_or_insert_with(Instant::now);
+        if self.skips_redo {
+            self.skipped_since.get_or_insert_with(Instant::now);
+        } else {
+            self.pending_bytes += pending_cost(&key, value.as_ref());
+            self.pending.insert(key, value);
+            self.pending_since.get_or_insert_with(Instant::now);
+        }
         self.raw_bytes as i64 - raw_before
     }
 
@@ -128,7 +158,10 @@ impl Writer {
 
     /// W2: the key's value is about to be another.
     pub fn forget_raw(&mut self, key: &Key) {
-        if let Some(length) = self.raw.pop(key) {
+        // Mostly there are none, and no key needs to be hashed.
+        if !self.raw.is_empty()
+            && let Some(length) = self.raw.pop(key)
+        {
             self.raw_bytes -= length;
         }
         if let Some(length) = self.settled.remove(key) {
@@ -136,9 +169,45 @@ impl Writer {
         }
     }
 
+    /// Gives up the redo of what is pending, and of what comes: W4.
+    pub fn skip_redo(&mut self) {
+        self.skips_redo = true;
+        self.skipped_since = oldest(self.skipped_since, self.pending_since.take());
+        self.pending.clear();
+        self.pending_bytes = 0;
+    }
+
+    /// The tree has been frozen with its changes without redo. `more`: redo is skipped further on.
+    pub fn froze_skipped(&mut self, more: bool) {
+        let bytes = std::mem::take(&mut self.bytes_since_freeze);
+        self.skipped_in_frozen = self.skipped_since.take().map(|since| Skipped { since, bytes });
+        self.skips_redo = more;
+        self.is_quiet = self.waiters.is_empty();
+    }
+
+    /// What has been frozen without redo is left to the next checkpoint.
+    pub fn unfreeze_skipped(&mut self) {
+        if let Some(Skipped { since, bytes }) = self.skipped_in_frozen.take() {
+            self.skip_redo();
+            self.skipped_since = oldest(self.skipped_since, Some(since));
+            self.bytes_since_freeze += bytes;
+        }
+    }
+
+    /// Whether a commit would leave a gap before its redo: W4.
+    pub fn has_skipped(&self) -> bool {
+        self.skipped_since.is_some() || self.skipped_in_frozen.is_some()
+    }
+
+    /// When the oldest change came that nothing on its way to storage has.
+    pub fn oldest_change(&self) -> Option<Instant> {
+        oldest(self.skipped_since, self.pending_since)
+    }
+
     /// Takes what is pending for a commit. Answers it and the raw bytes in it, which are settled
     /// from now on.
     pub fn freeze(&mut self) -> (BTreeMap<Key, Option<Value>>, usize) {
+        assert!(!self.has_skipped(), "W4: a commit with redo behind changes without");
         let raw = std::mem::take(&mut self.raw_bytes);
         while let Some((key, length)) = self.raw.pop_lru() {
             self.settled.insert(key, length);
@@ -147,6 +216,9 @@ impl Writer {
         self.pending_bytes = 0;
         self.pending_since = None;
         self.bytes_since_freeze = 0;
+        self.is_quiet = self.waiters.is_empty();
+        // Nothing came since redo was skipped for the last time.
+        self.skips_redo = false;
         (std::mem::take(&mut self.pending), raw)
     }
 
@@ -161,6 +233,10 @@ impl Writer {
         let pages = self.tree.dirty_bytes() + self.frozen_bytes;
         self.raw_bytes as u64 + self.settled_bytes as u64 + pages + self.table.stored_bytes_max()
     }
+}
+
+fn oldest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    one.into_iter().chain(other).min()
 }
 
 /// Redo bytes of a pending change. A raw value counts as the extent that it may become; its bytes
