@@ -50,6 +50,8 @@ fn fill(disk: &SilentDisk, put: impl Fn(&str) -> Result<(), StoreError>) -> (usi
 }
 
 fn fill_with_short(disk: &SilentDisk, store: &Store) -> (usize, Miss) {
+    // Somebody waits for durability: what comes is no bulk load.
+    store.sync_then(Box::new(drop));
     fill(disk, |key| put_now(store, key, vec![1; 100]))
 }
 
@@ -90,6 +92,24 @@ fn bulk_data_is_taken_in_until_enough_is_in_flight() {
     store.fetch(&miss).unwrap();
     store.sync().unwrap();
     assert!(is_there(&store, &(count - 1).to_string()));
+}
+
+/// C6: a bulk load, too, which has no commits to wait for. And nothing of it is lost.
+#[test]
+fn a_bulk_load_is_taken_in_until_enough_is_in_memory() {
+    let (disk, store) = store();
+    disk.fall(Silence::CHANGES);
+    let (count, _) = fill(&disk, |key| put_now(&store, key, vec![1; 900]));
+    // Three times what makes a checkpoint due, and what one is writing.
+    assert!((100..(4 << 20) / 900).contains(&count), "{count} values in memory");
+    disk.fall(Silence::NONE);
+    store.sync().unwrap();
+    drop(store);
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    assert!(
+        (0..count)
+            .all(|number| { store.patiently(|| store.view().get(number.to_string().as_bytes())).unwrap().is_some() })
+    );
 }
 
 /// A thread that waits for the store; its end tells what it was told.
