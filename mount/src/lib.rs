@@ -8,10 +8,12 @@
 //! | [`bench`] | the project's benchmarks |
 //! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
 //! | [`facade`] | FUSE requests: convert, call one method, reply |
+//! | [`kvlds`] | KVLDS requests: packets and records |
 //! | [`fs`] | POSIX semantics as methods, no FUSE types |
 
 pub mod bench;
 pub mod cli;
 pub mod facade;
 pub mod fs;
+pub mod kvlds;
 pub mod life;

@@ -8,7 +8,7 @@
 //! recorded), `table` (what the kernel holds), `change` (a transaction and its effects on the table),
 //! `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
 //! it leaves to do), `link` (and rename), `content` (pieces of a file), `ahead` (which reads follow
-//! each other), `file` (read, write, holes), `copy`, `directory`, `xattr`. For the command line:
+//! each other), `file` (read, write, holes), `copy`, `directory`, `xattr`, `keys` (the root as a key-value store). For the command line:
 //! `paths`, `check`. And `tests`, of what no single operation promises.
 //!
 //! # Contract
@@ -63,6 +63,7 @@ mod filesystem;
 mod fs_record;
 mod inode;
 mod key;
+mod keys;
 mod link;
 mod make;
 mod name;
@@ -87,6 +88,7 @@ pub use entry::INLINE_MAX;
 pub use error::{FsError, Result};
 pub use file::WRITE_MAX;
 pub use filesystem::FileSystem;
+pub use keys::{If, KeyChange, KeyRange, Outcome, VALUE_MAX};
 pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, SHOWN_MAX};
 pub use paths::{Listed, PathError};

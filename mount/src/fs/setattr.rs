@@ -130,6 +130,29 @@ pub(crate) fn resize(change: &mut Change<'_>, node: &mut Node, size: u64) -> Res
     }
 }
 
+/// Gives a regular file this content, at most [`INLINE_MAX`] bytes. Of many pieces most are removed
+/// later (F6). The node is still to be put; nothing else in this transaction may touch its pieces.
+pub(crate) fn overwrite(change: &mut Change<'_>, node: &mut Node, content: Bytes) -> Result<()> {
+    let Body::Mapped(mapped) = &node.inode.body else {
+        node.inode.body = Body::Inline(content);
+        return Ok(());
+    };
+    let mut mapped = *mapped;
+    let old = content::pieces(change.txn(), node.ino, 0, u64::MAX, STEP_PIECES + 1)?;
+    let now = &old[..old.len().min(STEP_PIECES)];
+    mapped.size = content.len() as u64;
+    let new = (!content.is_empty()).then(|| Piece { offset: 0, value: Value::Bytes(content) });
+    let turnover = content::replace(change.txn_mut(), node.ino, now, 0, u64::MAX, new.as_slice());
+    mapped.allocated = turnover.apply(mapped.allocated)?;
+    let cut_from = (old.len() > now.len()).then(|| now.last().map_or(0, Piece::end));
+    if cut_from.is_some() || mapped.cutting {
+        put_cut(change, node.ino, cut_from)?;
+    }
+    mapped.cutting = cut_from.is_some();
+    node.inode.body = Body::Mapped(mapped);
+    Ok(())
+}
+
 /// Moves inline content into a piece; answers the mapping and that piece, if there is any content.
 /// The node gets its own record, which is still to be put.
 pub(crate) fn map(change: &mut Change<'_>, node: &mut Node) -> Result<(Mapped, Vec<Piece>)> {

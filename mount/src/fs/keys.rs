@@ -1,0 +1,432 @@
+//! Keys and values: the root directory as a key-value store (C9).
+//!
+//! A key is any 0 to 255 bytes: the raw name of an entry. Its value is the content of a regular file of
+//! at most [`VALUE_MAX`] bytes. Whatever else has a name has no value: reading passes over it. But it
+//! is there: `Absent` does not hold, `Present` does. A longer file can be overwritten and deleted as
+//! any other; a directory, symlink or device cannot.
+
+use crate::fs::attr::{Caller, FileType, ROOT};
+use crate::fs::change::Change;
+use crate::fs::content;
+use crate::fs::entry::Entry;
+use crate::fs::error::{FsError, Result};
+use crate::fs::filesystem::FileSystem;
+use crate::fs::inode::Body;
+use crate::fs::key;
+use crate::fs::make::{Blank, new_node, touch};
+use crate::fs::name::Name;
+use crate::fs::node::Node;
+use crate::fs::records::{Records, decoded};
+use crate::fs::remove::drop_link;
+use crate::fs::setattr::{drop_privileges, overwrite};
+use crate::fs::table::Place;
+use bytes::Bytes;
+use kivafs::store::View;
+use std::ops::ControlFlow;
+
+/// Longest value, in bytes.
+pub const VALUE_MAX: usize = 255;
+
+/// Bytes of keys and values that one transaction takes.
+const BATCH_BYTES: usize = 128 << 10;
+/// What a change has at most beside its key and value.
+const CHANGE_OVERHEAD: usize = 150;
+
+/// What must be so for a change to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum If {
+    /// Nothing.
+    Always,
+    /// Nothing has the name.
+    Absent,
+    /// Something has the name.
+    Present,
+    /// The key's value is this.
+    Equals(Bytes),
+}
+
+/// A change of one key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyChange {
+    /// The key.
+    pub key: Name,
+    /// When it is made.
+    pub only: If,
+    /// What the key's value is to be (at most [`VALUE_MAX`] bytes); none: the name goes.
+    pub value: Option<Bytes>,
+}
+
+/// What became of a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is as it was to be.
+    Done,
+    /// The condition did not hold.
+    Not,
+    /// What has the name is no regular file.
+    NoFile,
+}
+
+/// The pairs of a range, or the first of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyRange {
+    /// In the order of the keys.
+    pub pairs: Vec<(Name, Bytes)>,
+    /// The key of the first pair that was left out. `None`: all are here.
+    pub next: Option<Name>,
+}
+
+impl FileSystem {
+    /// The key's value in that state.
+    pub fn value_of(view: &View, key: &Name) -> Result<Option<Bytes>> {
+        let place = Place::of(ROOT, key);
+        match view.entry(place.key())? {
+            Some(entry) => value(view, place, entry),
+            None => Ok(None),
+        }
+    }
+
+    /// The pairs with keys from `from` on and before `to` (`None`: to the last), as many as have
+    /// `bytes_max` bytes of keys and values, each counted with one byte of length; but at least one, if
+    /// there is one.
+    pub fn pairs_of(view: &View, from: &Name, to: Option<&Name>, bytes_max: usize) -> Result<KeyRange> {
+        let mut range = key::entries(ROOT);
+        range.from = key::entry(ROOT, from);
+        if let Some(to) = to {
+            range.to = key::entry(ROOT, to);
+        }
+        let (mut found, mut bytes, mut failed) = (KeyRange::default(), 0, Ok(()));
+        if range.from >= range.to {
+            return Ok(found);
+        }
+        view.visit(&range, &mut |key, entry| {
+            let next = decoded(key, Name::from_raw(key::name_of(key))).and_then(|name| {
+                let entry = View::scanned_entry(key, entry)?;
+                Ok(value(view, Place::of(ROOT, &name), entry)?.map(|value| (name, value)))
+            });
+            match next {
+                Ok(None) => return ControlFlow::Continue(()),
+                Ok(Some((name, value))) => {
+                    bytes += 2 + name.raw().len() + value.len();
+                    if bytes <= bytes_max || found.pairs.is_empty() {
+                        found.pairs.push((name, value));
+                        return ControlFlow::Continue(());
+                    }
+                    found.next = Some(name);
+                }
+                Err(error) => failed = Err(error),
+            }
+            ControlFlow::Break(())
+        })?;
+        failed.map(|()| found)
+    }
+
+    /// Makes the first of these changes, in order and in one transaction; answers what became of each of
+    /// them: at least one (if there is one), and those that are left out are to be asked for again. A
+    /// new file gets the store's default owner and permissions, an old one keeps its number, owner,
+    /// names and attributes. A change that changes nothing is not stored.
+    pub fn change_keys(&self, changes: &[KeyChange]) -> Result<Vec<Outcome>> {
+        let mut change = self.change()?;
+        let mut outcomes = Vec::new();
+        let (mut bytes, mut shrinks, mut stores) = (0, true, false);
+        let mut dir = None;
+        for asked in changes {
+            let length = asked.value.as_ref().map_or(0, Bytes::len);
+            assert!(length <= VALUE_MAX, "a value of {length} bytes");
+            bytes += CHANGE_OVERHEAD + asked.key.raw().len() + length;
+            if bytes > BATCH_BYTES && !outcomes.is_empty() {
+                break;
+            }
+            let old = change.child(ROOT, &asked.key)?;
+            let is_long = old.as_ref().is_some_and(|node| matches!(node.inode.body, Body::Mapped(_)));
+            // Pieces are found by a scan, which does not see what this transaction does to them.
+            if is_long && !outcomes.is_empty() {
+                break;
+            }
+            let outcome = verdict(&change, asked, old.as_ref())?;
+            outcomes.push(outcome);
+            if outcome == Outcome::Done && (old.is_some() || asked.value.is_some()) {
+                stores = true;
+                shrinks &= asked.value.is_none();
+                if old.is_none() || asked.value.is_none() {
+                    // Its names change. Only once a transaction is that put.
+                    dir = match dir {
+                        None => Some(change.directory(ROOT)?),
+                        dir => dir,
+                    };
+                }
+                carry_out(&mut change, dir.as_ref(), asked, old)?;
+            }
+            if is_long {
+                break;
+            }
+        }
+        if !stores {
+            return Ok(outcomes);
+        }
+        if shrinks {
+            change.shrinks();
+        }
+        if let Some(mut dir) = dir {
+            touch(&mut change, &mut dir);
+        }
+        change.commit()?;
+        Ok(outcomes)
+    }
+}
+
+/// The value behind an entry found at `place`. `None`: it has none.
+fn value(records: &impl Records, place: Place, entry: Entry) -> Result<Option<Bytes>> {
+    let node = match entry {
+        Entry::Pair(pair) => Node::of_pair(place, pair),
+        Entry::Ref(target) if target.kind != FileType::Regular => return Ok(None),
+        entry => Node::of_entry(records, place, entry)?,
+    };
+    value_of_node(records, &node)
+}
+
+fn value_of_node(records: &impl Records, node: &Node) -> Result<Option<Bytes>> {
+    match &node.inode.body {
+        _ if node.inode.kind != FileType::Regular || node.size() > VALUE_MAX as u64 => Ok(None),
+        Body::Inline(content) => Ok(Some(content.clone())),
+        _ => Ok(Some(content::read(records, node.ino, 0, node.size())?.concat().into())),
+    }
+}
+
+fn verdict(change: &Change<'_>, asked: &KeyChange, old: Option<&Node>) -> Result<Outcome> {
+    let holds = match (&asked.only, old) {
+        (If::Always, _) | (If::Absent, None) | (If::Present, Some(_)) => true,
+        (If::Equals(expected), Some(old)) => value_of_node(change.txn(), old)?.as_ref() == Some(expected),
+        _ => false,
+    };
+    let is_file = old.is_none_or(|old| old.inode.kind == FileType::Regular);
+    Ok(match (holds, is_file) {
+        (false, _) => Outcome::Not,
+        (true, false) => Outcome::NoFile,
+        (true, true) => Outcome::Done,
+    })
+}
+
+fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old: Option<Node>) -> Result<()> {
+    match (old, &asked.value) {
+        (Some(mut node), Some(value)) => {
+            overwrite(change, &mut node, value.clone())?;
+            drop_privileges(change, &mut node);
+            node.inode.stat.mtime = change.now;
+            node.inode.stat.ctime = change.now;
+            change.put_node(&node);
+        }
+        (Some(node), None) => {
+            change.delete_name(&Place::of(ROOT, &asked.key));
+            drop_link(change, node)?;
+        }
+        (None, Some(value)) => {
+            let record = change.txn().fs_record()?;
+            let record = record.ok_or_else(|| FsError::damaged("record of the file system: missing"))?;
+            let owner = Caller { uid: record.key_uid, gid: record.key_gid };
+            let body = Body::Inline(value.clone());
+            let mut node =
+                new_node(change, owner, dir, Blank { kind: FileType::Regular, perm: record.key_perm, body })?;
+            let place = Place::of(ROOT, &asked.key);
+            node.place = Some(place.clone());
+            change.put_named(&mut node, place);
+        }
+        (None, None) => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fs::tests::store;
+    use crate::fs::{IfExists, WriteAt, check, coarse_now};
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const USER: Caller = Caller { uid: 1000, gid: 1000 };
+    const LONG: usize = 300 << 16;
+
+    fn file_system() -> FileSystem {
+        FileSystem::open(store(), coarse_now).unwrap()
+    }
+
+    fn name(raw: &[u8]) -> Name {
+        Name::from_raw(raw).unwrap()
+    }
+
+    fn set(key: &[u8], value: &[u8]) -> KeyChange {
+        KeyChange { key: name(key), only: If::Always, value: Some(Bytes::copy_from_slice(value)) }
+    }
+
+    fn delete(key: &[u8]) -> KeyChange {
+        KeyChange { key: name(key), only: If::Always, value: None }
+    }
+
+    fn make_all(fs: &FileSystem, mut changes: &[KeyChange]) -> Vec<Outcome> {
+        let mut outcomes = Vec::new();
+        while !changes.is_empty() {
+            let some = fs.store().patiently(|| fs.change_keys(changes)).unwrap();
+            changes = &changes[some.len()..];
+            outcomes.extend(some);
+        }
+        outcomes
+    }
+
+    fn get(fs: &FileSystem, key: &[u8]) -> Option<Bytes> {
+        fs.store().patiently(|| FileSystem::value_of(&fs.store().view(), &name(key))).unwrap()
+    }
+
+    fn all(fs: &FileSystem, from: &[u8], to: Option<&[u8]>, bytes_max: usize) -> Vec<(Vec<u8>, Bytes)> {
+        let (mut from, to) = (name(from), to.map(name));
+        let mut all = Vec::new();
+        loop {
+            let view = fs.store().view();
+            let some = || FileSystem::pairs_of(&view, &from, to.as_ref(), bytes_max);
+            let KeyRange { pairs, next } = fs.store().patiently(some).unwrap();
+            all.extend(pairs.into_iter().map(|(key, value)| (key.raw().to_vec(), value)));
+            match next {
+                Some(next) => from = next,
+                None => return all,
+            }
+        }
+    }
+
+    fn whole(fs: &FileSystem) {
+        assert_eq!(check(fs.store()).unwrap(), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_long_file_a_directory_and_a_symlink_have_no_value_but_are_there() {
+        let fs = file_system();
+        let long = fs.create(USER, ROOT, b"long", 0o640, IfExists::Fail).unwrap().ino;
+        let bytes = Bytes::from(vec![7; LONG]);
+        let mut written = 0;
+        while written < LONG {
+            let rest = bytes.slice(written..);
+            written += fs.store().patiently(|| fs.write(long, WriteAt::End, &rest, false)).unwrap();
+        }
+        fs.store().patiently(|| fs.mkdir(USER, ROOT, b"dir", 0o755)).unwrap();
+        fs.store().patiently(|| fs.symlink(USER, ROOT, b"link", b"long")).unwrap();
+        make_all(&fs, &[set(b"a", b"1"), set(b"z", b"")]);
+        for key in [&b"long"[..], b"dir", b"link"] {
+            assert_eq!(get(&fs, key), None);
+            let add = KeyChange { only: If::Absent, ..set(key, b"new") };
+            let cas = KeyChange { only: If::Equals(Bytes::new()), ..set(key, b"new") };
+            assert_eq!(make_all(&fs, &[add, cas]), [Outcome::Not; 2]);
+        }
+        assert_eq!(all(&fs, b"", None, 1).len(), 2);
+        for key in [&b"dir"[..], b"link"] {
+            assert_eq!(make_all(&fs, &[set(key, b"new"), delete(key)]), [Outcome::NoFile; 2]);
+        }
+        // Twice in one batch, with others: what lies in pieces is overwritten all the same.
+        let changes = [set(b"a", b"2"), set(b"long", b"short"), set(b"long", b"shorter"), set(b"b", b"3")];
+        assert_eq!(make_all(&fs, &changes), [Outcome::Done; 4]);
+        assert_eq!(get(&fs, b"long").unwrap(), &b"shorter"[..]);
+        let attr = fs.getattr(long).unwrap();
+        assert_eq!((attr.size, attr.perm, attr.uid), (7, 0o640, 1000));
+        while fs.store().patiently(|| fs.deferred_step()).unwrap() {}
+        whole(&fs);
+        assert_eq!(make_all(&fs, &[delete(b"long"), delete(b"none")]), [Outcome::Done; 2]);
+        fs.release(long);
+        fs.forget(long, 1);
+        while fs.store().patiently(|| fs.deferred_step()).unwrap() {}
+        whole(&fs);
+    }
+
+    #[test]
+    fn what_is_set_keeps_what_the_file_is_and_what_is_new_gets_the_default() {
+        let fs = file_system();
+        let made = fs.create(USER, ROOT, b"old", 0o4711, IfExists::Fail).unwrap();
+        make_all(&fs, &[set(b"old", b"value"), set(b"new", b"value")]);
+        let old = fs.getattr(made.ino).unwrap();
+        assert_eq!((old.ino, old.perm, old.uid, old.nlink, old.size), (made.ino, 0o711, 1000, 1, 5));
+        let new = fs.lookup(ROOT, b"new").unwrap();
+        assert_eq!((new.perm, new.size), (0o644, 5));
+        // Open when it is deleted, as any file.
+        make_all(&fs, &[delete(b"old")]);
+        assert_eq!(fs.read(made.ino, 0, 9).unwrap().concat(), b"value");
+        whole(&fs);
+    }
+
+    #[test]
+    fn a_batch_that_changes_nothing_is_not_stored() {
+        let fs = file_system();
+        make_all(&fs, &[set(b"a", b"1")]);
+        fs.store().sync().unwrap();
+        let before = fs.store().activity().commits;
+        let add = KeyChange { only: If::Absent, ..set(b"a", b"2") };
+        let modify = KeyChange { only: If::Present, ..set(b"b", b"2") };
+        let outcomes = make_all(&fs, &[delete(b"b"), add, modify]);
+        assert_eq!(outcomes, [Outcome::Done, Outcome::Not, Outcome::Not]);
+        fs.store().sync().unwrap();
+        assert_eq!(fs.store().activity().commits, before);
+    }
+
+    /// Few keys, so that they meet.
+    fn a_key() -> impl Strategy<Value = Vec<u8>> {
+        prop_oneof![
+            prop::collection::vec(prop::sample::select(vec![0, b'/', b'.', b'a', 255]), 0..3),
+            Just(vec![255; 255]),
+            Just(b".kivafs".to_vec()),
+        ]
+    }
+
+    fn a_value() -> impl Strategy<Value = Bytes> {
+        prop_oneof![Just(0), Just(1), Just(255usize)]
+            .prop_flat_map(|length| (0..3u8).prop_map(move |byte| vec![byte; length].into()))
+    }
+
+    fn a_change() -> impl Strategy<Value = KeyChange> {
+        let only = prop_oneof![
+            3 => Just(If::Always),
+            1 => Just(If::Absent),
+            1 => Just(If::Present),
+            2 => a_value().prop_map(If::Equals)
+        ];
+        (a_key(), only, prop::option::weighted(0.7, a_value())).prop_map(|(key, only, value)| KeyChange {
+            key: name(&key),
+            only,
+            value,
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 60, ..ProptestConfig::default() })]
+
+        #[test]
+        fn keys_are_a_map(
+            batches in prop::collection::vec(prop::collection::vec(a_change(), 1..20), 1..12),
+            from in a_key(), to in prop::option::of(a_key()), bytes_max in 0..600usize,
+        ) {
+            let fs = file_system();
+            let mut map: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
+            for batch in &batches {
+                let expected: Vec<Outcome> = batch.iter().map(|change| {
+                    let key = change.key.raw();
+                    let holds = match &change.only {
+                        If::Always => true,
+                        If::Absent => !map.contains_key(key),
+                        If::Present => map.contains_key(key),
+                        If::Equals(value) => map.get(key) == Some(value),
+                    };
+                    match &change.value {
+                        _ if !holds => return Outcome::Not,
+                        Some(value) => drop(map.insert(key.to_vec(), value.clone())),
+                        None => drop(map.remove(key)),
+                    }
+                    Outcome::Done
+                }).collect();
+                prop_assert_eq!(make_all(&fs, batch), expected);
+            }
+            for (key, value) in &map {
+                prop_assert_eq!(&get(&fs, key), &Some(value.clone()));
+            }
+            prop_assert_eq!(get(&fs, b"none"), None);
+            let is_in = |key: &[u8]| key >= &from[..] && to.as_ref().is_none_or(|to| key < &to[..]);
+            let expected: Vec<_> = map.iter().filter(|(key, _)| is_in(key)).map(|(k, v)| (k.clone(), v.clone())).collect();
+            prop_assert_eq!(all(&fs, &from, to.as_deref(), bytes_max), expected);
+            whole(&fs);
+        }
+    }
+}
