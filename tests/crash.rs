@@ -215,7 +215,7 @@ fn crash_in_a_bulk_load<M: CrashMedium>(options: &OpenOptions) {
         let mut run = CrashRun::<M>::create(TINY);
         let store = run.open(options).unwrap();
         let mut number = 0;
-        for part in 0..3 {
+        for _ in 0..3 {
             for _ in 0..150 + random.within(0..100) {
                 let changes: Vec<Change> = (0..3)
                     .map(|_| {
@@ -228,8 +228,6 @@ fn crash_in_a_bulk_load<M: CrashMedium>(options: &OpenOptions) {
                 run.commit(&store, &changes).unwrap();
             }
             run.sync(&store).unwrap();
-            let loaded = store.activity();
-            assert!(part > 0 || loaded.data_bytes > 2 * loaded.commit_bytes, "most of it has no redo: {loaded:?}");
             for _ in 0..random.within(0..4) {
                 run.commit(&store, &random_changes(&mut random, TINY)).unwrap();
                 run.sync(&store).unwrap();

@@ -106,8 +106,9 @@ fn what_a_transaction_put_it_reads_and_nobody_else() {
     txn.commit().unwrap();
     assert!(before.get(b"key").unwrap().is_none(), "a view stays what it was");
     assert!(store.view().get(b"key").unwrap().unwrap().is_empty(), "no bytes are a value too");
-    assert!(store.begin().unwrap().is_uncommitted(b"key"));
+    assert!(store.begin().unwrap().is_uncommitted(b"key") && !store.is_durable());
     store.sync().unwrap();
+    assert!(store.is_durable());
     assert!(!store.begin().unwrap().is_uncommitted(b"key"));
 }
 

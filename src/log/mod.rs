@@ -400,6 +400,11 @@ impl Log {
         (streams.take_births(), streams.next_number())
     }
 
+    /// Segments opened since [`Log::take_births`].
+    pub fn unannounced_births(&self) -> usize {
+        self.shared.streams.lock().births().len()
+    }
+
     /// Makes sure that `bytes` can be appended without the disk running full (R7).
     pub fn ensure_capacity(&self, bytes: u64, need: Need) -> Result<(), LogError> {
         let mut streams = self.shared.streams.lock();

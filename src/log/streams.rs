@@ -263,6 +263,11 @@ impl Streams {
         std::mem::take(&mut self.births)
     }
 
+    /// Those.
+    pub fn births(&self) -> &[Birth] {
+        &self.births
+    }
+
     /// The number that the next segment gets.
     pub fn next_number(&self) -> u64 {
         self.next_number

@@ -40,6 +40,10 @@ const DEAD_SEGMENTS_MAX: u64 = 8;
 /// Redo that is left to the next mount when a store in a bucket is closed.
 const REDO_LEFT_BYTES_MAX: u64 = 16 << 10;
 
+/// Segments that may be opened between two commits: they are all announced in the next, and their
+/// numbers are below what the last reserved (S2).
+const BIRTHS_MAX: usize = 40;
+
 /// How long a checkpoint that failed is not tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
@@ -156,7 +160,7 @@ impl Core {
         {
             let mut writer = self.writer.lock();
             writer.phase = Phase::Running;
-            writer.starved = false;
+            writer.relieves = std::mem::take(&mut writer.starved);
         }
         let result = self.write_checkpoint(stored);
         let mut waiters = Vec::new();
@@ -222,8 +226,9 @@ impl Core {
         let can_wait = writer.skips_redo
             && writer.waiters.is_empty()
             && !writer.closing
-            && !writer.starved
+            && !writer.is_short_of_space()
             && !frees_much(&writer)
+            && self.log.unannounced_births() < BIRTHS_MAX
             && !self.signals.checkpoint_is_asked_for()
             && writer
                 .skipped_in_frozen

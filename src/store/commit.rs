@@ -12,6 +12,7 @@ use crate::tree::{Root, Value};
 use parking_lot::MutexGuard;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// What a commit may have beside its redo.
 pub const COMMIT_OVERHEAD: u64 = 1000;
@@ -25,6 +26,8 @@ pub struct InFlight {
     pub waiters: Vec<Waiter>,
     /// The state that it makes durable.
     root: Option<Root>,
+    /// How many transactions had begun then, if it makes all of them durable.
+    begun: Option<u64>,
 }
 
 /// What a commit does beside carrying redo.
@@ -146,7 +149,11 @@ impl Core {
             // W4: what came since the checkpoint was begun is left to the next.
             Some(_) => (BTreeMap::new(), completes_skipped),
         };
-        self.in_flight.lock().root = root;
+        {
+            let mut in_flight = self.in_flight.lock();
+            in_flight.root = root;
+            in_flight.begun = writer.skipped_since.is_none().then(|| self.begun.load(Ordering::SeqCst));
+        }
         self.log.cut(Stream::Data);
         let checkpoint = match errand {
             Errand::None | Errand::Claim => None,
@@ -183,8 +190,9 @@ impl Core {
     fn freeze_skipped(&self, request: FreezeRequest, writer: &mut Writer) {
         let goes_on = writer.waiters.is_empty()
             && !writer.closing
-            && !writer.starved
+            && !writer.is_short_of_space()
             && writer.bytes_since_freeze >= self.limits.pending as u64;
+        writer.is_stuck = false;
         self.log.cut(Stream::Data);
         request.freeze(writer.last_commit, writer, self.log.open_segments());
         writer.froze_skipped(goes_on);
@@ -205,7 +213,10 @@ impl Core {
     /// A commit is durable, or has failed. On the storage thread.
     fn finish(self: &Arc<Self>, claim: Claim, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
         let result = result.map(|_| ()).map_err(StoreError::from);
-        let InFlight { mut waiters, root } = std::mem::take(&mut *self.in_flight.lock());
+        let InFlight { mut waiters, root, begun } = std::mem::take(&mut *self.in_flight.lock());
+        if let (Ok(()), Some(begun)) = (&result, begun) {
+            self.durable.store(begun, Ordering::SeqCst);
+        }
         if let (Ok(()), Some(root)) = (&result, root) {
             *self.committed.write() = root;
         }

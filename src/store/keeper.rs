@@ -146,11 +146,22 @@ impl Core {
                 if writer.oldest_change().is_some_and(|since| self.signals.is_overdue(since)) {
                     self.request_commit(&mut writer);
                 }
-                if self.checkpoint_is_due(&writer) {
+                // After a failure only for whoever has to be told of it.
+                let is_of_use = self.log.failure().is_none() || !writer.waiters.is_empty();
+                if is_of_use && self.checkpoint_is_due(&writer) {
                     self.want_checkpoint(&mut writer);
                 }
             }
             self.bury();
+        }
+    }
+
+    /// Whoever waits for the commit of a checkpoint that will not be made any more (W4).
+    fn tell_of_failure(&self) {
+        let Err(failure) = self.check_failure() else { return };
+        let waiters = std::mem::take(&mut self.writer.lock().waiters);
+        for waiter in waiters {
+            waiter(Err(failure.clone()));
         }
     }
 
@@ -164,6 +175,8 @@ impl Core {
                 if state.stop {
                     // Who asked learns it from that.
                     state.askers.clear();
+                    drop(state);
+                    self.tell_of_failure();
                     return;
                 }
                 state.checkpoint = false;

@@ -88,7 +88,7 @@ use keeper::Signals;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use writer::Writer;
@@ -143,6 +143,9 @@ struct Core {
     /// Signalled when the pending map has been frozen; goes with `writer`.
     room: Condvar,
     in_flight: Mutex<InFlight>,
+    /// Transactions that readers can see, or will at once; and how many of them are durable.
+    begun: AtomicU64,
+    durable: AtomicU64,
     /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
     signals: Signals,
@@ -302,6 +305,12 @@ impl Store {
     /// wait either, nor call the store.
     pub fn sync_then(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
         self.core.sync_then(done);
+    }
+
+    /// Whether everything that a view taken before shows is durable. Cheap; false also while that is
+    /// being found out: then [`Store::sync_then`] tells when it is.
+    pub fn is_durable(&self) -> bool {
+        self.core.durable.load(Ordering::SeqCst) == self.core.begun.load(Ordering::SeqCst)
     }
 
     /// Whether what was accepted and not yet stored is below the in-flight limit: the only

@@ -20,7 +20,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Who makes, opens or looks at a store in a bucket waits for no answer longer than this, whatever their
@@ -354,6 +354,8 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         placing: Mutex::new(()),
         room: Condvar::new(),
         in_flight: Mutex::new(InFlight::default()),
+        begun: AtomicU64::new(0),
+        durable: AtomicU64::new(0),
         graveyard: Mutex::new(VecDeque::new()),
         signals: Signals::new(options.commit_interval),
         abandoned: AtomicBool::new(false),

@@ -12,6 +12,7 @@ use parking_lot::MutexGuard;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// How long the lock may be waited for by who must not wait for storage. It is held for microseconds,
@@ -120,6 +121,8 @@ impl<'a> Txn<'a> {
         }
         let changes: Vec<redo::Change> = changes.into_iter().collect();
         core.make_room(&mut writer, &changes, need)?;
+        // Before anybody sees it. If it comes to nothing, the next commit makes the count right.
+        core.begun.fetch_add(1, Ordering::SeqCst);
         core.apply(&mut writer, &changes).map_err(|error| core.now(error))?;
         core.note(&mut writer, changes);
         if writer.raw_bytes > core.limits.raw_inside {
@@ -300,6 +303,9 @@ impl Core {
             inside <= self.limits.txn && total - count * redo::OVERHEAD_BYTES <= TXN_BYTES_MAX,
             "a transaction of {total} bytes in {count} changes, {inside} of them to be in one commit"
         );
+        if writer.is_short_of_space() && writer.skipped_since.is_none() {
+            writer.skips_redo = false;
+        }
         let page_bytes = u64::from(self.log.geometry().page_bytes);
         let pages = (count as u64 + 4) * page_bytes;
         let owed = writer.owed_bytes() + total as u64 + pages;
@@ -319,6 +325,9 @@ impl Core {
             // finds its space when enough has been deleted.
             Err(LogError::NoSpace)
                 if need == Need::Reserve
+                    // Else there is no redo of it.
+                    && !writer.skips_redo
+                    && !writer.has_skipped()
                     && self.log.ring_used() < self.limits.tail_max
                     && writer.raw_bytes + total <= self.limits.raw_inside =>
             {

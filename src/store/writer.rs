@@ -82,6 +82,8 @@ pub struct Writer {
     pub retry_at: Option<Instant>,
     /// A transaction was refused for lack of space since the last checkpoint.
     pub starved: bool,
+    /// The checkpoint under way, or the last one, was begun after that.
+    pub relieves: bool,
     /// No more transactions.
     pub closing: bool,
     /// No more commits.
@@ -116,6 +118,7 @@ impl Writer {
             is_stuck: false,
             retry_at: None,
             starved: false,
+            relieves: false,
             closing: false,
             closed: false,
         }
@@ -197,6 +200,11 @@ impl Writer {
     /// Whether a commit would leave a gap before its redo: W4.
     pub fn has_skipped(&self) -> bool {
         self.skipped_since.is_some() || self.skipped_in_frozen.is_some()
+    }
+
+    /// Whether space is wanted back soon: then no checkpoint ends without its commit.
+    pub fn is_short_of_space(&self) -> bool {
+        self.starved || self.relieves
     }
 
     /// When the oldest change came that nothing on its way to storage has.
