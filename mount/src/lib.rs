@@ -8,7 +8,7 @@
 //! | [`bench`] | the project's benchmarks |
 //! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
 //! | [`facade`] | FUSE requests: convert, call one method, reply |
-//! | [`kvlds`] | KVLDS requests: packets and records |
+//! | [`kvlds`] | keys over a socket: kivaloo's protocol |
 //! | [`fs`] | POSIX semantics as methods, no FUSE types |
 
 pub mod bench;

@@ -4,6 +4,22 @@
 //! |---|---|
 //! | `wire.rs` | packets on a stream |
 //! | `message.rs` | what is asked and answered |
+//! | `server.rs` | the socket: listens, accepts |
+//! | `connection.rs` | one connection: requests in, answers out when they may be sent |
+//! | `client.rs` | the other end |
+//!
+//! # Contract
+//!
+//! * **Durability.** A request that changes is answered when the change is durable (C1).
+//! * **Order.** A request takes effect at one instant between its arrival and its answer. Those that
+//!   change one key over one connection take effect in their order. A read sees everything that was
+//!   acknowledged before it arrived, and is answered when what it shows is durable.
+//! * **Failure.** What makes no sense, or cannot be done, ends its connection and no other, with a line
+//!   in the log. The protocol has no answer for errors.
+//! * **Bounds.** A connection takes at most 4 MiB; then it is read no further until answers were sent.
 
+pub mod client;
+mod connection;
 pub mod message;
+pub mod server;
 pub mod wire;

@@ -1,0 +1,297 @@
+//! One connection: reads requests, carries them out, and sends the answers, each when it may be sent.
+//!
+//! Requests are taken as they come, many at a time. What they change is one or few transactions, in
+//! their order. Answers go out in any order:
+//!
+//! * to a change, when it is durable;
+//! * to a read, when what it shows is durable. It sees everything that was acknowledged before it came,
+//!   to anybody; of changes that were not, it may see them or not.
+//!
+//! So neither answer shows what a crash could take back. After storage has failed reads are answered
+//! from what was durable then.
+//!
+//! Bounds: a connection has [`ROOM`] bytes for requests that are not answered and answers that are not
+//! sent. When they are used up it is not read from until some are free again: nothing is dropped.
+
+use super::message::{self, Request};
+use super::wire;
+use crate::fs::{FileSystem, FsError, If, KeyChange, KeyRange, Name, Outcome};
+use bytes::{Bytes, BytesMut};
+use kivafs::store::View;
+use std::ops::Range;
+use std::sync::Arc;
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 128 << 10;
+/// Bytes of a RANGE's pairs, whatever was asked for.
+const RANGE_BYTES_MAX: usize = 512 << 10;
+/// What a request and its answer take, a RANGE's pairs apart.
+const REQUEST_COST: usize = 1 << 10;
+/// Most that one connection may have in memory.
+const ROOM: usize = 4 << 20;
+const _: () = assert!(RANGE_BYTES_MAX + REQUEST_COST <= ROOM);
+
+/// Why a connection is dropped.
+#[derive(Debug, Error)]
+pub enum Dropped {
+    /// The stream makes no sense.
+    #[error("{0}")]
+    Packet(#[from] wire::Malformed),
+    /// A packet's record makes no sense.
+    #[error("{0}")]
+    Record(#[from] message::Malformed),
+    /// What was asked for cannot be done: the protocol has no answer that says so.
+    #[error("{0}")]
+    Refused(#[from] FsError),
+    /// The other end has gone.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+}
+
+/// What goes to the task that sends.
+enum Outgoing {
+    /// Packets, and the room that they take until they are sent.
+    Packets(Vec<u8>, OwnedSemaphorePermit),
+    /// Nothing more: the connection is to be dropped.
+    Failure(Dropped),
+}
+
+type Outbox = mpsc::UnboundedSender<Outgoing>;
+
+/// Serves one connection until it ends. Ok: the other end has closed it, and has all answers.
+pub async fn serve<S>(fs: Arc<FileSystem>, stream: S) -> Result<(), Dropped>
+where
+    S: AsyncRead + AsyncWrite + Send + 'static,
+{
+    let (reader, writer) = tokio::io::split(stream);
+    let (outbox, outgoing) = mpsc::unbounded_channel();
+    // The sender ends when nothing holds the outbox any more: not before all is answered.
+    let (read, sent) = tokio::join!(
+        async {
+            let failure = outbox.clone();
+            let read = receive(fs, reader, outbox).await;
+            if let Err(dropped) = read {
+                // If there is nobody to tell, the sender has failed itself.
+                drop(failure.send(Outgoing::Failure(dropped)));
+            }
+        },
+        send(writer, outgoing)
+    );
+    let () = read;
+    sent
+}
+
+/// Sends answers as they come.
+async fn send(
+    mut writer: impl AsyncWrite + Unpin,
+    mut outgoing: mpsc::UnboundedReceiver<Outgoing>,
+) -> Result<(), Dropped> {
+    while let Some(next) = outgoing.recv().await {
+        match next {
+            Outgoing::Packets(packets, _room) => writer.write_all(&packets).await?,
+            Outgoing::Failure(dropped) => return Err(dropped),
+        }
+    }
+    Ok(writer.shutdown().await?)
+}
+
+/// Takes requests and has them carried out.
+async fn receive(fs: Arc<FileSystem>, mut reader: impl AsyncRead + Unpin, outbox: Outbox) -> Result<(), Dropped> {
+    let room = Arc::new(Semaphore::new(ROOM));
+    let mut buffer = BytesMut::new();
+    loop {
+        let batch = Batch::front(&mut buffer)?;
+        if batch.packets.is_empty() {
+            buffer.reserve(READ_BYTES);
+            let closed = tokio::select! {
+                read = reader.read_buf(&mut buffer) => read? == 0,
+                () = outbox.closed() => true,
+            };
+            match closed {
+                false => continue,
+                // In the midst of a packet: there is nobody to answer that one.
+                true => return Ok(()),
+            }
+        }
+        let cost = u32::try_from(batch.cost).expect("no more than there is room for");
+        let room = room.clone().acquire_many_owned(cost).await.expect("never closed");
+        carry_out(&fs, batch, room, &outbox).await?;
+    }
+}
+
+/// Whole requests from the front of a stream.
+struct Batch {
+    stream: Bytes,
+    packets: Vec<(u64, Range<usize>)>,
+    cost: usize,
+}
+
+impl Batch {
+    /// As many as there are and as there may be room for.
+    fn front(buffer: &mut BytesMut) -> Result<Batch, Dropped> {
+        let (mut end, mut cost, mut packets) = (0, 0, Vec::new());
+        while let Some(packet) = wire::front(&buffer[end..], message::REQUEST_BYTES_MAX)? {
+            let own = match Request::decode(packet.record)? {
+                Request::Range { bytes_max, .. } => REQUEST_COST + range_bytes(bytes_max),
+                _ => REQUEST_COST,
+            };
+            if cost + own > ROOM / 2 && cost > 0 {
+                break;
+            }
+            cost += own;
+            let start = end + packet.bytes() - packet.record.len() - wire::TRAILER_BYTES;
+            packets.push((packet.id, start..start + packet.record.len()));
+            end += packet.bytes();
+        }
+        Ok(Batch { stream: buffer.split_to(end).freeze(), packets, cost })
+    }
+
+    fn requests(&self) -> impl Iterator<Item = (u64, Request<'_>)> {
+        self.packets
+            .iter()
+            .map(|(id, record)| (*id, Request::decode(&self.stream[record.clone()]).expect("it was decoded before")))
+    }
+}
+
+fn range_bytes(bytes_max: u32) -> usize {
+    (bytes_max as usize).min(RANGE_BYTES_MAX)
+}
+
+async fn carry_out(
+    fs: &Arc<FileSystem>,
+    batch: Batch,
+    mut room: OwnedSemaphorePermit,
+    outbox: &Outbox,
+) -> Result<(), Dropped> {
+    let (mut ids, mut changes, mut reads) = (Vec::new(), Vec::new(), 0);
+    for (id, request) in batch.requests() {
+        match change_of(&request) {
+            Some(change) => {
+                ids.push(id);
+                changes.push(change);
+            }
+            None => reads += 1,
+        }
+    }
+    if reads > 0 {
+        let of_reads = room.num_permits() - ids.len() * REQUEST_COST;
+        let of_reads = room.split(of_reads).expect("a part of what there is");
+        read(fs, batch, of_reads, outbox).await?;
+    }
+    if !changes.is_empty() {
+        let outcomes = make_changes(fs, &changes).await?;
+        let mut packets = Vec::with_capacity(ids.len() * (wire::OVERHEAD_BYTES + 4));
+        for (id, outcome) in ids.into_iter().zip(outcomes) {
+            wire::push(&mut packets, id, |record| message::push_done(record, outcome == Outcome::Done));
+        }
+        let outbox = outbox.clone();
+        fs.store().sync_then(Box::new(move |durable| {
+            let outgoing = match durable {
+                Ok(()) => Outgoing::Packets(packets, room),
+                Err(error) => Outgoing::Failure(Dropped::Refused(error.into())),
+            };
+            // Who has gone needs no answer.
+            drop(outbox.send(outgoing));
+        }));
+    }
+    Ok(())
+}
+
+/// Answers what asks and changes nothing, now or when that is durable.
+async fn read(fs: &Arc<FileSystem>, batch: Batch, room: OwnedSemaphorePermit, outbox: &Outbox) -> Result<(), Dropped> {
+    let view = fs.store().view();
+    let is_durable = fs.store().is_durable();
+    let packets = answer_reads(fs, &view, &batch).await?;
+    drop(view);
+    if is_durable {
+        drop(outbox.send(Outgoing::Packets(packets, room)));
+        return Ok(());
+    }
+    let (done, durable) = oneshot::channel();
+    // Who does not wait any more needs no answer.
+    fs.store().sync_then(Box::new(move |result| drop(done.send(result))));
+    let (fs, outbox) = (fs.clone(), outbox.clone());
+    tokio::spawn(async move {
+        let answers = match durable.await.expect("every sync is answered") {
+            Ok(()) => Ok(packets),
+            Err(_) => answer_reads(&fs, &fs.store().committed_view(), &batch).await,
+        };
+        drop(outbox.send(match answers {
+            Ok(packets) => Outgoing::Packets(packets, room),
+            Err(dropped) => Outgoing::Failure(dropped),
+        }));
+    });
+    Ok(())
+}
+
+/// The answers to what asks and changes nothing.
+async fn answer_reads(fs: &Arc<FileSystem>, view: &View, batch: &Batch) -> Result<Vec<u8>, Dropped> {
+    let mut packets = Vec::new();
+    for (id, request) in batch.requests() {
+        match request {
+            Request::Params => wire::push(&mut packets, id, message::push_params),
+            Request::Get { key } => {
+                let key = name(key);
+                let value = patiently(fs, || FileSystem::value_of(view, &key)).await?;
+                wire::push(&mut packets, id, |record| message::push_value(record, value.as_deref()));
+            }
+            Request::Range { bytes_max, start, end } => {
+                let (start, end) = (name(start), (!end.is_empty()).then(|| name(end)));
+                let bytes_max = range_bytes(bytes_max);
+                let found = patiently(fs, || FileSystem::pairs_of(view, &start, end.as_ref(), bytes_max)).await?;
+                let KeyRange { pairs, next } = found;
+                let next = next.or(end);
+                let pairs = pairs.iter().map(|(key, value)| (key.raw(), &value[..]));
+                wire::push(&mut packets, id, |record| {
+                    message::push_pairs(record, next.as_ref().map_or(&[], Name::raw), pairs);
+                });
+            }
+            _ => {}
+        }
+    }
+    Ok(packets)
+}
+
+async fn make_changes(fs: &Arc<FileSystem>, changes: &[KeyChange]) -> Result<Vec<Outcome>, Dropped> {
+    let mut outcomes = Vec::with_capacity(changes.len());
+    while outcomes.len() < changes.len() {
+        let rest = &changes[outcomes.len()..];
+        outcomes.extend(patiently(fs, || fs.change_keys(rest)).await?);
+    }
+    Ok(outcomes)
+}
+
+/// What a request changes, if it does.
+fn change_of(request: &Request<'_>) -> Option<KeyChange> {
+    let (key, only, value) = match *request {
+        Request::Set { key, value } => (key, If::Always, Some(value)),
+        Request::Cas { key, old, value } => (key, If::Equals(Bytes::copy_from_slice(old)), Some(value)),
+        Request::Add { key, value } => (key, If::Absent, Some(value)),
+        Request::Modify { key, value } => (key, If::Present, Some(value)),
+        Request::Delete { key } => (key, If::Always, None),
+        Request::Cad { key, old } => (key, If::Equals(Bytes::copy_from_slice(old)), None),
+        Request::Params | Request::Get { .. } | Request::Range { .. } => return None,
+    };
+    Some(KeyChange { key: name(key), only, value: value.map(Bytes::copy_from_slice) })
+}
+
+fn name(key: &[u8]) -> Name {
+    Name::from_raw(key).expect("a string of the protocol is no longer than a name")
+}
+
+/// Does it, and fetches what it misses.
+async fn patiently<T>(fs: &Arc<FileSystem>, mut operation: impl FnMut() -> crate::fs::Result<T>) -> Result<T, Dropped> {
+    loop {
+        match operation() {
+            Err(FsError::Miss(miss)) => {
+                let store = fs.store().clone();
+                let fetched = tokio::task::spawn_blocking(move || store.fetch(&miss)).await;
+                fetched.expect("fetching does not panic").map_err(FsError::from)?;
+            }
+            done => return Ok(done?),
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Keys over a socket, through the library: what a client may rely on.
+
+use assert_fs::TempDir;
+use kivafs::backend::MemoryDisk;
+use kivafs::store::{CreateOptions, OpenOptions, Store};
+use kivafs_mount::fs::{FileSystem, Name, coarse_now};
+use kivafs_mount::kvlds::client::{Client, ClientError};
+use kivafs_mount::kvlds::message::{Request, decode_done};
+use kivafs_mount::kvlds::server::{Address, ListenError, Server};
+use kivafs_mount::kvlds::wire;
+use std::collections::HashSet;
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A store in memory, served; nothing of it is committed unless somebody asks for that.
+struct Served {
+    directory: TempDir,
+    disk: Arc<MemoryDisk>,
+    fs: Arc<FileSystem>,
+    server: Server,
+}
+
+fn open(disk: Arc<MemoryDisk>) -> Arc<FileSystem> {
+    let options = OpenOptions { commit_interval: Duration::from_secs(3600), ..OpenOptions::default() };
+    let store = Store::open_on(disk, &options).unwrap();
+    Arc::new(FileSystem::open(Arc::new(store), coarse_now).unwrap())
+}
+
+impl Served {
+    fn new() -> Served {
+        let disk = Arc::new(MemoryDisk::default());
+        Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
+        let fs = open(disk.clone());
+        let directory = TempDir::new().unwrap();
+        let server = Server::start(fs.clone(), &Address::Unix(directory.path().join("socket"))).unwrap();
+        Served { directory, disk, fs, server }
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.directory.path().join("socket")
+    }
+
+    fn client(&self) -> Client {
+        Client::connect(&Address::Unix(self.socket())).unwrap()
+    }
+}
+
+fn value_of(fs: &FileSystem, key: &[u8]) -> Option<Vec<u8>> {
+    let key = Name::from_raw(key).unwrap();
+    let value = fs.store().patiently(|| FileSystem::value_of(&fs.store().view(), &key)).unwrap();
+    value.map(|value| value.to_vec())
+}
+
+#[test]
+fn each_request_is_answered() {
+    let served = Served::new();
+    let mut client = served.client();
+    let (key, old, value) = (&b"key"[..], &b"value"[..], &b"new"[..]);
+    let steps = [
+        (Request::Modify { key, value }, false),
+        (Request::Cas { key, old, value }, false),
+        (Request::Cad { key, old }, false),
+        (Request::Add { key, value: old }, true),
+        (Request::Add { key, value }, false),
+        (Request::Cas { key, old: value, value }, false),
+        (Request::Cas { key, old, value }, true),
+        (Request::Modify { key, value: old }, true),
+        (Request::Cad { key, old: value }, false),
+        (Request::Cad { key, old }, true),
+        (Request::Delete { key }, true),
+        (Request::Set { key, value: b"" }, true),
+        (Request::Set { key: b"", value: &[255; 255] }, true),
+        (Request::Set { key: &[255; 255], value: b"last" }, true),
+    ];
+    for (request, is_done) in steps {
+        assert_eq!(client.change(&request).unwrap(), is_done, "{request:?}");
+    }
+    assert_eq!(client.get(b"key").unwrap(), Some(Vec::new()));
+    assert_eq!(client.get(b"none").unwrap(), None);
+    for (start, end, count) in [(&b""[..], &b""[..], 3), (b"\0", b"", 2), (b"", b"key", 1), (b"key", b"key", 0)] {
+        let mut pairs = Vec::new();
+        client.range(start, end, &mut |(key, value)| pairs.push((key.to_vec(), value.to_vec()))).unwrap();
+        assert_eq!(pairs.len(), count, "{start:?} to {end:?}: {pairs:?}");
+    }
+}
+
+/// A change is acknowledged when it is durable, however many are under way.
+#[test]
+fn what_is_acknowledged_is_there_after_a_crash() {
+    const COUNT: u32 = 20_000;
+    let served = Served::new();
+    let mut client = served.client();
+    let mut acknowledged = HashSet::new();
+    let mut asked = 0;
+    while acknowledged.len() < COUNT as usize / 2 {
+        while asked < COUNT && asked - (acknowledged.len() as u32) < 3000 {
+            let id = client.ask(&Request::Set { key: &asked.to_be_bytes(), value: &asked.to_le_bytes() });
+            assert_eq!(id, u64::from(asked));
+            asked += 1;
+        }
+        client.flush().unwrap();
+        let (id, record) = client.receive().unwrap();
+        assert!(decode_done(&record).unwrap());
+        assert!(acknowledged.insert(id as u32));
+    }
+    let image = MemoryDisk::from_bytes(served.disk.to_bytes());
+    let fs = open(Arc::new(image));
+    for number in acknowledged {
+        assert_eq!(value_of(&fs, &number.to_be_bytes()), Some(number.to_le_bytes().to_vec()), "{number}");
+    }
+}
+
+/// A read shows nothing that a crash could take back: what was written through the file system, and is
+/// not durable yet, becomes so before it is answered.
+#[test]
+fn what_is_read_is_durable() {
+    let served = Served::new();
+    let caller = kivafs_mount::fs::Caller { uid: 0, gid: 0 };
+    served.fs.put_path(caller, b"file", &mut &b"content"[..]).unwrap();
+    assert!(!served.fs.store().is_durable());
+    assert_eq!(served.client().get(b"file").unwrap().unwrap(), b"content");
+    let image = open(Arc::new(MemoryDisk::from_bytes(served.disk.to_bytes())));
+    assert_eq!(value_of(&image, b"file").unwrap(), b"content");
+}
+
+#[test]
+fn what_makes_no_sense_ends_its_own_connection_only() {
+    let served = Served::new();
+    let mut other = served.client();
+    let packet = |record: &[u8]| {
+        let mut packet = Vec::new();
+        wire::push(&mut packet, 1, |out| out.extend_from_slice(record));
+        packet
+    };
+    let mut flipped = packet(b"\0\0\x01\0");
+    flipped[20] ^= 1;
+    // The header alone: nobody waits for such a record.
+    let huge = packet(&[0; 100_000])[..16].to_vec();
+    let wrong = [packet(b"\0\0\x01\x99"), packet(b"\0\0\x01\0\0"), packet(b"\0\0\x01\x30\x09key"), flipped, huge];
+    for bytes in wrong {
+        let mut stream = UnixStream::connect(served.socket()).unwrap();
+        stream.write_all(&bytes).unwrap();
+        let mut rest = Vec::new();
+        // Ended in either way.
+        let ended = stream.read_to_end(&mut rest);
+        assert!(ended.is_err() || rest.is_empty(), "{rest:?}");
+        assert!(other.change(&Request::Set { key: b"key", value: b"value" }).unwrap());
+    }
+}
+
+#[test]
+fn a_request_in_many_parts_is_one_request() {
+    let served = Served::new();
+    let mut stream = UnixStream::connect(served.socket()).unwrap();
+    let mut packet = Vec::new();
+    wire::push(&mut packet, 7, |out| Request::Set { key: b"key", value: b"value" }.encode(out));
+    for byte in &packet {
+        stream.write_all(&[*byte]).unwrap();
+    }
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(wire::front(&answer, 100).unwrap().unwrap().id, 7);
+    assert_eq!(value_of(&served.fs, b"key").unwrap(), b"value");
+}
+
+#[test]
+fn many_connections_are_served_at_once() {
+    let served = Served::new();
+    let mut clients: Vec<Client> = (0..300).map(|_| served.client()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.ask(&Request::Set { key: &(number as u32).to_be_bytes(), value: b"value" });
+        client.flush().unwrap();
+    }
+    for client in &mut clients {
+        assert!(decode_done(&client.receive().unwrap().1).unwrap());
+    }
+}
+
+#[test]
+fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+    let served = Served::new();
+    let address = Address::Unix(served.socket());
+    assert_eq!(std::fs::metadata(served.socket()).unwrap().permissions().mode() & 0o777, 0o600);
+    assert!(matches!(Server::start(served.fs.clone(), &address), Err(ListenError::InUse(_))));
+    assert!(served.client().get(b"key").unwrap().is_none(), "it is served as before");
+    let Served { directory, fs, server, .. } = served;
+    drop(server);
+    let path = directory.path().join("socket");
+    assert!(!path.exists());
+    // What a killed process leaves.
+    drop(UnixListener::bind(&path).unwrap());
+    let server = Server::start(fs.clone(), &address).unwrap();
+    let mut client = Client::connect(&address).unwrap();
+    assert!(client.get(b"key").unwrap().is_none());
+    drop(server);
+    assert!(matches!(client.get(b"key"), Err(ClientError::Io(_))), "its connections have ended");
+    std::fs::write(&path, "a file").unwrap();
+    assert!(matches!(Server::start(fs, &address), Err(ListenError::NoSocket(_))));
+}
