@@ -22,6 +22,7 @@
 //! | `given.rs` | STORE and its options together |
 //! | `failure.rs` | what went wrong: its line and its exit code |
 //! | `mount.rs` | create, mount, umount |
+//! | `serve.rs` | serve |
 //! | `look.rs` | info, check |
 //! | `cost.rs` | info --cost: what requests cost |
 //! | `paths.rs` | get, put, ls, rm |
@@ -37,6 +38,7 @@ mod mount_words;
 pub mod options;
 mod paths;
 mod place;
+mod serve;
 pub mod size;
 pub mod store_options;
 mod words;
@@ -77,6 +79,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Create(words) => mount::create(&words),
         Command::Mount(words) => mount::mount(&words),
         Command::Umount(words) => mount::umount(&words),
+        Command::Serve(words) => serve::serve(&words),
         Command::Info(words) => look::info(&words),
         Command::Check(words) => look::check(&words),
         Command::Get(words) => paths::get(&words),

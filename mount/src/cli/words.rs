@@ -22,6 +22,8 @@ pub enum Command {
     Mount(MountWords),
     /// Unmount; returns when everything is durable
     Umount(UmountWords),
+    /// Serve the keys of a store over a socket, without a mount, until a signal comes
+    Serve(ServeWords),
     /// Tell what a store is, and who holds it
     Info(InfoWords),
     /// Verify a store; exit code 1 and a list when it is broken
@@ -118,6 +120,21 @@ pub struct MountWords {
     /// This process is the one that serves, and says "ready" on stdout.
     #[arg(long, hide = true)]
     pub serve_in_background: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = format!("{}\n{}", store_options::HELP, options::HELP))]
+pub struct ServeWords {
+    #[command(flatten)]
+    pub store: StoreWords,
+    /// Where to listen: the path of a Unix socket, or 127.0.0.1:PORT
+    #[arg(long, value_name = "PATH|ADDRESS:PORT")]
+    pub kvlds: String,
+    /// Make the store if there is none
+    #[arg(long)]
+    pub create: bool,
+    #[command(flatten)]
+    pub takeover: TakeoverWords,
 }
 
 #[derive(Debug, Args)]

@@ -28,6 +28,7 @@
 //! | `verdict.rs` | how who waits for the end learns how it went |
 //! | `drain.rs` | closing a store, watched |
 //! | `serve.rs` | the life of the process that serves |
+//! | `serve_keys.rs` | of one that serves keys without a mount |
 //! | `unmount.rs` | `kivafs umount`: detach, wait for the verdict |
 //! | `journal.rs` | where the log goes |
 //! | `progress.rs` | one line on a terminal for what takes long |
@@ -45,11 +46,13 @@ pub mod place;
 pub mod plan;
 pub mod progress;
 pub mod serve;
+pub mod serve_keys;
 pub mod shown;
 pub mod signals;
 pub mod unmount;
 pub mod verdict;
 
+use crate::kvlds::server::ListenError;
 use kivafs::store::{Holder, OpenError, StoreError};
 use std::path::PathBuf;
 use std::time::SystemTime;
@@ -61,6 +64,9 @@ pub enum LifeError {
     /// The store did not open.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The socket cannot be had.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     /// Who has the store can't be asked from here.
     #[error("{store}: in use by {holder}")]
     HeldElsewhere {
