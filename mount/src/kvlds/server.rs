@@ -3,7 +3,7 @@
 //! A Unix socket is made with mode 0600. The file of a socket that nobody listens at any more is
 //! replaced; one that somebody does is an error, and so is anything that is no socket.
 
-use super::connection;
+use super::connection::{self, Dropped};
 use crate::fs::FileSystem;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use nix::sys::stat::Mode;
@@ -146,8 +146,11 @@ async fn serve<S>(fs: Arc<FileSystem>, stream: S)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
 {
-    if let Err(dropped) = connection::serve(fs, stream).await {
-        tracing::warn!("a key connection was dropped: {dropped}");
+    match connection::serve(fs, stream).await {
+        Ok(()) => {}
+        // Clients come and go.
+        Err(gone @ Dropped::Io(_)) => tracing::debug!("a key connection has ended: {gone}"),
+        Err(dropped) => tracing::warn!("a key connection was dropped: {dropped}"),
     }
 }
 
