@@ -9,7 +9,7 @@
 //! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
 //! | [`facade`] | FUSE requests: convert, call one method, reply |
 //! | [`kvlds`] | keys over a socket: kivaloo's protocol |
-//! | [`fs`] | POSIX semantics as methods, no FUSE types |
+//! | [`fs`] | POSIX semantics, and those of keys, as methods; no FUSE types |
 
 pub mod bench;
 pub mod cli;

@@ -91,6 +91,7 @@ fn a_socket_that_is_served_is_not_taken_away() {
     let line = String::from_utf8(said.stderr).unwrap();
     assert_eq!(line, format!("kivafs: {}: another process serves this socket\n", socket.display()));
     assert_eq!(serving.client().get(b"key").unwrap(), None);
+    assert!(!other.exists(), "what was made for it is gone again");
 }
 
 /// C1: whenever it is killed, each key that was acknowledged is there, and the socket that it left is

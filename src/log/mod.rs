@@ -402,7 +402,7 @@ impl Log {
 
     /// Segments opened since [`Log::take_births`].
     pub fn unannounced_births(&self) -> usize {
-        self.shared.streams.lock().births().len()
+        self.shared.streams.lock().unannounced_births()
     }
 
     /// Makes sure that `bytes` can be appended without the disk running full (R7).

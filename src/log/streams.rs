@@ -263,9 +263,9 @@ impl Streams {
         std::mem::take(&mut self.births)
     }
 
-    /// Those.
-    pub fn births(&self) -> &[Birth] {
-        &self.births
+    /// How many segments were opened since that was last asked.
+    pub fn unannounced_births(&self) -> usize {
+        self.births.len()
     }
 
     /// The number that the next segment gets.

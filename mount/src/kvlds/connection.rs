@@ -15,10 +15,9 @@
 
 use super::message::{self, Request};
 use super::wire;
-use crate::fs::{FileSystem, FsError, If, KeyChange, KeyRange, Name, Outcome};
-use bytes::{Bytes, BytesMut};
+use crate::fs::{FileSystem, FsError, If, KeyChange, KeyRange, NAME_MAX, Name, Outcome, VALUE_MAX};
+use bytes::{Buf, Bytes, BytesMut};
 use kivafs::store::View;
-use std::ops::Range;
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -33,6 +32,8 @@ const REQUEST_COST: usize = 1 << 10;
 /// Most that one connection may have in memory.
 const ROOM: usize = 4 << 20;
 const _: () = assert!(RANGE_BYTES_MAX + REQUEST_COST <= ROOM);
+// What a request can name is what the file system takes.
+const _: () = assert!(message::STRING_MAX == NAME_MAX && message::STRING_MAX == VALUE_MAX);
 
 /// Why a connection is dropped.
 #[derive(Debug, Error)]
@@ -69,18 +70,14 @@ where
     let (reader, writer) = tokio::io::split(stream);
     let (outbox, outgoing) = mpsc::unbounded_channel();
     // The sender ends when nothing holds the outbox any more: not before all is answered.
-    let (read, sent) = tokio::join!(
-        async {
-            let failure = outbox.clone();
-            let read = receive(fs, reader, outbox).await;
-            if let Err(dropped) = read {
-                // If there is nobody to tell, the sender has failed itself.
-                drop(failure.send(Outgoing::Failure(dropped)));
-            }
-        },
-        send(writer, outgoing)
-    );
-    let () = read;
+    let receiving = async {
+        let failure = outbox.clone();
+        if let Err(dropped) = receive(fs, reader, outbox).await {
+            // If there is nobody to tell, the sender has failed itself.
+            drop(failure.send(Outgoing::Failure(dropped)));
+        }
+    };
+    let ((), sent) = tokio::join!(receiving, send(writer, outgoing));
     sent
 }
 
@@ -104,7 +101,7 @@ async fn receive(fs: Arc<FileSystem>, mut reader: impl AsyncRead + Unpin, outbox
     let mut buffer = BytesMut::new();
     loop {
         let batch = Batch::front(&mut buffer)?;
-        if batch.packets.is_empty() {
+        if batch.cost == 0 {
             buffer.reserve(READ_BYTES);
             let closed = tokio::select! {
                 read = reader.read_buf(&mut buffer) => read? == 0,
@@ -123,36 +120,59 @@ async fn receive(fs: Arc<FileSystem>, mut reader: impl AsyncRead + Unpin, outbox
 }
 
 /// Whole requests from the front of a stream.
+#[derive(Default)]
 struct Batch {
-    stream: Bytes,
-    packets: Vec<(u64, Range<usize>)>,
+    changes: Vec<(u64, KeyChange)>,
+    reads: Vec<(u64, Read)>,
     cost: usize,
+}
+
+/// What asks and changes nothing.
+enum Read {
+    Params,
+    Get(Name),
+    Range { bytes_max: usize, start: Name, end: Option<Name> },
 }
 
 impl Batch {
     /// As many as there are and as there may be room for.
     fn front(buffer: &mut BytesMut) -> Result<Batch, Dropped> {
-        let (mut end, mut cost, mut packets) = (0, 0, Vec::new());
+        let (mut end, mut batch) = (0, Batch::default());
         while let Some(packet) = wire::front(&buffer[end..], message::REQUEST_BYTES_MAX)? {
-            let own = match Request::decode(packet.record)? {
-                Request::Range { bytes_max, .. } => REQUEST_COST + range_bytes(bytes_max),
-                _ => REQUEST_COST,
-            };
-            if cost + own > ROOM / 2 && cost > 0 {
+            let request = Request::decode(packet.record)?;
+            let cost =
+                REQUEST_COST + if let Request::Range { bytes_max, .. } = request { range_bytes(bytes_max) } else { 0 };
+            if batch.cost > 0 && batch.cost + cost > ROOM / 2 {
                 break;
             }
-            cost += own;
-            let start = end + packet.bytes() - packet.record.len() - wire::TRAILER_BYTES;
-            packets.push((packet.id, start..start + packet.record.len()));
+            batch.cost += cost;
             end += packet.bytes();
+            batch.add(packet.id, &request);
         }
-        Ok(Batch { stream: buffer.split_to(end).freeze(), packets, cost })
+        buffer.advance(end);
+        Ok(batch)
     }
 
-    fn requests(&self) -> impl Iterator<Item = (u64, Request<'_>)> {
-        self.packets
-            .iter()
-            .map(|(id, record)| (*id, Request::decode(&self.stream[record.clone()]).expect("it was decoded before")))
+    fn add(&mut self, id: u64, request: &Request<'_>) {
+        let mut change = |key, only, value: Option<&[u8]>| {
+            let value = value.map(Bytes::copy_from_slice);
+            self.changes.push((id, KeyChange { key: name(key), only, value }));
+        };
+        let equals = |old| If::Equals(Bytes::copy_from_slice(old));
+        match *request {
+            Request::Set { key, value } => change(key, If::Always, Some(value)),
+            Request::Cas { key, old, value } => change(key, equals(old), Some(value)),
+            Request::Add { key, value } => change(key, If::Absent, Some(value)),
+            Request::Modify { key, value } => change(key, If::Present, Some(value)),
+            Request::Delete { key } => change(key, If::Always, None),
+            Request::Cad { key, old } => change(key, equals(old), None),
+            Request::Params => self.reads.push((id, Read::Params)),
+            Request::Get { key } => self.reads.push((id, Read::Get(name(key)))),
+            Request::Range { bytes_max, start, end } => {
+                let end = (!end.is_empty()).then(|| name(end));
+                self.reads.push((id, Read::Range { bytes_max: range_bytes(bytes_max), start: name(start), end }));
+            }
+        }
     }
 }
 
@@ -166,22 +186,14 @@ async fn carry_out(
     mut room: OwnedSemaphorePermit,
     outbox: &Outbox,
 ) -> Result<(), Dropped> {
-    let (mut ids, mut changes, mut reads) = (Vec::new(), Vec::new(), 0);
-    for (id, request) in batch.requests() {
-        match change_of(&request) {
-            Some(change) => {
-                ids.push(id);
-                changes.push(change);
-            }
-            None => reads += 1,
-        }
-    }
-    if reads > 0 {
-        let of_reads = room.num_permits() - ids.len() * REQUEST_COST;
+    let Batch { changes, reads, .. } = batch;
+    if !reads.is_empty() {
+        let of_reads = room.num_permits() - changes.len() * REQUEST_COST;
         let of_reads = room.split(of_reads).expect("a part of what there is");
-        read(fs, batch, of_reads, outbox).await?;
+        read(fs, reads, of_reads, outbox).await?;
     }
     if !changes.is_empty() {
+        let (ids, changes): (Vec<u64>, Vec<KeyChange>) = changes.into_iter().unzip();
         let outcomes = make_changes(fs, &changes).await?;
         let mut packets = Vec::with_capacity(ids.len() * (wire::OVERHEAD_BYTES + 4));
         for (id, outcome) in ids.into_iter().zip(outcomes) {
@@ -201,10 +213,15 @@ async fn carry_out(
 }
 
 /// Answers what asks and changes nothing, now or when that is durable.
-async fn read(fs: &Arc<FileSystem>, batch: Batch, room: OwnedSemaphorePermit, outbox: &Outbox) -> Result<(), Dropped> {
+async fn read(
+    fs: &Arc<FileSystem>,
+    reads: Vec<(u64, Read)>,
+    room: OwnedSemaphorePermit,
+    outbox: &Outbox,
+) -> Result<(), Dropped> {
     let view = fs.store().view();
     let is_durable = fs.store().is_durable();
-    let packets = answer_reads(fs, &view, &batch).await?;
+    let packets = answer_reads(fs, &view, &reads).await?;
     drop(view);
     if is_durable {
         drop(outbox.send(Outgoing::Packets(packets, room)));
@@ -217,7 +234,7 @@ async fn read(fs: &Arc<FileSystem>, batch: Batch, room: OwnedSemaphorePermit, ou
     tokio::spawn(async move {
         let answers = match durable.await.expect("every sync is answered") {
             Ok(()) => Ok(packets),
-            Err(_) => answer_reads(&fs, &fs.store().committed_view(), &batch).await,
+            Err(_) => answer_reads(&fs, &fs.store().committed_view(), &reads).await,
         };
         drop(outbox.send(match answers {
             Ok(packets) => Outgoing::Packets(packets, room),
@@ -228,28 +245,22 @@ async fn read(fs: &Arc<FileSystem>, batch: Batch, room: OwnedSemaphorePermit, ou
 }
 
 /// The answers to what asks and changes nothing.
-async fn answer_reads(fs: &Arc<FileSystem>, view: &View, batch: &Batch) -> Result<Vec<u8>, Dropped> {
+async fn answer_reads(fs: &Arc<FileSystem>, view: &View, reads: &[(u64, Read)]) -> Result<Vec<u8>, Dropped> {
     let mut packets = Vec::new();
-    for (id, request) in batch.requests() {
-        match request {
-            Request::Params => wire::push(&mut packets, id, message::push_params),
-            Request::Get { key } => {
-                let key = name(key);
-                let value = patiently(fs, || FileSystem::value_of(view, &key)).await?;
-                wire::push(&mut packets, id, |record| message::push_value(record, value.as_deref()));
+    for (id, asked) in reads {
+        match asked {
+            Read::Params => wire::push(&mut packets, *id, message::push_params),
+            Read::Get(key) => {
+                let value = patiently(fs, || FileSystem::value_of(view, key)).await?;
+                wire::push(&mut packets, *id, |record| message::push_value(record, value.as_deref()));
             }
-            Request::Range { bytes_max, start, end } => {
-                let (start, end) = (name(start), (!end.is_empty()).then(|| name(end)));
-                let bytes_max = range_bytes(bytes_max);
-                let found = patiently(fs, || FileSystem::pairs_of(view, &start, end.as_ref(), bytes_max)).await?;
+            Read::Range { bytes_max, start, end } => {
+                let found = patiently(fs, || FileSystem::pairs_of(view, start, end.as_ref(), *bytes_max)).await?;
                 let KeyRange { pairs, next } = found;
-                let next = next.or(end);
+                let next = next.as_ref().or(end.as_ref()).map_or(&[][..], Name::raw);
                 let pairs = pairs.iter().map(|(key, value)| (key.raw(), &value[..]));
-                wire::push(&mut packets, id, |record| {
-                    message::push_pairs(record, next.as_ref().map_or(&[], Name::raw), pairs);
-                });
+                wire::push(&mut packets, *id, |record| message::push_pairs(record, next, pairs));
             }
-            _ => {}
         }
     }
     Ok(packets)
@@ -262,20 +273,6 @@ async fn make_changes(fs: &Arc<FileSystem>, changes: &[KeyChange]) -> Result<Vec
         outcomes.extend(patiently(fs, || fs.change_keys(rest)).await?);
     }
     Ok(outcomes)
-}
-
-/// What a request changes, if it does.
-fn change_of(request: &Request<'_>) -> Option<KeyChange> {
-    let (key, only, value) = match *request {
-        Request::Set { key, value } => (key, If::Always, Some(value)),
-        Request::Cas { key, old, value } => (key, If::Equals(Bytes::copy_from_slice(old)), Some(value)),
-        Request::Add { key, value } => (key, If::Absent, Some(value)),
-        Request::Modify { key, value } => (key, If::Present, Some(value)),
-        Request::Delete { key } => (key, If::Always, None),
-        Request::Cad { key, old } => (key, If::Equals(Bytes::copy_from_slice(old)), None),
-        Request::Params | Request::Get { .. } | Request::Range { .. } => return None,
-    };
-    Some(KeyChange { key: name(key), only, value: value.map(Bytes::copy_from_slice) })
 }
 
 fn name(key: &[u8]) -> Name {

@@ -14,6 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 use thiserror::Error;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
@@ -22,6 +23,8 @@ use tokio::runtime::{Builder, Runtime};
 const BACKLOG: i32 = 1024;
 /// Threads that carry out requests: the store has one writer at a time.
 const THREADS: usize = 2;
+/// How long nobody is accepted after that has failed: trying at once would do nothing but fill the log.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Where to listen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,6 +85,7 @@ impl Server {
             .worker_threads(THREADS)
             .thread_name("kivafs-kvlds")
             .enable_io()
+            .enable_time()
             .build()
             .map_err(io)?;
         let guard = runtime.enter();
@@ -137,7 +141,7 @@ async fn accept(fs: Arc<FileSystem>, listener: Listener) {
         if let Err(error) = accepted {
             // Too many open files, mostly: who waits is accepted when others have gone.
             tracing::warn!("a connection could not be accepted: {error}");
-            tokio::task::yield_now().await;
+            tokio::time::sleep(RETRY_AFTER).await;
         }
     }
 }

@@ -14,9 +14,7 @@
 use thiserror::Error;
 
 /// What a packet has beside its record.
-pub const OVERHEAD_BYTES: usize = HEADER_BYTES + TRAILER_BYTES;
-/// What it has of that behind its record.
-pub const TRAILER_BYTES: usize = 4;
+pub const OVERHEAD_BYTES: usize = HEADER_BYTES + 4;
 const HEADER_BYTES: usize = 16;
 const LENGTH_AT: usize = 8;
 const CRC_AT: usize = 12;

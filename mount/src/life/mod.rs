@@ -1,4 +1,4 @@
-//! A mount, from its beginning to its end.
+//! A process that serves a store, by a mount or over a socket, from its beginning to its end.
 //!
 //! # Contract
 //!
@@ -21,14 +21,15 @@
 //! | `place.rs` | where a store is: a local file, or a bucket |
 //! | `mount_point.rs` | is DIR a place to mount at? dead mounts of ours are cleared away |
 //! | `holder.rs` | opening a store that may still be held by a process that drains |
+//! | `opened.rs` | opening the store that is to be served |
 //! | `attach.rs` | mount(2), or fusermount3: a descriptor for the session |
 //! | `detach.rs` | umount(2), or fusermount3; aborting a connection |
 //! | `background.rs` | starting itself again, and the word "ready" |
 //! | `signals.rs` | SIGTERM and SIGINT |
 //! | `verdict.rs` | how who waits for the end learns how it went |
 //! | `drain.rs` | closing a store, watched |
-//! | `serve.rs` | the life of the process that serves |
-//! | `serve_keys.rs` | of one that serves keys without a mount |
+//! | `serve.rs` | the life of the process that serves a mount |
+//! | `serve_keys.rs` | and of one that serves keys without a mount |
 //! | `unmount.rs` | `kivafs umount`: detach, wait for the verdict |
 //! | `journal.rs` | where the log goes |
 //! | `progress.rs` | one line on a terminal for what takes long |
@@ -42,6 +43,7 @@ pub mod holder;
 pub mod journal;
 pub mod mount_point;
 pub mod mountinfo;
+pub mod opened;
 pub mod place;
 pub mod plan;
 pub mod progress;

@@ -7,12 +7,13 @@ use crate::life::background::Ready;
 use crate::life::drain::{BEAT, Drain, End, GIVEN_UP};
 use crate::life::holder::announce_draining;
 use crate::life::mountinfo::Device;
+use crate::life::opened::Opening;
 use crate::life::plan::Plan;
 use crate::life::signals::{Signals, Wake};
 use crate::life::verdict::{Verdict, Waiting};
-use crate::life::{LifeError, detach, holder, journal, mount_point, mountinfo, shown};
+use crate::life::{LifeError, detach, journal, mount_point, mountinfo, shown};
 use fuser::{Config, Session, SessionACL};
-use kivafs::store::{Elsewhere, OpenError, OpenOptions, Store, StoreError};
+use kivafs::store::{Elsewhere, Store, StoreError};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -42,7 +43,14 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
     journal::open(&plan.options, matches!(ready, Ready::Background))?;
     let mut tell = |line: String| eprintln!("kivafs: {line}");
     mount_point::prepare(plan, &mut tell)?;
-    let opened = open_store(plan, &signals)?;
+    let opening = Opening {
+        place: &plan.store,
+        options: &plan.options,
+        create: plan.create,
+        takeover: plan.takeover,
+        serving_at: Some(&plan.dir),
+    };
+    let opened = opening.open(&signals)?;
     // Not before: a store that is in use would be told of in two lines.
     mount_point::warn_if_not_empty(&plan.dir, &mut tell);
     warn_if_behind(plan, &opened.store, &mut tell);
@@ -50,7 +58,7 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
     let mount = match begun {
         Ok(mount) => mount,
         Err(error) => {
-            opened.undo(plan);
+            opened.undo(&plan.store);
             return Err(error);
         }
     };
@@ -60,48 +68,6 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
         Err(error) => error!("{error}"),
     }
     verdict
-}
-
-struct Opened {
-    store: Arc<Store>,
-    /// By us, just now.
-    made: bool,
-}
-
-impl Opened {
-    /// As if nothing had been done.
-    fn undo(self, plan: &Plan) {
-        // Nothing was acknowledged that could fail to be durable.
-        let _ = self.store.close();
-        if self.made {
-            plan.store.unmake();
-        }
-    }
-}
-
-fn open_store(plan: &Plan, signals: &Signals) -> Result<Opened, LifeError> {
-    let options = OpenOptions {
-        read_only: plan.options.read_only,
-        commit_interval: plan.options.commit_interval,
-        serving_at: Some(plan.dir.clone()),
-        takeover: plan.takeover,
-        ..plan.options.store.for_opening(&plan.store)
-    };
-    let mut made = false;
-    let mut open = || match plan.store.open(&options) {
-        Err(OpenError::NotFound(_)) if plan.create && !made => {
-            plan.store.create(&plan.options.store.for_creating(None))?;
-            made = true;
-            plan.store.open(&options)
-        }
-        opened => opened,
-    };
-    // The signals are blocked: a wait must listen for them itself.
-    let store = holder::patiently(&plan.store, &mut open, &mut |time| match signals.wait(&[], Some(time))? {
-        Wake::Stop => Err(LifeError::Interrupted),
-        Wake::Other | Wake::TimeOut => Ok(()),
-    })?;
-    Ok(Opened { store: Arc::new(store), made })
 }
 
 /// What is mounted for reading while somebody else writes does not follow (R12).

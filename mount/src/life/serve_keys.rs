@@ -1,17 +1,18 @@
 //! The life of a process that serves a store's keys over a socket, without a mount.
 //!
 //! It stays in the foreground and says so on stdout when it can be connected to. SIGTERM, SIGINT or
-//! SIGHUP ends it: connections end first, then everything is made durable.
+//! SIGHUP ends it: connections end first, then everything is made durable. An error before it is ready
+//! undoes what was done.
 
 use crate::fs::{FileSystem, coarse_now};
 use crate::kvlds::server::{Address, Server};
 use crate::life::drain::close;
-use crate::life::holder::{self, announce_draining};
+use crate::life::holder::announce_draining;
+use crate::life::opened::Opening;
 use crate::life::place::Place;
 use crate::life::plan::MountOptions;
 use crate::life::signals::{Signals, Wake};
 use crate::life::{LifeError, journal};
-use kivafs::store::{OpenError, OpenOptions};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,37 +38,40 @@ pub struct KeyPlan {
 pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
     let signals = Signals::block()?;
     journal::open(&plan.options, false)?;
-    let options = OpenOptions {
-        read_only: plan.options.read_only,
-        commit_interval: plan.options.commit_interval,
+    let opening = Opening {
+        place: &plan.store,
+        options: &plan.options,
+        create: plan.create,
         takeover: plan.takeover,
-        ..plan.options.store.for_opening(&plan.store)
+        serving_at: None,
     };
-    let mut open = || match plan.store.open(&options) {
-        Err(OpenError::NotFound(_)) if plan.create => {
-            plan.store.create(&plan.options.store.for_creating(None))?;
-            plan.store.open(&options)
-        }
-        opened => opened,
-    };
-    // The signals are blocked: a wait must listen for them itself.
-    let store = holder::patiently(&plan.store, &mut open, &mut |time| match signals.wait(&[], Some(time))? {
-        Wake::Stop => Err(LifeError::Interrupted),
-        Wake::Other | Wake::TimeOut => Ok(()),
-    })?;
-    let store = Arc::new(store);
-    let served = FileSystem::open(store.clone(), coarse_now)
+    let opened = opening.open(&signals)?;
+    let begun = FileSystem::open(opened.store.clone(), coarse_now)
         .map_err(|error| LifeError::Content { store: plan.store.name(), why: error.to_string() })
-        .and_then(|fs| serve(Arc::new(fs), &plan.address, &signals));
-    announce_draining(&store);
-    let closed = close(&plan.store, store, plan.options.store.timeout)
+        .and_then(|fs| {
+            let fs = Arc::new(fs);
+            Ok((Server::start(fs.clone(), &plan.address)?, fs))
+        });
+    let served = match begun {
+        Ok((server, fs)) => {
+            println!("{}: ready", plan.address);
+            let served = until_stopped(&fs, &signals);
+            drop(server);
+            served
+        }
+        Err(error) => {
+            opened.undo(&plan.store);
+            return Err(error);
+        }
+    };
+    announce_draining(&opened.store);
+    let closed = close(&plan.store, opened.store, plan.options.store.timeout)
         .map_err(|error| LifeError::Close { store: plan.store.name(), error });
     served.and(closed)
 }
 
-fn serve(fs: Arc<FileSystem>, address: &Address, signals: &Signals) -> Result<(), LifeError> {
-    let _server = Server::start(fs.clone(), address)?;
-    println!("{address}: ready");
+/// Does what removals leave to do, until a signal comes.
+fn until_stopped(fs: &FileSystem, signals: &Signals) -> Result<(), LifeError> {
     while signals.wait(&[], Some(TICK))? != Wake::Stop {
         loop {
             match fs.store().patiently(|| fs.deferred_step()) {
