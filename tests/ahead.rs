@@ -3,7 +3,7 @@
 mod support;
 
 use bytes::Bytes;
-use kivafs::backend::{Body, Done, MemoryDisk, ObjectError, Objects, Usage};
+use kivafs::backend::{Done, MemoryDisk, ObjectError, Objects, Usage};
 use kivafs::store::{CreateOptions, Direction, Geometry, OpenOptions, Store, StoreError, Value};
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow, Range};
@@ -65,11 +65,11 @@ impl HeldBucket {
     }
 }
 
-fn part(objects: &Contents, name: &str, range: Option<Range<u64>>) -> Result<Body, ObjectError> {
+fn part(objects: &Contents, name: &str, range: Option<Range<u64>>) -> Result<Bytes, ObjectError> {
     let object = objects.get(name).ok_or(ObjectError::Missing)?;
     let range = range.unwrap_or(0..u64::MAX);
     let end = range.end.min(object.len() as u64) as usize;
-    Ok(object.slice((range.start as usize).min(end)..end).into())
+    Ok(object.slice((range.start as usize).min(end)..end))
 }
 
 impl Objects for HeldBucket {
@@ -92,7 +92,7 @@ impl Objects for HeldBucket {
         done(Ok(()));
     }
 
-    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Body>) {
+    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Bytes>) {
         let mut state = self.state.lock().unwrap();
         if let (true, Some(range)) = (name.starts_with("d/"), &range) {
             state.gets.push((name.into(), range.clone()));

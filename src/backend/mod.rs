@@ -1,8 +1,8 @@
 //! The bytes: one local file or memory; or objects in a bucket.
 //!
 //! Files, in reading order: for local stores `file` (one local file, locked) and `memory` (for
-//! tests); for stores in a bucket `objects` (what is asked of one), `body` (what comes from there), `s3`
-//! (one on an S3 server) and `disk_cache` (what came, kept on the local disk; it has its own contract).
+//! tests); for stores in a bucket `objects` (what is asked of one), `s3` (one on
+//! an S3 server) and `disk_cache` (what came, kept on the local disk; it has its own contract).
 //!
 //! # Contract of objects
 //!
@@ -36,7 +36,6 @@
 //!
 //! A backend knows nothing of commits, pages or keys.
 
-mod body;
 mod disk_cache;
 mod file;
 mod memory;
@@ -44,7 +43,6 @@ mod objects;
 #[cfg(feature = "s3")]
 mod s3;
 
-pub use body::Body;
 pub use disk_cache::{DiskCache, DiskCacheStats};
 pub use file::{FileDisk, Hold};
 pub use memory::MemoryDisk;

@@ -1,6 +1,5 @@
 //! Named byte strings in a bucket, as S3 keeps them.
 
-use super::body::Body;
 use bytes::Bytes;
 use std::ops::Range;
 use std::sync::Arc;
@@ -63,8 +62,9 @@ pub trait Objects: Send + Sync {
     /// Writes an object whose name nobody else uses. Every attempt for a name has the same body.
     fn put(&self, name: &str, body: Bytes, done: Done<()>);
 
-    /// The bytes of an object, or those of a range of it, cut where the object ends. An empty range is a caller's bug.
-    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Body>);
+    /// The bytes of an object, or those of a range of it, cut where the object
+    /// ends, in memory of their own. An empty range is a caller's bug.
+    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Bytes>);
 
     /// The first names that begin with `prefix`, in order, at most `max` (1 to 1000) of them. May
     /// lack new objects and show deleted ones (C7).

@@ -1,7 +1,7 @@
 //! The log: segments, commits, epochs, recovery, and the storage thread.
 //!
 //! Files, in reading order: `pointer` (how stored things are named and checked), `bytes` (fields),
-//! `codec` (compression), `geometry` (sizes); the formats `commit` and `segment`; `streams` (segments
+//! `codec` (compression), `payload` (in memory), `geometry` (sizes); the formats `commit` and `segment`; `streams` (segments
 //! being filled), `flow` (back-pressure), `message` (what the storage thread is asked), and here
 //! [`Log`], the layer's face. Below it, two kinds of storage, each with its own storage thread:
 //! `local` (one file) and `remote` (a bucket).
@@ -40,6 +40,7 @@ mod flow;
 mod geometry;
 mod local;
 mod message;
+mod payload;
 mod pointer;
 mod remote;
 mod segment;
@@ -51,6 +52,7 @@ pub use flow::LIMIT_MAX as IN_FLIGHT_BYTES_MAX;
 pub use geometry::Geometry;
 pub use local::{HolderRecord, VERSION, create};
 pub use message::{Claim, Done, Freed, Message, Prepare, Prepared};
+pub use payload::Payload;
 pub use pointer::{Codec, NUMBER_MAX, POINTER_BYTES, Pointer, SEGMENT_BYTES_MAX, SegmentNo, Sequence, checksum};
 pub use remote::{Access, Bucket, EpochHolder, Sight, create_in};
 pub use segment::Stream;
@@ -265,7 +267,7 @@ impl Recovery {
 }
 
 /// Checks and unpacks stored bytes.
-type Unpack<'a> = dyn Fn(&Pointer, Bytes) -> Result<Bytes, LogError> + Sync + 'a;
+type Unpack<'a> = dyn Fn(&Pointer, Payload) -> Result<Payload, LogError> + Sync + 'a;
 
 /// Hands messages to the storage thread.
 type Sender = Box<dyn Fn(Message) + Send + Sync>;
@@ -301,25 +303,25 @@ impl Log {
     }
 
     /// The payload at a pointer.
-    pub fn read(&self, pointer: &Pointer) -> Result<Bytes, LogError> {
+    pub fn read(&self, pointer: &Pointer) -> Result<Payload, LogError> {
         let mut answers = self.read_all(std::slice::from_ref(pointer))?;
         Ok(answers.pop().expect("one answer a pointer"))
     }
 
     /// The payloads at these pointers, in the same order. Neighbours are read in one go.
-    pub fn read_all(&self, pointers: &[Pointer]) -> Result<Vec<Bytes>, LogError> {
-        let mut answers: Vec<Bytes> = vec![Bytes::new(); pointers.len()];
+    pub fn read_all(&self, pointers: &[Pointer]) -> Result<Vec<Payload>, LogError> {
+        let mut answers = vec![Payload::default(); pointers.len()];
         let mut stored: Vec<(usize, u32)> = Vec::new();
         {
             let streams = self.shared.streams.lock();
             for (which, pointer) in pointers.iter().enumerate() {
                 match streams.find(pointer)? {
-                    Found::InMemory(bytes) => answers[which] = self.unpack(pointer, bytes)?,
+                    Found::InMemory(payload) => answers[which] = self.unpack(pointer, payload)?,
                     Found::Stored(place) => stored.push((which, place)),
                 }
             }
         }
-        let unpack = |pointer: &Pointer, bytes: Bytes| self.unpack(pointer, bytes);
+        let unpack = |pointer: &Pointer, stored: Payload| self.unpack(pointer, stored);
         let read = match &self.medium {
             _ if stored.is_empty() => return Ok(answers),
             Medium::Disk(disk) => local::read(&**disk, self.geometry, pointers, &stored, &unpack)?,
@@ -337,7 +339,7 @@ impl Log {
         Ok(answers)
     }
 
-    fn unpack(&self, pointer: &Pointer, stored: Bytes) -> Result<Bytes, LogError> {
+    fn unpack(&self, pointer: &Pointer, stored: Payload) -> Result<Payload, LogError> {
         if !pointer.fits(&stored) {
             let found = checksum(&stored);
             return Err(LogError::damaged(format!(
@@ -348,7 +350,7 @@ impl Log {
         match pointer.codec {
             Codec::Raw => Ok(stored),
             Codec::Lz4 => codec::decode(&stored, pointer.codec, PAYLOAD_BYTES_MAX)
-                .map(|payload| Bytes::from(payload.into_owned()))
+                .map(|payload| Bytes::from(payload.into_owned()).into())
                 .ok_or_else(|| LogError::damaged(format!("{pointer}: cannot be decompressed"))),
         }
     }

@@ -16,6 +16,7 @@ use super::codec;
 use super::commit::Birth;
 use super::geometry::BLOCK;
 use super::local::Slots;
+use super::payload::Payload;
 use super::pointer::{Codec, Pointer, SegmentNo, checksum};
 use super::segment::{self, Index, Stream};
 use super::{LogError, Message, Need};
@@ -302,7 +303,7 @@ impl Streams {
             if open.number == pointer.segment && start >= open.base {
                 let bytes = open.buffer.get(start - open.base..start - open.base + length);
                 return bytes
-                    .map(|bytes| Found::InMemory(Bytes::copy_from_slice(bytes)))
+                    .map(|bytes| Found::InMemory(Bytes::copy_from_slice(bytes).into()))
                     .ok_or_else(|| LogError::damaged(format!("{pointer}: beyond the end of its segment")));
             }
         }
@@ -311,7 +312,7 @@ impl Streams {
             && start + length <= *offset as usize + part.len()
         {
             let at = start - *offset as usize;
-            return Ok(Found::InMemory(part.slice(at..at + length)));
+            return Ok(Found::InMemory(Payload::part(part, at..at + length)));
         }
         match self.places.get(&pointer.segment) {
             Some(place) => Ok(Found::Stored(*place)),
@@ -361,7 +362,7 @@ impl Streams {
 /// Where bytes were found.
 pub enum Found {
     /// Not on disk yet.
-    InMemory(Bytes),
+    InMemory(Payload),
     /// In its segment, which lies at this place.
     Stored(u32),
 }

@@ -290,9 +290,7 @@ impl Core {
         let expected = self.cache.expect(units.iter().map(|at| u64::from(at.length)).sum());
         let mut payloads = self.log.read_all(&[pages, units].concat())?;
         drop(expected);
-        for (at, unit) in units.iter().zip(payloads.split_off(pages.len())) {
-            self.cache.put_unit(*at, unit);
-        }
+        self.cache.put_units(units.iter().copied().zip(payloads.split_off(pages.len())));
         // The first is needed, the others may be: it must be the last to be forgotten.
         for (at, payload) in pages.iter().zip(payloads).rev() {
             let page = Node::decode(&payload, *at)

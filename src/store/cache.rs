@@ -10,10 +10,14 @@
 //! and not read ([`Cache::ahead_bytes`]). Since they may come in any order, up to W came after a unit
 //! that is asked for next; the other half of U is for what is read at random meanwhile. What is on its
 //! way ([`Cache::expect`]) has its room in U from the beginning: it is in memory, in parts.
+//!
+//! Units that were read in one go share their memory, which stays as long as one of them does. So they
+//! come into the queue together and leave it together; a unit that leaves that order, since it was
+//! asked for once and may be again ([`Cache::unit`]), gets memory of its own. What is kept in vain
+//! is thus the rest of few reads: those that are at the queue's end.
 
-use crate::log::Pointer;
+use crate::log::{Payload, Pointer};
 use crate::tree::{Node, Pages, TreeError};
-use bytes::Bytes;
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -31,7 +35,7 @@ const UNIT_OVERHEAD_BYTES: usize = 128;
 pub struct Cache {
     bytes: usize,
     pages: [Mutex<Shard<Arc<Node>>>; PAGE_SHARDS],
-    units: Mutex<Shard<Bytes>>,
+    units: Mutex<Shard<Payload>>,
     /// Of units that are on their way.
     expected_bytes: AtomicUsize,
     /// What the groups hold now.
@@ -87,12 +91,14 @@ impl Cache {
         self.change_pages(self.page_shard(&at), |shard| shard.put(at, page, bytes));
     }
 
-    /// Keeps a unit.
-    pub fn put_unit(&self, at: Pointer, unit: Bytes) {
-        let bytes = unit.len() + UNIT_OVERHEAD_BYTES;
+    /// Keeps units that were read together.
+    pub fn put_units(&self, read: impl Iterator<Item = (Pointer, Payload)>) {
         let unit_bytes = {
             let mut units = self.units.lock();
-            units.put(at, unit, bytes);
+            for (at, unit) in read {
+                let bytes = unit.len() + UNIT_OVERHEAD_BYTES;
+                units.put(at, unit, bytes);
+            }
             self.trim_units(&mut units);
             units.bytes
         };
@@ -110,18 +116,23 @@ impl Cache {
         Expected { cache: self, bytes }
     }
 
-    fn trim_units(&self, units: &mut Shard<Bytes>) {
+    fn trim_units(&self, units: &mut Shard<Payload>) {
         units.trim((self.bytes / 2).saturating_sub(self.expected_bytes.load(Ordering::Relaxed)));
         self.unit_bytes.store(units.bytes, Ordering::Relaxed);
     }
 
     /// The unit, if it is here.
-    pub fn unit(&self, at: &Pointer) -> Option<Bytes> {
-        self.units.lock().entries.get(at).map(|(unit, _)| unit.clone())
+    pub fn unit(&self, at: &Pointer) -> Option<Payload> {
+        let mut units = self.units.lock();
+        let (unit, _) = units.entries.get_mut(at)?;
+        if !unit.is_alone() {
+            *unit = unit.alone().into();
+        }
+        Some(unit.clone())
     }
 
     /// The unit, if it is here, for who will not ask for it again.
-    pub fn unit_once(&self, at: &Pointer) -> Option<Bytes> {
+    pub fn unit_once(&self, at: &Pointer) -> Option<Payload> {
         self.units.lock().entries.peek(at).map(|(unit, _)| unit.clone())
     }
 
@@ -182,6 +193,7 @@ mod tests {
     use crate::log::{Codec, SegmentNo, checksum};
     use crate::store::table::Deltas;
     use crate::tree::{PageSink, Tree, Value};
+    use bytes::Bytes;
     use std::convert::Infallible;
     use std::ops::Range;
 
@@ -193,8 +205,12 @@ mod tests {
         Pointer { segment: SegmentNo(number), offset: 0, length: 1, codec: Codec::Raw, checksum }
     }
 
+    fn put_unit(cache: &Cache, number: u64) {
+        cache.put_units([(at(number), Bytes::from_static(&[0; UNIT_BYTES]).into())].into_iter());
+    }
+
     fn put_units(cache: &Cache, numbers: Range<u64>) {
-        numbers.for_each(|number| cache.put_unit(at(number), Bytes::from_static(&[0; UNIT_BYTES])));
+        numbers.for_each(|number| put_unit(cache, number));
     }
 
     /// Keeps pages of some 4 KiB; answers how much each takes.
@@ -282,5 +298,19 @@ mod tests {
             assert!(cache.unit(&at(0)).is_some());
         }
         assert!(!cache.has_unit(&at(1)));
+    }
+
+    #[test]
+    fn units_read_together_share_memory_until_one_may_be_asked_for_again() {
+        let cache = Cache::new(CACHE_BYTES as u64);
+        let memory = Bytes::from(vec![7; 3 * UNIT_BYTES]);
+        let part = |number: usize| Payload::part(&memory, number * UNIT_BYTES..(number + 1) * UNIT_BYTES);
+        cache.put_units((0..3).map(|number| (at(number as u64), part(number))));
+        let [first, second] = [0, 1].map(|number| cache.unit_once(&at(number)).unwrap());
+        assert!(first.joined(&second).is_some() && !first.is_alone());
+        assert!(cache.unit(&at(1)).unwrap().is_alone());
+        let second = cache.unit_once(&at(1)).unwrap();
+        assert!(second.is_alone() && second.iter().all(|byte| *byte == 7) && first.joined(&second).is_none());
+        assert!(!cache.unit_once(&at(2)).unwrap().is_alone(), "it has not left the order");
     }
 }

@@ -2,9 +2,8 @@
 //! stored byte.
 
 use super::{Core, Reading};
-use crate::log::{LogError, Pointer, SegmentNo};
+use crate::log::{LogError, Payload, Pointer, SegmentNo};
 use crate::tree::Reference;
-use bytes::Bytes;
 use std::collections::BTreeMap;
 
 /// So many units are read at once, 16 MiB at most: of a bucket, neighbours with one request.
@@ -56,7 +55,7 @@ impl Core {
     fn check_units(&self, units: &[(Pointer, u32)], wrong: &mut Vec<String>) {
         for together in units.chunks(UNITS_READ_TOGETHER) {
             let pointers: Vec<Pointer> = together.iter().map(|(pointer, _)| *pointer).collect();
-            let payloads: Vec<Result<Bytes, LogError>> = match self.log.read_all(&pointers) {
+            let payloads: Vec<Result<Payload, LogError>> = match self.log.read_all(&pointers) {
                 Ok(payloads) => payloads.into_iter().map(Ok).collect(),
                 // A bucket that does not answer would be waited for once for each unit.
                 Err(error @ LogError::Io(_)) if self.log.bucket().is_some() => {

@@ -11,8 +11,8 @@
 //! 5. a commit C that names the roots (`Errand::Complete`). From then on recovery starts behind N.
 //! 6. free the segments that the checkpoint does not refer to, once no reader has an older state.
 //!
-//! While a bulk load goes on, a checkpoint ends behind 3 as long as C can wait: nobody asks for it, and
-//! less than 64 MiB came since the last one was begun (C2). The pages stream to storage, and no time
+//! While a bulk load goes on, a checkpoint ends behind 3 as long as C can wait: nobody asks for what it
+//! holds alone, and less than 64 MiB came since the last one was begun (C2). The pages stream to storage, and no time
 //! is spent waiting for commits.
 //!
 //! A crash before C leaves garbage in data segments and recovery as before. A failure on the way
@@ -223,8 +223,9 @@ impl Core {
     /// has written. If so, it counts as not frozen again.
     fn completion_can_wait(&self) -> bool {
         let mut writer = self.writer.lock();
+        // Whoever waits came after this was frozen, and so did more that has no redo: else it would not be
+        // skipped any more. Only the next checkpoint, which waits for nothing further, is of use to them.
         let can_wait = writer.skips_redo
-            && writer.waiters.is_empty()
             && !writer.closing
             && !writer.is_short_of_space()
             && !frees_much(&writer)

@@ -70,7 +70,7 @@ mod txn;
 mod view;
 mod writer;
 
-pub use crate::log::Geometry;
+pub use crate::log::{Geometry, Payload};
 pub use crate::tree::{Direction, Extent, Value};
 pub use error::{AsMiss, Miss, OpenError, Room, StoreError};
 pub use look::{BucketInfo, Elsewhere, Holder, Info};

@@ -2,7 +2,6 @@
 
 use super::redo;
 use super::table::Deltas;
-use super::view::Reuse;
 use super::writer::{Phase, Writer, pending_cost};
 use super::{Core, Room, StoreError};
 use crate::log::{Birth, LogError, Need};
@@ -77,7 +76,7 @@ impl<'a> Txn<'a> {
 
     /// Like [`View::read`](super::View::read).
     pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
-        self.core.read_values(values, Reuse::Likely).map_err(|error| self.core.now(error))
+        self.core.read_bytes(values).map_err(|error| self.core.now(error))
     }
 
     /// Whether the value of `key` was put since the last commit to storage began. To put it again

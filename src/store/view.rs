@@ -1,6 +1,7 @@
 //! Reading one consistent state.
 
 use super::{Core, Era, Miss, StoreError};
+use crate::log::Payload;
 use crate::tree::{Direction, Root, Value};
 use bytes::Bytes;
 use std::ops::{Bound, ControlFlow};
@@ -54,12 +55,12 @@ impl View {
     /// The bytes that these values stand for, in the same order. One miss names everything that
     /// is not in memory, so that it is fetched in few reads.
     pub fn read(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
-        self.core.read_values(values, Reuse::Likely).map_err(|error| error.in_era(&self.era))
+        self.core.read_bytes(values).map_err(|error| error.in_era(&self.era))
     }
 
     /// As [`View::read`], for who reads on and will not ask for them again soon: they are kept in
-    /// memory no longer for it.
-    pub fn read_once(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
+    /// memory no longer for it. What was read in one go can be joined again without a copy.
+    pub fn read_once(&self, values: &[Value]) -> Result<Vec<Payload>, StoreError> {
         self.core.read_values(values, Reuse::Unlikely).map_err(|error| error.in_era(&self.era))
     }
 
@@ -77,13 +78,18 @@ impl View {
 
 /// Whether what is read will be asked for again soon.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Reuse {
+enum Reuse {
     Likely,
     Unlikely,
 }
 
 impl Core {
-    pub(super) fn read_values(&self, values: &[Value], reuse: Reuse) -> Result<Vec<Bytes>, StoreError> {
+    pub(super) fn read_bytes(&self, values: &[Value]) -> Result<Vec<Bytes>, StoreError> {
+        let payloads = self.read_values(values, Reuse::Likely)?;
+        Ok(payloads.into_iter().map(Payload::into_bytes).collect())
+    }
+
+    fn read_values(&self, values: &[Value], reuse: Reuse) -> Result<Vec<Payload>, StoreError> {
         let mut answers = Vec::with_capacity(values.len());
         let mut miss = Miss::default();
         let unit = |at| match reuse {
@@ -92,7 +98,7 @@ impl Core {
         };
         for value in values {
             match value {
-                Value::Bytes(bytes) => answers.push(bytes.clone()),
+                Value::Bytes(bytes) => answers.push(bytes.clone().into()),
                 Value::Extent(extent) => match unit(&extent.unit) {
                     Some(unit) => {
                         let (start, length) = (extent.offset as usize, extent.length as usize);

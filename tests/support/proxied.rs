@@ -10,7 +10,7 @@ use crate::support::store::{Sizes, create_in};
 use crate::support::succession::{Ending, Line, Network};
 use crate::weather::WEATHER;
 use bytes::Bytes;
-use kivafs::backend::{Body, Done, Objects, S3, Usage};
+use kivafs::backend::{Done, Objects, S3, Usage};
 use kivafs::store::{OpenError, OpenOptions, Store};
 use kivafs_fault_proxy::{BodySum, Counts, Door, Entry, Kind, Proxy, ProxyOptions, Violation};
 use parking_lot::Mutex;
@@ -105,7 +105,7 @@ impl Proxied {
     /// Whether a seal lies there, asked past the proxy.
     fn is_seal(&self, name: &str) -> bool {
         let beside = open(&ceph().endpoint, ceph().bucket, |_| {});
-        wait(|done| beside.get(name, None, done)).is_ok_and(|body| body.join().starts_with(SEAL_MAGIC))
+        wait(|done| beside.get(name, None, done)).is_ok_and(|body| body.starts_with(SEAL_MAGIC))
     }
 }
 
@@ -217,7 +217,7 @@ impl Objects for ProxiedLine {
         self.next().put(name, body, done);
     }
 
-    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Body>) {
+    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Bytes>) {
         self.next().get(name, range, done);
     }
 

@@ -2,7 +2,7 @@
 
 use crate::bench::noise::Noise;
 use bytes::Bytes;
-use kivafs::backend::{Body, Done, ObjectError, Objects};
+use kivafs::backend::{Done, ObjectError, Objects};
 use std::sync::mpsc::channel;
 use std::time::Instant;
 
@@ -49,7 +49,7 @@ impl Server<'_> {
 
     /// Bytes a second of GETs of what was put last.
     pub fn get(&self) -> Result<f64, ObjectError> {
-        rate(|number, done: Done<Body>| self.objects.get(&stream(number), None, done))
+        rate(|number, done: Done<Bytes>| self.objects.get(&stream(number), None, done))
     }
 }
 

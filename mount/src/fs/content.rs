@@ -9,7 +9,7 @@ use crate::fs::error::{FsError, Result};
 use crate::fs::key;
 use crate::fs::records::Records;
 use bytes::{Bytes, BytesMut};
-use kivafs::store::Txn;
+use kivafs::store::{Payload, Txn};
 use kivafs::tree::{VALUE_INLINE_MAX, VALUE_MAX, Value};
 use std::ops::ControlFlow;
 
@@ -100,7 +100,7 @@ pub(crate) fn sound(before: u64, offset: u64, value: &Value) -> Option<Piece> {
 
 /// The bytes `from..to` of a file, holes as zeros.
 pub(crate) fn read(records: &impl Records, ino: Ino, from: u64, to: u64) -> Result<Vec<Bytes>> {
-    read_by(records, ino, from, to, |values| records.bytes(values))
+    read_by(records, ino, from, to, |values| Ok(records.bytes(values)?.into_iter().map(Payload::from).collect()))
 }
 
 /// The same, for who reads on and will not ask for them again soon.
@@ -113,27 +113,30 @@ fn read_by(
     ino: Ino,
     from: u64,
     to: u64,
-    bytes: impl Fn(&[Value]) -> Result<Vec<Bytes>>,
+    read: impl Fn(&[Value]) -> Result<Vec<Payload>>,
 ) -> Result<Vec<Bytes>> {
     let pieces = pieces(records, ino, from, to, usize::MAX)?;
     let parts: Vec<Piece> = pieces.iter().filter_map(|piece| piece.part(from, to)).collect();
     let values: Vec<Value> = parts.iter().map(|part| part.value.clone()).collect();
-    let found = bytes(&values)?;
-    let mut out = Vec::with_capacity(found.len() + 1);
+    let found = read(&values)?;
+    let mut out: Vec<Payload> = Vec::with_capacity(found.len() + 1);
     let mut at = from;
-    for (part, bytes) in parts.iter().zip(found) {
+    for (part, payload) in parts.iter().zip(found) {
         push_zeros(&mut out, part.offset - at);
         at = part.end();
-        out.push(bytes);
+        match out.last_mut().and_then(|last| last.joined(&payload).map(|both| (last, both))) {
+            Some((last, both)) => *last = both,
+            None => out.push(payload),
+        }
     }
     push_zeros(&mut out, to - at);
-    Ok(out)
+    Ok(out.into_iter().map(Payload::into_bytes).collect())
 }
 
-fn push_zeros(out: &mut Vec<Bytes>, mut count: u64) {
+fn push_zeros(out: &mut Vec<Payload>, mut count: u64) {
     while count > 0 {
         let now = count.min(WINDOW);
-        out.push(Bytes::from_static(&ZEROS[..now as usize]));
+        out.push(Bytes::from_static(&ZEROS[..now as usize]).into());
         count -= now;
     }
 }

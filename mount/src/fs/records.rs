@@ -8,9 +8,9 @@ use crate::fs::fs_record::FsRecord;
 use crate::fs::inode::Inode;
 use crate::fs::key;
 use bytes::Bytes;
-use kivafs::store::{Direction, StoreError, Txn, View};
+use kivafs::store::{Direction, Payload, StoreError, Txn, View};
 use kivafs::tree::Value;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, Deref};
 
 /// Reads that may miss. A transaction's scans do not see its own changes; its gets do.
 pub(crate) trait Records {
@@ -24,8 +24,8 @@ pub(crate) trait Records {
     fn bytes(&self, values: &[Value]) -> Result<Vec<Bytes>>;
 
     /// The same, for who reads on and will not ask for them again soon.
-    fn bytes_once(&self, values: &[Value]) -> Result<Vec<Bytes>> {
-        self.bytes(values)
+    fn bytes_once(&self, values: &[Value]) -> Result<Vec<Payload>> {
+        Ok(self.bytes(values)?.into_iter().map(Payload::from).collect())
     }
 
     /// A record: short enough always to lie in a leaf.
@@ -89,7 +89,7 @@ impl Records for View {
         whole(values, self.read(values))
     }
 
-    fn bytes_once(&self, values: &[Value]) -> Result<Vec<Bytes>> {
+    fn bytes_once(&self, values: &[Value]) -> Result<Vec<Payload>> {
         whole(values, self.read_once(values))
     }
 }
@@ -113,7 +113,7 @@ fn bounds(range: &key::Range) -> (Bound<&[u8]>, Bound<&[u8]>) {
     (Bound::Included(&range.from), Bound::Excluded(&range.to))
 }
 
-fn whole(values: &[Value], read: std::result::Result<Vec<Bytes>, StoreError>) -> Result<Vec<Bytes>> {
+fn whole<B: Deref<Target = [u8]>>(values: &[Value], read: std::result::Result<Vec<B>, StoreError>) -> Result<Vec<B>> {
     let read = read?;
     assert!(read.len() == values.len() && values.iter().zip(&read).all(|(value, bytes)| value.len() == bytes.len()));
     Ok(read)

@@ -11,7 +11,7 @@ use super::body::Expected;
 use super::classify::{Kind, Request, Target, is_connect_failure};
 use super::counters::Counters;
 use super::resolver::Addresses;
-use crate::backend::{Body, ObjectError};
+use crate::backend::ObjectError;
 use aws_sdk_s3::Client;
 use aws_sdk_s3::config::interceptors::{BeforeTransmitInterceptorContextMut, BeforeTransmitInterceptorContextRef};
 use aws_sdk_s3::config::{ConfigBag, Intercept, RuntimeComponents};
@@ -56,7 +56,7 @@ impl Attempts {
     }
 
     /// GET of an object, or of a range of it, cut where it ends.
-    pub async fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Body, ObjectError> {
+    pub async fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Bytes, ObjectError> {
         let attempt = self.attempt(Kind::Get, name);
         let header = range.as_ref().map(|range| format!("bytes={}-{}", range.start, range.end - 1));
         let get = self.client.get_object().bucket(attempt.bucket()).key(attempt.key()).set_range(header);
@@ -65,7 +65,7 @@ impl Attempts {
         let answer = match attempt.within(0, answer).await? {
             Ok(answer) => answer,
             // The object ends before the range begins.
-            Err(SdkError::ServiceError(error)) if error.raw().status().as_u16() == 416 => return Ok(Body::default()),
+            Err(SdkError::ServiceError(error)) if error.raw().status().as_u16() == 416 => return Ok(Bytes::new()),
             Err(error) => return Err(attempt.failure(&error)),
         };
         let expected = Expected::parse(range.as_ref(), answer.content_length, answer.content_range.as_deref())

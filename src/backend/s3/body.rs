@@ -1,8 +1,12 @@
 //! The body of a GET's answer: which of its bytes were asked for, and whether all of them came.
 
-use crate::backend::Body;
 use aws_sdk_s3::primitives::ByteStream;
+use bytes::{Bytes, BytesMut};
 use std::ops::Range;
+
+/// Room that is made for a body before it comes, at most: longer ones than we ever store are only
+/// announced by who does not mean well.
+const ROOM_MAX: u64 = 16 << 20;
 
 /// What the headers say of the body to come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,24 +54,27 @@ impl Expected {
 
     /// Takes in the body as far as it was asked for; no more of it is held than that. `received` is
     /// told the length of each piece as it comes. An error says how the body ended too early.
-    pub async fn collect(&self, mut body: ByteStream, received: impl Fn(usize)) -> Result<Body, String> {
-        let mut kept = Body::default();
+    ///
+    /// Each piece is copied at once, while it is still in the processor's cache: so the connection has
+    /// its buffer back for the next one, and everybody after us can share the one copy.
+    pub async fn collect(&self, mut body: ByteStream, received: impl Fn(usize)) -> Result<Bytes, String> {
+        let mut kept = BytesMut::with_capacity(self.bytes().min(ROOM_MAX) as usize);
         let mut at = 0;
         while let Some(piece) = body.next().await {
             let piece = piece.map_err(|error| format!("the answer broke off after {at} bytes: {error}"))?;
             received(piece.len());
             let end = at + piece.len() as u64;
             let part = self.wanted.start.clamp(at, end) - at..self.wanted.end.clamp(at, end) - at;
-            kept.push(piece.slice(part.start as usize..part.end as usize));
+            kept.extend_from_slice(&piece[part.start as usize..part.end as usize]);
             at = end;
             if at >= self.wanted.end && self.length.is_none_or(|length| at < length) {
                 // The rest of an object that is longer than the range.
-                return Ok(kept);
+                return Ok(kept.freeze());
             }
         }
         match self.length {
             Some(length) if length != at => Err(format!("the answer has {at} of {length} bytes")),
-            _ => Ok(kept),
+            _ => Ok(kept.freeze()),
         }
     }
 }

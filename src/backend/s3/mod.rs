@@ -41,7 +41,7 @@ mod trust;
 
 pub use options::S3Options;
 
-use super::{Body, Done, ObjectError, Objects, Usage};
+use super::{Done, ObjectError, Objects, Usage};
 use attempts::Attempts;
 use bytes::Bytes;
 use classify::Kind;
@@ -127,7 +127,7 @@ impl Objects for S3 {
         self.begin_put(Lane::Write, Kind::Put, name, body, done);
     }
 
-    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Body>) {
+    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Bytes>) {
         assert!(range.as_ref().is_none_or(|range| !range.is_empty()), "an empty range was asked for");
         let name = name.to_owned();
         let bytes = range.as_ref().map(|range| range.end - range.start);

@@ -2,8 +2,8 @@
 
 use crate::backend::Disk;
 use crate::log::geometry::Geometry;
-use crate::log::pointer::{Codec, Pointer};
-use crate::log::{LogError, Unpack};
+use crate::log::pointer::Pointer;
+use crate::log::{LogError, Payload, Unpack};
 use bytes::Bytes;
 use std::io;
 
@@ -22,7 +22,7 @@ pub fn read(
     pointers: &[Pointer],
     stored: &[(usize, u32)],
     unpack: &Unpack<'_>,
-) -> Result<Vec<(usize, Bytes)>, LogError> {
+) -> Result<Vec<(usize, Payload)>, LogError> {
     let slot_bytes = u64::from(geometry.segment_bytes);
     let offset_of = |&(which, slot): &(usize, u32)| {
         (geometry.slots_offset() + u64::from(slot) * slot_bytes + u64::from(pointers[which].offset), which)
@@ -31,7 +31,7 @@ pub fn read(
     on_disk.sort_unstable();
     let runs = join(&on_disk, pointers);
     let threads = (runs.len() / RUNS_PER_THREAD).clamp(1, READ_THREADS_MAX);
-    let read_runs = |runs: &[&[(u64, usize)]]| -> Result<Vec<(usize, Bytes)>, LogError> {
+    let read_runs = |runs: &[&[(u64, usize)]]| -> Result<Vec<(usize, Payload)>, LogError> {
         let mut read = Vec::new();
         for run in runs {
             read_run(disk, run, pointers, unpack, &mut read)?;
@@ -41,7 +41,7 @@ pub fn read(
     if threads == 1 {
         return read_runs(&runs);
     }
-    let read: Vec<Result<Vec<(usize, Bytes)>, LogError>> = std::thread::scope(|scope| {
+    let read: Vec<Result<Vec<(usize, Payload)>, LogError>> = std::thread::scope(|scope| {
         let share = runs.len().div_ceil(threads);
         let read_runs = &read_runs;
         let threads: Vec<_> = runs
@@ -64,7 +64,7 @@ fn read_run(
     run: &[(u64, usize)],
     pointers: &[Pointer],
     unpack: &Unpack<'_>,
-    read: &mut Vec<(usize, Bytes)>,
+    read: &mut Vec<(usize, Payload)>,
 ) -> Result<(), LogError> {
     let (start, first) = run[0];
     let end = run.iter().map(|(offset, which)| offset + u64::from(pointers[*which].length)).max();
@@ -79,12 +79,7 @@ fn read_run(
     let buffer = Bytes::from(buffer);
     for &(offset, which) in run {
         let at = (offset - start) as usize;
-        let stored = at..at + pointers[which].length as usize;
-        // A payload that is kept must not keep its neighbours' bytes in memory.
-        let stored = match pointers[which].codec {
-            Codec::Raw if run.len() > 1 => Bytes::copy_from_slice(&buffer[stored]),
-            Codec::Raw | Codec::Lz4 => buffer.slice(stored),
-        };
+        let stored = Payload::part(&buffer, at..at + pointers[which].length as usize);
         read.push((which, unpack(&pointers[which], stored)?));
     }
     Ok(())

@@ -4,7 +4,7 @@
 //! rules): jittered backoff, a time limit for those who can be told, none for what must not be given up.
 
 use super::{names, read};
-use crate::backend::{Body, DiskCache, Done, ObjectError, Objects, Usage};
+use crate::backend::{DiskCache, Done, ObjectError, Objects, Usage};
 use crate::log::LogError;
 use crate::log::pointer::{Pointer, SegmentNo};
 use bytes::Bytes;
@@ -163,8 +163,7 @@ impl Bucket {
 
     /// An object, or a range of it; none: it is not there, as far as can be seen.
     pub fn get(&self, name: &str, range: Option<Range<u64>>) -> Result<Option<Bytes>, LogError> {
-        let body = self.patiently(&format!("reading {name}"), |done| self.objects.get(name, range.clone(), done))?;
-        Ok(body.map(Body::join))
+        self.patiently(&format!("reading {name}"), |done| self.objects.get(name, range.clone(), done))
     }
 
     /// An object that must be there: it was seen, or what refers to it stands.
@@ -245,8 +244,7 @@ impl Bucket {
             if error == ObjectError::Exists {
                 // Ours, if an earlier answer was lost.
                 match self.once(|done| self.objects.get(name, None, done)) {
-                    Ok(body_there) => {
-                        let bytes = body_there.join();
+                    Ok(bytes) => {
                         self.answered();
                         return Ok(if bytes == body { Created::Ours } else { Created::Others(bytes) });
                     }

@@ -5,9 +5,9 @@
 
 use super::bucket::{Bucket, Pauses};
 use super::names;
-use crate::backend::{Body, ObjectError};
+use crate::backend::ObjectError;
 use crate::log::pointer::{Pointer, SegmentNo};
-use crate::log::{LogError, Unpack};
+use crate::log::{LogError, Payload, Unpack};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -36,7 +36,7 @@ pub fn read(
     pointers: &[Pointer],
     stored: &[(usize, u32)],
     unpack: &Unpack<'_>,
-) -> Result<Vec<(usize, Bytes)>, LogError> {
+) -> Result<Vec<(usize, Payload)>, LogError> {
     let mut answers = Vec::with_capacity(stored.len());
     let mut wanted: Vec<usize> = stored.iter().map(|(which, _)| *which).collect();
     if let Some(cache) = bucket.cache() {
@@ -49,13 +49,13 @@ pub fn read(
             None => true,
         });
         for (which, bytes) in kept {
-            answers.push((which, unpack(&pointers[which], bytes)?));
+            answers.push((which, unpack(&pointers[which], bytes.into())?));
         }
     }
     let mut runs = HashMap::new();
     for (number, run) in join(wanted, pointers).into_iter().enumerate() {
         match bucket.near(run.segment, &run.range) {
-            Some(bytes) => take_apart(bucket, &run, bytes.into(), pointers, unpack, &mut answers)?,
+            Some(bytes) => take_apart(bucket, &run, &bytes, pointers, unpack, &mut answers)?,
             None => drop(runs.insert(number, run)),
         }
     }
@@ -78,7 +78,7 @@ pub fn read(
                 Ok(body) => {
                     bucket.answered();
                     let run = runs.remove(&number).expect("asked once");
-                    take_apart(bucket, &run, body, pointers, unpack, &mut answers)?;
+                    take_apart(bucket, &run, &body, pointers, unpack, &mut answers)?;
                 }
                 Err(error) => {
                     bucket.failed(&error);
@@ -125,25 +125,23 @@ pub fn key(pointer: &Pointer) -> [u8; 32] {
 fn take_apart(
     bucket: &Bucket,
     run: &Run,
-    mut body: Body,
+    body: &Bytes,
     pointers: &[Pointer],
     unpack: &Unpack<'_>,
-    answers: &mut Vec<(usize, Bytes)>,
+    answers: &mut Vec<(usize, Payload)>,
 ) -> Result<(), LogError> {
     for which in &run.which {
         let pointer = &pointers[*which];
         let start = (u64::from(pointer.offset) - run.range.start) as usize;
         let stored = start..start + pointer.length as usize;
-        // They come in order. What was taken out is not held for a second time.
-        body.forget_before(start);
-        if body.end() < stored.end {
+        if body.len() < stored.end {
             return Err(LogError::damaged(format!("{pointer}: its segment ends before it")));
         }
-        // A copy: a payload that is kept must not keep its neighbours' bytes in memory.
-        let stored = body.copy(stored);
+        let stored = Payload::part(body, stored);
         let payload = unpack(pointer, stored.clone())?;
         if let Some(cache) = bucket.cache() {
-            cache.put(&key(pointer), stored);
+            // A copy: what waits to be written must not keep its neighbours' bytes in memory.
+            cache.put(&key(pointer), stored.alone());
         }
         answers.push((*which, payload));
     }

@@ -1,11 +1,8 @@
 //! Requests: what they ask for, what they are about, and how they are answered.
 
 use bytes::Bytes;
-use kivafs::backend::{Body, Done, ObjectError};
+use kivafs::backend::{Done, ObjectError};
 use std::ops::Range;
-
-/// What the network brings at once.
-const PIECE_BYTES: usize = 1000;
 
 /// What is asked.
 #[derive(Clone, Debug)]
@@ -121,7 +118,7 @@ pub enum Answer {
 /// Whom it is said to.
 pub enum Reply {
     Done(Done<()>),
-    Body(Done<Body>),
+    Body(Done<Bytes>),
     Names(Done<Vec<String>>),
 }
 
@@ -129,7 +126,7 @@ impl Reply {
     pub fn send(self, result: Result<Answer, ObjectError>) {
         match (self, result) {
             (Reply::Done(done), Ok(Answer::Done)) => done(Ok(())),
-            (Reply::Body(done), Ok(Answer::Body(body))) => done(Ok(in_pieces(body))),
+            (Reply::Body(done), Ok(Answer::Body(body))) => done(Ok(body)),
             (Reply::Names(done), Ok(Answer::Names(names))) => done(Ok(names)),
             (Reply::Done(done), Err(error)) => done(Err(error)),
             (Reply::Body(done), Err(error)) => done(Err(error)),
@@ -137,13 +134,4 @@ impl Reply {
             (_, Ok(answer)) => panic!("{answer:?} answers another question"),
         }
     }
-}
-
-/// As a network brings it.
-fn in_pieces(mut bytes: Bytes) -> Body {
-    let mut body = Body::default();
-    while !bytes.is_empty() {
-        body.push(bytes.split_to(bytes.len().min(PIECE_BYTES)));
-    }
-    body
 }

@@ -33,7 +33,7 @@ use call::Reply;
 use contents::Contents;
 use gate::Stop;
 use journal::Left;
-use kivafs::backend::{Body, Done, ObjectError, Objects, Usage};
+use kivafs::backend::{Done, ObjectError, Objects, Usage};
 use pool::Pool;
 use rules::Rules;
 use std::collections::VecDeque;
@@ -266,7 +266,7 @@ impl Objects for Handle {
         self.shared.begin(self.peer, Call::Put { name: name.into(), body }, Reply::Done(done));
     }
 
-    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Body>) {
+    fn get(&self, name: &str, range: Option<Range<u64>>, done: Done<Bytes>) {
         self.shared.begin(self.peer, Call::Get { name: name.into(), range }, Reply::Body(done));
     }
 
