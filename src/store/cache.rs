@@ -2,7 +2,11 @@
 //!
 //! Of C bytes in all (at least 8 MiB), units get at most U = C/2. Pages get what units leave: C while
 //! nothing but names and small values is read, and always C/2, so that reading a big file through
-//! does not push the tree out. Each group forgets what was used least recently.
+//! does not push the tree out.
+//!
+//! Each group is a queue, and forgets what is first in it, unless it was asked for since it came there:
+//! then it goes to the end once more. (The exact order of use would have to be noted at each use, in
+//! four places of memory that nothing else needs; and pages are asked for several times a read.)
 //!
 //! What is fetched ahead must still be here when it is asked for. Units that are read once, in
 //! order ([`Cache::unit_once`]), keep their places in the queue of those to be forgotten, which so is
@@ -20,6 +24,7 @@ use crate::log::{Payload, Pointer};
 use crate::tree::{Node, Pages, TreeError};
 use lru::LruCache;
 use parking_lot::Mutex;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -43,31 +48,67 @@ pub struct Cache {
     unit_bytes: AtomicUsize,
 }
 
-/// Entries and their sizes, and the sum of those.
+struct Entry<T> {
+    kept: T,
+    bytes: usize,
+    is_asked_for: bool,
+}
+
+/// A pointer is hashed as one number, which is random enough.
+#[derive(Default)]
+struct Number(u64);
+
+impl Hasher for Number {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("a pointer is one number");
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Entries, and the sum of their sizes.
 struct Shard<T> {
-    entries: LruCache<Pointer, (T, usize)>,
+    entries: LruCache<Pointer, Entry<T>, BuildHasherDefault<Number>>,
     bytes: usize,
 }
 
 impl<T> Default for Shard<T> {
     fn default() -> Shard<T> {
-        Shard { entries: LruCache::unbounded(), bytes: 0 }
+        Shard { entries: LruCache::unbounded_with_hasher(BuildHasherDefault::default()), bytes: 0 }
     }
 }
 
 impl<T> Shard<T> {
-    fn put(&mut self, at: Pointer, entry: T, bytes: usize) {
-        if let Some((_, old)) = self.entries.put(at, (entry, bytes)) {
-            self.bytes -= old;
+    fn put(&mut self, at: Pointer, kept: T, bytes: usize) {
+        if let Some(old) = self.entries.put(at, Entry { kept, bytes, is_asked_for: false }) {
+            self.bytes -= old.bytes;
         }
         self.bytes += bytes;
+    }
+
+    /// What is there, for who may ask for it again.
+    fn get(&mut self, at: &Pointer) -> Option<&mut T> {
+        let entry = self.entries.peek_mut(at)?;
+        entry.is_asked_for = true;
+        Some(&mut entry.kept)
     }
 
     /// Forgets until no more than that is left, or one entry.
     fn trim(&mut self, bytes: usize) {
         while self.bytes > bytes && self.entries.len() > 1 {
-            let (_, (_, old)) = self.entries.pop_lru().expect("more than one entry");
-            self.bytes -= old;
+            let (&at, first) = self.entries.peek_lru().expect("more than one entry");
+            if first.is_asked_for {
+                self.entries.get_mut(&at).expect("just seen").is_asked_for = false;
+            } else {
+                self.bytes -= first.bytes;
+                self.entries.pop_lru();
+            }
         }
     }
 }
@@ -124,7 +165,7 @@ impl Cache {
     /// The unit, if it is here.
     pub fn unit(&self, at: &Pointer) -> Option<Payload> {
         let mut units = self.units.lock();
-        let (unit, _) = units.entries.get_mut(at)?;
+        let unit = units.get(at)?;
         if !unit.is_alone() {
             *unit = unit.alone().into();
         }
@@ -133,7 +174,7 @@ impl Cache {
 
     /// The unit, if it is here, for who will not ask for it again.
     pub fn unit_once(&self, at: &Pointer) -> Option<Payload> {
-        self.units.lock().entries.peek(at).map(|(unit, _)| unit.clone())
+        self.units.lock().entries.peek(at).map(|entry| entry.kept.clone())
     }
 
     /// Whether the unit is here.
@@ -183,7 +224,7 @@ impl Drop for Expected<'_> {
 impl Pages for Cache {
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
         let mut shard = self.page_shard(at).lock();
-        shard.entries.get(at).map(|(page, _)| page.clone()).ok_or_else(|| TreeError::Miss(vec![*at]))
+        shard.get(at).map(|page| page.clone()).ok_or_else(|| TreeError::Miss(vec![*at]))
     }
 }
 

@@ -70,8 +70,7 @@ impl Sorted {
     }
 
     pub fn key(&self, i: usize) -> &[u8] {
-        let slot = &self.slots[i];
-        &self.heap[slot.start as usize..slot.key_end()]
+        self.key_of(&self.slots[i])
     }
 
     pub fn kind(&self, i: usize) -> u8 {
@@ -91,33 +90,34 @@ impl Sorted {
     /// Like `search`, when all entries before `start` are known to have lesser keys.
     pub fn search_from(&self, start: usize, key: &[u8]) -> Result<usize, usize> {
         let slots = &self.slots[start..];
-        let found = match self.order_by_skipped(key) {
-            Ordering::Less => {
-                // Nothing can come before it but an empty key.
-                let empty_keys = usize::from(slots.first().is_some_and(|slot| slot.key_bytes == 0));
-                if empty_keys > 0 && key.is_empty() { Ok(0) } else { Err(empty_keys) }
-            }
-            Ordering::Greater => Err(slots.len()),
+        let Some(last) = slots.len().checked_sub(1) else { return Err(start) };
+        let head = head(key, self.skip);
+        let first = slots.partition_point(|slot| slot.head < head);
+        // The one key that is looked at in any case tells whether this one begins as all do.
+        let near = self.key(start + first.min(last));
+        if near.is_empty() {
+            return self.search_among(start, key);
+        }
+        match key[..key.len().min(self.skip)].cmp(&near[..self.skip]) {
+            // Nothing can come before it but an empty key.
+            Ordering::Less => self.search_among(start, key),
+            Ordering::Greater => Err(self.slots.len()),
             Ordering::Equal => {
-                let head = head(key, self.skip);
-                let heap = &self.heap;
-                slots.binary_search_by(|slot| {
-                    slot.head.cmp(&head).then_with(|| heap[slot.start as usize..slot.key_end()].cmp(key))
-                })
+                let same = slots[first..].iter().take_while(|slot| slot.head == head).count();
+                let found = slots[first..first + same].binary_search_by(|slot| self.key_of(slot).cmp(key));
+                found.map(|i| start + first + i).map_err(|i| start + first + i)
             }
-        };
+        }
+    }
+
+    /// The same, where the heads do not help.
+    fn search_among(&self, start: usize, key: &[u8]) -> Result<usize, usize> {
+        let found = self.slots[start..].binary_search_by(|slot| self.key_of(slot).cmp(key));
         found.map(|i| i + start).map_err(|i| i + start)
     }
 
-    /// How a key compares to the bytes that all keys begin with.
-    fn order_by_skipped(&self, key: &[u8]) -> Ordering {
-        match self.slots.len() {
-            0 => Ordering::Equal,
-            len => {
-                let last = self.key(len - 1);
-                key[..key.len().min(self.skip)].cmp(&last[..last.len().min(self.skip)])
-            }
-        }
+    fn key_of(&self, slot: &Slot) -> &[u8] {
+        &self.heap[slot.start as usize..slot.key_end()]
     }
 
     /// Adds an entry that comes after all others.
