@@ -2,10 +2,16 @@
 //!
 //! | file | job |
 //! |---|---|
+//! | `kvlds/history.rs` | what was asked about one key and answered: does one order explain it? |
+//! | `kvlds/concurrent.rs` | random clients at once, also such as vanish, whose histories must be explained |
 //! | `kvlds/crowd.rs` | a thousand connections |
 
+#[path = "kvlds/concurrent.rs"]
+mod concurrent;
 #[path = "kvlds/crowd.rs"]
 mod crowd;
+#[path = "kvlds/history.rs"]
+mod history;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../../tests/support/random.rs"]
 mod random;
