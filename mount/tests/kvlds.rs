@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `kvlds/history.rs` | what was asked about one key and answered: does one order explain it? |
 //! | `kvlds/concurrent.rs` | random clients at once, also such as vanish, whose histories must be explained |
+//! | `kvlds/loss.rs` | streams that end, or go wrong, at any byte |
 //! | `kvlds/crowd.rs` | a thousand connections |
 
 #[path = "kvlds/concurrent.rs"]
@@ -12,6 +13,8 @@ mod concurrent;
 mod crowd;
 #[path = "kvlds/history.rs"]
 mod history;
+#[path = "kvlds/loss.rs"]
+mod loss;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../../tests/support/random.rs"]
 mod random;
