@@ -5,12 +5,15 @@
 //! | `kvlds/history.rs` | what was asked about one key and answered: does one order explain it? |
 //! | `kvlds/concurrent.rs` | random clients at once, also such as vanish, whose histories must be explained |
 //! | `kvlds/loss.rs` | streams that end, or go wrong, at any byte |
+//! | `kvlds/golden.rs` | every kind of packet, as bytes |
 //! | `kvlds/crowd.rs` | a thousand connections |
 
 #[path = "kvlds/concurrent.rs"]
 mod concurrent;
 #[path = "kvlds/crowd.rs"]
 mod crowd;
+#[path = "kvlds/golden.rs"]
+mod golden;
 #[path = "kvlds/history.rs"]
 mod history;
 #[path = "kvlds/loss.rs"]
