@@ -1,6 +1,10 @@
 //! `kivafs serve`: the real program, a real socket, and real kills. `KIVAFS_ROUNDS` asks for more of
-//! them; `KIVAFS_SEED` repeats after how many answers each comes.
+//! them; `KIVAFS_SEED` repeats after how many answers each comes. `serve/commands.rs`: what the other
+//! commands do through it.
 
+#[path = "serve/commands.rs"]
+mod commands;
+mod place;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../../tests/support/random.rs"]
 mod random;
@@ -35,15 +39,19 @@ fn text(path: &Path) -> &str {
 
 impl Serving {
     fn start(directory: &Path) -> Serving {
-        let (store, socket) = (directory.join("store"), directory.join("socket"));
-        let mut process = kivafs(&["serve", text(&store), "--create", "--kvlds", text(&socket)])
+        Serving::start_at(directory, Address::Unix(directory.join("socket")))
+    }
+
+    fn start_at(directory: &Path, address: Address) -> Serving {
+        let store = directory.join("store");
+        let mut process = kivafs(&["serve", text(&store), "--create", "--kvlds", &address.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, format!("{}: ready\n", socket.display()));
-        Serving { process, address: Address::Unix(socket) }
+        assert_eq!(line, format!("{address}: ready\n"));
+        Serving { process, address }
     }
 
     fn client(&self) -> Client {
