@@ -6,7 +6,7 @@ use assert_fs::TempDir;
 use kivafs_mount::kvlds::message::Request;
 use kivafs_mount::kvlds::server::Address;
 use std::ffi::OsStr;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
@@ -125,6 +125,8 @@ fn a_server_that_ends_or_is_none_is_told() {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let (mut stream, _) = listener.accept().unwrap();
+                // All that is asked, so that the client gets to hear the answer.
+                stream.read_exact(&mut [0; 28]).unwrap();
                 stream.write_all(answer).unwrap();
             });
             kivafs(["get", "--kvlds", text(&socket), "key"]).fails(1, &[why]);
