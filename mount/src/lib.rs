@@ -9,11 +9,13 @@
 //! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
 //! | [`facade`] | FUSE requests: convert, call one method, reply |
 //! | [`kvlds`] | keys over a socket: kivaloo's protocol |
+//! | [`keys`] | keys and values as a Rust API, for programs that open a store themselves |
 //! | [`fs`] | POSIX semantics, and those of keys, as methods; no FUSE types |
 
 pub mod bench;
 pub mod cli;
 pub mod facade;
 pub mod fs;
+pub mod keys;
 pub mod kvlds;
 pub mod life;

@@ -1,4 +1,26 @@
 //! Keys over a socket, through the library: what a client may rely on.
+//!
+//! | file | job |
+//! |---|---|
+//! | `kvlds/history.rs` | what was asked about one key and answered: does one order explain it? |
+//! | `kvlds/concurrent.rs` | random clients at once, also such as vanish, whose histories must be explained |
+//! | `kvlds/loss.rs` | streams that end, or go wrong, at any byte |
+//! | `kvlds/golden.rs` | every kind of packet, as bytes |
+//! | `kvlds/crowd.rs` | a thousand connections |
+
+#[path = "kvlds/concurrent.rs"]
+mod concurrent;
+#[path = "kvlds/crowd.rs"]
+mod crowd;
+#[path = "kvlds/golden.rs"]
+mod golden;
+#[path = "kvlds/history.rs"]
+mod history;
+#[path = "kvlds/loss.rs"]
+mod loss;
+#[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
+#[path = "../../tests/support/random.rs"]
+mod random;
 
 use assert_fs::TempDir;
 use kivafs::backend::MemoryDisk;
@@ -166,19 +188,6 @@ fn a_request_in_many_parts_is_one_request() {
     stream.read_to_end(&mut answer).unwrap();
     assert_eq!(wire::front(&answer, 100).unwrap().unwrap().id, 7);
     assert_eq!(value_of(&served.fs, b"key").unwrap(), b"value");
-}
-
-#[test]
-fn many_connections_are_served_at_once() {
-    let served = Served::new();
-    let mut clients: Vec<Client> = (0..300).map(|_| served.client()).collect();
-    for (number, client) in clients.iter_mut().enumerate() {
-        client.ask(&Request::Set { key: &(number as u32).to_be_bytes(), value: b"value" });
-        client.flush().unwrap();
-    }
-    for client in &mut clients {
-        assert!(decode_done(&client.receive().unwrap().1).unwrap());
-    }
 }
 
 #[test]

@@ -1,4 +1,13 @@
-//! `kivafs serve`: the real program, a real socket, and real kills.
+//! `kivafs serve`: the real program, a real socket, and real kills. `KIVAFS_ROUNDS` asks for more of
+//! them; `KIVAFS_SEED` repeats after how many answers each comes. `serve/commands.rs`: what the other
+//! commands do through it.
+
+#[path = "serve/commands.rs"]
+mod commands;
+mod place;
+#[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
+#[path = "../../tests/support/random.rs"]
+mod random;
 
 use assert_fs::TempDir;
 use kivafs_mount::kvlds::client::{Client, ClientError};
@@ -6,6 +15,7 @@ use kivafs_mount::kvlds::message::{Request, decode_done};
 use kivafs_mount::kvlds::server::Address;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use random::{Random, seeds};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -29,15 +39,19 @@ fn text(path: &Path) -> &str {
 
 impl Serving {
     fn start(directory: &Path) -> Serving {
-        let (store, socket) = (directory.join("store"), directory.join("socket"));
-        let mut process = kivafs(&["serve", text(&store), "--create", "--kvlds", text(&socket)])
+        Serving::start_at(directory, Address::Unix(directory.join("socket")))
+    }
+
+    fn start_at(directory: &Path, address: Address) -> Serving {
+        let store = directory.join("store");
+        let mut process = kivafs(&["serve", text(&store), "--create", "--kvlds", &address.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-        assert_eq!(line, format!("{}: ready\n", socket.display()));
-        Serving { process, address: Address::Unix(socket) }
+        assert_eq!(line, format!("{address}: ready\n"));
+        Serving { process, address }
     }
 
     fn client(&self) -> Client {
@@ -94,49 +108,85 @@ fn a_socket_that_is_served_is_not_taken_away() {
     assert!(!other.exists(), "what was made for it is gone again");
 }
 
-/// C1: whenever it is killed, each key that was acknowledged is there, and the socket that it left is
-/// no obstacle.
+/// A number that each SET has; the newest that was SET is also the value of one key that all of them
+/// share.
+const SHARED: &[u8] = b"newest";
+
+fn number_of(bytes: &[u8]) -> u64 {
+    u64::from_be_bytes(bytes.try_into().expect("eight bytes"))
+}
+
+/// SETs one number after another, from `first` on, many in flight, until the connection is lost; the
+/// process is killed when `count` were answered. Answers which were, and the end of what was asked.
+fn set_until_killed(serving: &Serving, first: u64, count: usize) -> (BTreeSet<u64>, u64) {
+    const IN_FLIGHT: u64 = 2000;
+    let mut client = serving.client();
+    let (mut answered, mut asked) = (BTreeSet::new(), 0);
+    let ended = loop {
+        // Each number is two requests: its own key, then the one that all share.
+        while asked - (answered.len() as u64) < IN_FLIGHT {
+            let number = (first + asked / 2).to_be_bytes();
+            let key = if asked % 2 == 0 { &number[..] } else { SHARED };
+            client.ask(&Request::Set { key, value: &number });
+            asked += 1;
+        }
+        if let Err(error) = client.flush() {
+            break ClientError::Io(error);
+        }
+        match client.receive() {
+            Ok((id, record)) => {
+                assert!(decode_done(&record).unwrap());
+                answered.insert(id);
+            }
+            Err(error) => break error,
+        }
+        if answered.len() == count {
+            serving.signal(Signal::SIGKILL);
+        }
+    };
+    assert!(matches!(ended, ClientError::Io(_)), "{ended}");
+    assert!(answered.len() >= count);
+    (answered, first + asked.div_ceil(2))
+}
+
+/// C1, C2: whenever it is killed, what was acknowledged is there, and what else is there was asked for
+/// before anything that is not. The socket that it left is no obstacle.
 #[test]
 fn killed_while_much_is_set_it_loses_nothing_that_was_acknowledged() {
-    let rounds = std::env::var("KIVAFS_ROUNDS").map_or(8_u64, |rounds| rounds.parse().expect("a number"));
+    let rounds = std::env::var("KIVAFS_ROUNDS").map_or(50, |rounds| rounds.parse().expect("a number"));
+    let seed = seeds(1)[0];
+    println!("KIVAFS_SEED={seed}");
+    let mut random = Random::new(seed);
     let directory = TempDir::new().unwrap();
     let mut acknowledged: BTreeSet<u64> = BTreeSet::new();
-    let mut first: u64 = 0;
-    for round in 0..rounds {
+    let (mut newest, mut first, mut next) = (None, 0, 0);
+    for round in 0..=rounds {
         let serving = Serving::start(directory.path());
-        let mut client = serving.client();
-        for number in &acknowledged {
-            client.ask(&Request::Get { key: &number.to_be_bytes() });
-            client.flush().unwrap();
-            let (_, record) = client.receive().unwrap();
-            assert_eq!(record[5..], number.to_le_bytes(), "round {round}: key {number}");
-        }
-        let mut client = serving.client();
-        let (mut asked, mut answered) = (0_u64, 0_u64);
-        let ended = loop {
-            while asked - answered < 2000 {
-                let number: u64 = first + asked;
-                client.ask(&Request::Set { key: &number.to_be_bytes(), value: &number.to_le_bytes() });
-                asked += 1;
-            }
-            if let Err(error) = client.flush() {
-                break ClientError::Io(error);
-            }
-            match client.receive() {
-                Ok((id, record)) => {
-                    assert!(decode_done(&record).unwrap());
-                    acknowledged.insert(first + id);
-                    answered += 1;
-                }
-                Err(error) => break error,
-            }
-            if answered == 500 * (round + 1) {
-                serving.signal(Signal::SIGKILL);
+        let (mut there, mut shared) = (BTreeSet::new(), None);
+        let mut each = |(key, value): (&[u8], &[u8])| match key {
+            SHARED => shared = Some(number_of(value)),
+            key => {
+                assert_eq!(key, value, "round {round}");
+                there.insert(number_of(key));
             }
         };
-        assert!(matches!(ended, ClientError::Io(_)), "{ended}");
-        assert!(answered >= 500 * (round + 1));
-        first += asked;
+        serving.client().range(b"", b"", &mut each).unwrap();
+        let lost = acknowledged.difference(&there).next();
+        assert_eq!(lost, None, "round {round}: acknowledged, and not there, as maybe others");
+        let new: Vec<u64> = there.range(first..).copied().collect();
+        assert!(new.iter().copied().eq((first..next).take(new.len())), "round {round}: a hole from {first} on");
+        let last = there.last().copied();
+        assert!(newest <= shared && shared <= last, "round {round}: {newest:?} was set, {shared:?} is there");
+        // What is there once stays.
+        (acknowledged, newest, first) = (there, shared, next);
+        if round == rounds {
+            break;
+        }
+        let (answered, end) = set_until_killed(&serving, first, random.within(1..1500));
+        let of_kind = |kind| answered.iter().filter(move |id| *id % 2 == kind).map(|id| first + id / 2);
+        acknowledged.extend(of_kind(0));
+        newest = newest.max(of_kind(1).max());
+        next = end;
     }
     let said = kivafs(&["check", "--data", text(&store_of(&directory))]).output().unwrap();
     assert!(said.status.success(), "{said:?}");

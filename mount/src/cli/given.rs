@@ -4,10 +4,12 @@ use crate::cli::failure::Failure;
 use crate::cli::options::Unknown;
 use crate::cli::place;
 use crate::cli::store_options::parse_store_options;
-use crate::cli::words::{StoreWords, TakeoverWords};
+use crate::cli::words::{SourceWords, StoreWords, TakeoverWords};
+use crate::kvlds::server::Address;
 use crate::life::place::Place;
 use crate::life::plan::StoreOptions;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 /// A store, and how it is opened.
 pub struct Given {
@@ -17,8 +19,30 @@ pub struct Given {
 
 /// STORE and what stands after `-o`.
 pub fn store(words: &StoreWords) -> Result<Given, Failure> {
-    let options = parse_store_options(texts(&words.options)?).map_err(Failure::Usage)?;
-    Ok(Given { place: place::store(&words.store, &options, Unknown::Refuse)?, options })
+    store_at(&words.store, &words.options)
+}
+
+fn store_at(store: &Path, options: &[OsString]) -> Result<Given, Failure> {
+    let options = parse_store_options(texts(options)?).map_err(Failure::Usage)?;
+    Ok(Given { place: place::store(store, &options, Unknown::Refuse)?, options })
+}
+
+impl SourceWords {
+    /// The server that is to be asked, if it is one.
+    pub fn server(&self) -> Option<Address> {
+        self.kvlds.as_deref().map(Address::parse)
+    }
+
+    /// NAME, which then stands where STORE would.
+    pub fn name(&self) -> Option<&OsStr> {
+        self.store.as_deref().map(Path::as_os_str)
+    }
+
+    /// The store, if it is no server.
+    pub fn given(&self) -> Result<Given, Failure> {
+        let store = self.store.as_deref().expect("clap asks for it where there is no --kvlds");
+        store_at(store, &self.options)
+    }
 }
 
 /// `--takeover`: is it asked for? A local file's lock is gone with its holder, so that asking makes
@@ -32,6 +56,15 @@ pub fn takeover(words: &TakeoverWords, place: &Place) -> Result<bool, Failure> {
         ));
     }
     Ok(words.takeover)
+}
+
+/// `--takeover` beside `--kvlds`.
+pub fn takeover_of_server(words: &TakeoverWords) -> Result<(), Failure> {
+    if words.takeover {
+        let why = "--takeover: with --kvlds the store stays with its server: there is nothing to take over";
+        return Err(Failure::Usage(why.into()));
+    }
+    Ok(())
 }
 
 /// Lists of options as text.

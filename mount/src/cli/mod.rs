@@ -26,12 +26,14 @@
 //! | `look.rs` | info, check |
 //! | `cost.rs` | info --cost: what requests cost |
 //! | `paths.rs` | get, put, ls, rm |
+//! | `keys.rs` | the same of keys, through a server of them |
 //! | `bench.rs` | bench |
 
 mod bench;
 mod cost;
 mod failure;
 mod given;
+mod keys;
 mod look;
 mod mount;
 mod mount_words;

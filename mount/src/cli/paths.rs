@@ -1,8 +1,9 @@
-//! get, put, ls, rm: one-shot access without a mount.
+//! get, put, ls, rm: one-shot access, to a store that is not mounted, or through a server of its keys.
 
 use crate::cli::failure::Failure;
 use crate::cli::given::{self, Given};
-use crate::cli::words::{GetWords, LsWords, PutWords, RmWords, StoreWords, TakeoverWords};
+use crate::cli::keys;
+use crate::cli::words::{GetWords, LsWords, PutWords, RmWords, SourceWords, TakeoverWords};
 use crate::fs::{Caller, FileSystem, PathError, coarse_now};
 use crate::life::drain::close;
 use crate::life::holder::{patiently, sleep};
@@ -10,6 +11,7 @@ use kivafs::store::OpenOptions;
 use std::ffi::OsStr;
 use std::io::{BufWriter, Read, Write, stdin, stdout};
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
 /// May the command change the store?
@@ -21,12 +23,12 @@ enum Access<'a> {
 
 /// Opens the store, does `work`, and closes it: what was done is durable when this is Ok.
 fn with_store(
-    words: &StoreWords,
+    words: &SourceWords,
     path: &OsStr,
     access: Access<'_>,
     work: impl FnOnce(&FileSystem) -> Result<(), PathError>,
 ) -> Result<(), Failure> {
-    let Given { place, options } = given::store(words)?;
+    let Given { place, options } = words.given()?;
     let (read_only, takeover) = match access {
         Access::Read => (true, false),
         Access::Change(takeover) => (false, given::takeover(takeover, &place)?),
@@ -42,40 +44,65 @@ fn with_store(
     done.and(closed)
 }
 
+fn path(given: Option<&OsStr>) -> &OsStr {
+    given.expect("clap asks for it where there is no --kvlds")
+}
+
 pub fn get(words: &GetWords) -> Result<(), Failure> {
-    let path = words.path.as_bytes();
-    with_store(&words.store, &words.path, Access::Read, |fs| {
+    if let Some(server) = words.source.server() {
+        return keys::get(&server, words.source.name());
+    }
+    let path = path(words.path.as_deref());
+    with_store(&words.source, path, Access::Read, |fs| {
         let mut output = stdout().lock();
-        fs.read_path(path, &mut output)?;
-        output.flush().map_err(|error| PathError::Io { path: path.into(), error })
+        fs.read_path(path.as_bytes(), &mut output)?;
+        output.flush().map_err(|error| PathError::Io { path: path.as_bytes().into(), error })
     })
 }
 
 pub fn put(words: &PutWords) -> Result<(), Failure> {
-    let mut input: Box<dyn Read> = match &words.file {
-        None => Box::new(stdin().lock()),
-        Some(file) => Box::new(
-            std::fs::File::open(file).map_err(|error| Failure::Failed(format!("{}: {error}", file.display())))?,
-        ),
-    };
+    if let Some(server) = words.source.server() {
+        given::takeover_of_server(&words.takeover)?;
+        // Without STORE the words stand one place further to the front.
+        return keys::put(&server, words.source.name(), &mut *input(words.path.as_deref().map(Path::new))?);
+    }
+    let path = path(words.path.as_deref());
+    let mut input = input(words.file.as_deref())?;
     let caller = Caller { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
-    with_store(&words.store, &words.path, Access::Change(&words.takeover), |fs| {
-        fs.put_path(caller, words.path.as_bytes(), &mut input).map(|_| ())
+    with_store(&words.source, path, Access::Change(&words.takeover), |fs| {
+        fs.put_path(caller, path.as_bytes(), &mut input).map(|_| ())
     })
 }
 
+/// FILE, or stdin.
+fn input(file: Option<&Path>) -> Result<Box<dyn Read>, Failure> {
+    let Some(file) = file else { return Ok(Box::new(stdin().lock())) };
+    match std::fs::File::open(file) {
+        Ok(file) => Ok(Box::new(file)),
+        Err(error) => Err(Failure::Failed(format!("{}: {error}", file.display()))),
+    }
+}
+
 pub fn ls(words: &LsWords) -> Result<(), Failure> {
-    let path = words.path.as_bytes();
-    with_store(&words.store, &words.path, Access::Read, |fs| {
+    if let Some(server) = words.source.server() {
+        return keys::ls(&server, words.source.name());
+    }
+    let path = words.path.as_deref().unwrap_or("/".as_ref());
+    with_store(&words.source, path, Access::Read, |fs| {
         let mut output = BufWriter::new(stdout().lock());
-        let written = fs.list_path(path)?.iter().try_for_each(|entry| {
+        let written = fs.list_path(path.as_bytes())?.iter().try_for_each(|entry| {
             output.write_all(&entry.name)?;
             output.write_all(b"\n")
         });
-        written.and_then(|()| output.flush()).map_err(|error| PathError::Io { path: path.into(), error })
+        written.and_then(|()| output.flush()).map_err(|error| PathError::Io { path: path.as_bytes().into(), error })
     })
 }
 
 pub fn rm(words: &RmWords) -> Result<(), Failure> {
-    with_store(&words.store, &words.path, Access::Change(&words.takeover), |fs| fs.remove_path(words.path.as_bytes()))
+    if let Some(server) = words.source.server() {
+        given::takeover_of_server(&words.takeover)?;
+        return keys::rm(&server, words.source.name());
+    }
+    let path = path(words.path.as_deref());
+    with_store(&words.source, path, Access::Change(&words.takeover), |fs| fs.remove_path(path.as_bytes()))
 }

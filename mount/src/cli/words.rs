@@ -80,6 +80,20 @@ pub struct StoreWords {
     pub options: Vec<OsString>,
 }
 
+/// A store, or who serves its keys. The words after `store` move up where that is not given.
+#[derive(Debug, Args)]
+pub struct SourceWords {
+    /// The store: a local file, or s3://BUCKET/PREFIX; with --kvlds NAME stands here, a key's file name
+    #[arg(required_unless_present = "kvlds")]
+    pub store: Option<PathBuf>,
+    /// Options, separated by commas
+    #[arg(short = 'o', value_name = "OPTIONS", conflicts_with = "kvlds")]
+    pub options: Vec<OsString>,
+    /// Ask the server of keys that listens there; no store is opened
+    #[arg(long, value_name = "PATH|ADDRESS:PORT")]
+    pub kvlds: Option<String>,
+}
+
 /// What becomes of a holder who is in the way: of a store in a bucket, of who writes. Reading needs no
 /// takeover there: it shows what the newest commit left.
 #[derive(Debug, Args)]
@@ -173,44 +187,60 @@ pub struct CheckWords {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = store_options::HELP)]
+#[command(
+    after_help = store_options::HELP,
+    override_usage = "kivafs get [OPTIONS] <STORE> <PATH>\n       kivafs get --kvlds <PATH|ADDRESS:PORT> <NAME>"
+)]
 pub struct GetWords {
     #[command(flatten)]
-    pub store: StoreWords,
+    pub source: SourceWords,
     /// A path in the store
-    pub path: OsString,
+    #[arg(required_unless_present = "kvlds", conflicts_with = "kvlds")]
+    pub path: Option<OsString>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = store_options::HELP)]
+#[command(
+    after_help = store_options::HELP,
+    override_usage = "kivafs rm [OPTIONS] <STORE> <PATH>\n       kivafs rm --kvlds <PATH|ADDRESS:PORT> <NAME>"
+)]
 pub struct RmWords {
     #[command(flatten)]
-    pub store: StoreWords,
+    pub source: SourceWords,
     #[command(flatten)]
     pub takeover: TakeoverWords,
     /// A path in the store
-    pub path: OsString,
+    #[arg(required_unless_present = "kvlds", conflicts_with = "kvlds")]
+    pub path: Option<OsString>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = store_options::HELP)]
+#[command(
+    after_help = store_options::HELP,
+    override_usage = "kivafs ls [OPTIONS] <STORE> [PATH]\n       kivafs ls --kvlds <PATH|ADDRESS:PORT>"
+)]
 pub struct LsWords {
     #[command(flatten)]
-    pub store: StoreWords,
-    /// A path in the store
-    #[arg(default_value = "/")]
-    pub path: OsString,
+    pub source: SourceWords,
+    /// A path in the store; without: all of its root
+    #[arg(conflicts_with = "kvlds")]
+    pub path: Option<OsString>,
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = store_options::HELP)]
+#[command(
+    after_help = store_options::HELP,
+    override_usage = "kivafs put [OPTIONS] <STORE> <PATH> [FILE]\n       kivafs put --kvlds <PATH|ADDRESS:PORT> <NAME> [FILE]"
+)]
 pub struct PutWords {
     #[command(flatten)]
-    pub store: StoreWords,
+    pub source: SourceWords,
     #[command(flatten)]
     pub takeover: TakeoverWords,
-    /// A path in the store
-    pub path: OsString,
+    /// A path in the store; with --kvlds FILE stands here
+    #[arg(required_unless_present = "kvlds")]
+    pub path: Option<OsString>,
     /// Where the content comes from; without: stdin
+    #[arg(conflicts_with = "kvlds")]
     pub file: Option<PathBuf>,
 }

@@ -14,7 +14,7 @@ use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::Body;
 use crate::fs::key;
 use crate::fs::make::{Blank, new_node, touch};
-use crate::fs::name::Name;
+use crate::fs::name::{NAME_MAX, Name};
 use crate::fs::node::Node;
 use crate::fs::records::{Records, decoded};
 use crate::fs::remove::drop_link;
@@ -31,6 +31,10 @@ pub const VALUE_MAX: usize = 255;
 const BATCH_BYTES: usize = 128 << 10;
 /// What a change has at most beside its key and value.
 const CHANGE_OVERHEAD: usize = 150;
+
+/// So many changes are one transaction, however long their keys and values are, unless one is of a file
+/// that lies in pieces.
+pub const CHANGES_AT_ONCE: usize = BATCH_BYTES / (CHANGE_OVERHEAD + NAME_MAX + VALUE_MAX);
 
 /// What must be so for a change to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -88,7 +88,7 @@ pub use entry::INLINE_MAX;
 pub use error::{FsError, Result};
 pub use file::WRITE_MAX;
 pub use filesystem::FileSystem;
-pub use keys::{If, KeyChange, KeyRange, Outcome, VALUE_MAX};
+pub use keys::{CHANGES_AT_ONCE, If, KeyChange, KeyRange, Outcome, VALUE_MAX};
 pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, SHOWN_MAX};
 pub use paths::{Listed, PathError};

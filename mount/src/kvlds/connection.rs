@@ -72,7 +72,10 @@ where
     // The sender ends when nothing holds the outbox any more: not before all is answered.
     let receiving = async {
         let failure = outbox.clone();
-        if let Err(dropped) = receive(fs, reader, outbox).await {
+        let room = Arc::new(Semaphore::new(ROOM));
+        if let Err(dropped) = receive(fs, reader, &room, outbox).await {
+            // What was asked before has its answer first: room is whole again when that is sent.
+            let _all = room.acquire_many(ROOM as u32).await.expect("never closed");
             // If there is nobody to tell, the sender has failed itself.
             drop(failure.send(Outgoing::Failure(dropped)));
         }
@@ -96,8 +99,12 @@ async fn send(
 }
 
 /// Takes requests and has them carried out.
-async fn receive(fs: Arc<FileSystem>, mut reader: impl AsyncRead + Unpin, outbox: Outbox) -> Result<(), Dropped> {
-    let room = Arc::new(Semaphore::new(ROOM));
+async fn receive(
+    fs: Arc<FileSystem>,
+    mut reader: impl AsyncRead + Unpin,
+    room: &Arc<Semaphore>,
+    outbox: Outbox,
+) -> Result<(), Dropped> {
     let mut buffer = BytesMut::new();
     loop {
         let batch = Batch::front(&mut buffer)?;
@@ -135,11 +142,17 @@ enum Read {
 }
 
 impl Batch {
-    /// As many as there are and as there may be room for.
+    /// As many as there are and as there may be room for. What makes no sense is an error only at the
+    /// very front: what came before it is carried out as if it had come alone.
     fn front(buffer: &mut BytesMut) -> Result<Batch, Dropped> {
         let (mut end, mut batch) = (0, Batch::default());
-        while let Some(packet) = wire::front(&buffer[end..], message::REQUEST_BYTES_MAX)? {
-            let request = Request::decode(packet.record)?;
+        loop {
+            let (packet, request) = match request_at(&buffer[end..]) {
+                Ok(Some(found)) => found,
+                Ok(None) => break,
+                Err(_) if batch.cost > 0 => break,
+                Err(dropped) => return Err(dropped),
+            };
             let cost =
                 REQUEST_COST + if let Request::Range { bytes_max, .. } = request { range_bytes(bytes_max) } else { 0 };
             if batch.cost > 0 && batch.cost + cost > ROOM / 2 {
@@ -174,6 +187,12 @@ impl Batch {
             }
         }
     }
+}
+
+/// The request at the front of a stream, if all of it is there.
+fn request_at(stream: &[u8]) -> Result<Option<(wire::Packet<'_>, Request<'_>)>, Dropped> {
+    let Some(packet) = wire::front(stream, message::REQUEST_BYTES_MAX)? else { return Ok(None) };
+    Ok(Some((packet, Request::decode(packet.record)?)))
 }
 
 fn range_bytes(bytes_max: u32) -> usize {

@@ -15,7 +15,8 @@
 //!   change one key over one connection take effect in their order. A read sees everything that was
 //!   acknowledged before it arrived, and is answered when what it shows is durable.
 //! * **Failure.** What makes no sense, or cannot be done, ends its connection and no other, with a line
-//!   in the log. The protocol has no answer for errors.
+//!   in the log. The protocol has no answer for errors. What stands before something that makes no
+//!   sense is carried out and answered first; nothing behind it is.
 //! * **Bounds.** A connection takes at most 4 MiB; then it is read no further until answers were sent.
 
 pub mod client;
