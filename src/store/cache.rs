@@ -43,6 +43,8 @@ pub struct Cache {
     units: Mutex<Shard<Payload>>,
     /// Of units that are on their way.
     expected_bytes: AtomicUsize,
+    /// Of changed pages, which the tree holds.
+    changed_bytes: AtomicUsize,
     /// What the groups hold now.
     page_bytes: AtomicUsize,
     unit_bytes: AtomicUsize,
@@ -121,6 +123,7 @@ impl Cache {
             pages: Default::default(),
             units: Mutex::default(),
             expected_bytes: AtomicUsize::new(0),
+            changed_bytes: AtomicUsize::new(0),
             page_bytes: AtomicUsize::new(0),
             unit_bytes: AtomicUsize::new(0),
         }
@@ -134,16 +137,32 @@ impl Cache {
 
     /// Keeps units that were read together.
     pub fn put_units(&self, read: impl Iterator<Item = (Pointer, Payload)>) {
-        let unit_bytes = {
+        {
             let mut units = self.units.lock();
             for (at, unit) in read {
                 let bytes = unit.len() + UNIT_OVERHEAD_BYTES;
                 units.put(at, unit, bytes);
             }
             self.trim_units(&mut units);
-            units.bytes
-        };
-        if self.page_bytes.load(Ordering::Relaxed) + unit_bytes > self.bytes {
+        }
+        self.trim_pages();
+    }
+
+    /// The tree holds so many bytes of changed pages, in place of cached ones: beyond C/4, but never of
+    /// the last eighth.
+    pub fn leave_room(&self, changed_bytes: u64) {
+        self.changed_bytes.store(changed_bytes as usize, Ordering::Relaxed);
+        self.trim_pages();
+    }
+
+    fn room_for_pages(&self) -> usize {
+        let changed = self.changed_bytes.load(Ordering::Relaxed).saturating_sub(self.bytes / 4);
+        let taken = self.unit_bytes.load(Ordering::Relaxed) + changed;
+        self.bytes.saturating_sub(taken).max(self.bytes / 8)
+    }
+
+    fn trim_pages(&self) {
+        if self.page_bytes.load(Ordering::Relaxed) > self.room_for_pages() {
             self.pages.iter().for_each(|shard| self.change_pages(shard, |_| ()));
         }
     }
@@ -199,7 +218,7 @@ impl Cache {
 
     /// Changes a shard, and then takes from it what units need.
     fn change_pages(&self, shard: &Mutex<Shard<Arc<Node>>>, change: impl FnOnce(&mut Shard<Arc<Node>>)) {
-        let room = self.bytes.saturating_sub(self.unit_bytes.load(Ordering::Relaxed));
+        let room = self.room_for_pages();
         let mut shard = shard.lock();
         let before = shard.bytes;
         change(&mut shard);

@@ -100,14 +100,27 @@ impl FreezeRequest {
     }
 }
 
-/// Appends a checkpoint's pages.
-struct Sink<'a>(&'a Core);
+/// Appends a checkpoint's pages, no faster than they are stored: they would pile up in memory, and a commit
+/// would have to wait until all of them are written (C6).
+struct Sink<'a> {
+    core: &'a Core,
+    /// Bytes since there was room for more.
+    bytes: usize,
+}
+
+/// How many bytes of pages are appended without asking whether there is room.
+const UNASKED_BYTES: usize = 256 << 10;
 
 impl PageSink for Sink<'_> {
     type Error = StoreError;
 
     fn write(&mut self, _level: u8, first_key: &[u8], payload: &[u8]) -> Result<Pointer, StoreError> {
-        Ok(self.0.log.append(Stream::Pages, payload, first_key)?)
+        self.bytes += payload.len();
+        if self.bytes >= UNASKED_BYTES {
+            self.bytes = 0;
+            self.core.log.wait_for_room(None);
+        }
+        Ok(self.core.log.append(Stream::Pages, payload, first_key)?)
     }
 }
 
@@ -121,7 +134,8 @@ impl Core {
     /// Whether it is time for a checkpoint.
     pub(super) fn checkpoint_is_due(&self, writer: &Writer) -> bool {
         let (tail, dirty) = (self.log.tail_bytes(), writer.tree.dirty_bytes());
-        let is_due = dirty.max(writer.settled_bytes as u64) >= self.limits.dirty_max || frees_much(writer);
+        let dirty_max = if writer.skips_redo { self.limits.settled_max } else { self.limits.dirty_max };
+        let is_due = dirty >= dirty_max || writer.settled_bytes as u64 >= self.limits.settled_max || frees_much(writer);
         match writer.skipped_since {
             // It need not be completed (`completion_can_wait`): how long the tail is does not matter.
             Some(_) => is_due || !writer.waiters.is_empty() || writer.bytes_since_freeze >= self.limits.changed,
@@ -282,7 +296,7 @@ impl Core {
         // K1: those that are born from here on are not in it.
         let sealed: BTreeSet<SegmentNo> =
             table.iter().map(|(number, _)| number).filter(|number| !open.contains(number)).collect();
-        let written = tree.write(&mut Sink(self))?;
+        let written = tree.write(&mut Sink { core: self, bytes: 0 })?;
         let root = written.root();
         let mut deltas = Deltas::default();
         for page in written.pages() {
@@ -293,6 +307,7 @@ impl Core {
             let mut current = Deltas::default();
             writer.frozen_bytes = 0;
             writer.tree.install(written, &mut current, &mut |at, page| self.cache.put_page(at, page));
+            self.cache.leave_room(writer.tree.dirty_bytes());
             self.count(&mut writer, current);
             // Readers got at the tree's pages through memory; from here on through the cache.
             self.published.write().root = writer.tree.root();

@@ -1,7 +1,7 @@
 //! The library's public API: views, transactions, sync.
 //!
 //! Files, in reading order: `error`, `open` (create, open, close), `look` (info, check), `view` (reading),
-//! `txn` (changing), `writer` (the state under the writer lock), `commit` (what goes into a
+//! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock), `commit` (what goes into a
 //! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
 //! background threads), `abandon` (waiting no longer), `cache`, `ahead` (fetching, also before it is
 //! asked for), `check`; the formats `redo` and `table`.
@@ -55,6 +55,7 @@
 
 mod abandon;
 mod ahead;
+mod batch;
 mod cache;
 mod check;
 mod checkpoint;
@@ -181,19 +182,27 @@ struct Limits {
     /// fewest that are worth one.
     tail_max: u64,
     tail_min: u64,
-    /// Bytes of changed pages, and of settled values, at which a checkpoint begins in any case; at
-    /// three times that, transactions wait for it (C6).
+    /// Bytes of settled values, and in a bulk load of changed pages, at which a checkpoint begins in any
+    /// case; at three times that, transactions wait for it (C6).
+    settled_max: u64,
+    /// Bytes of changed pages at which a checkpoint begins in any case, and at which transactions wait
+    /// for it. They take the place of cached ones. A page that is changed again and again is
+    /// stored once a checkpoint: the fewer of these, the less is written.
     dirty_max: u64,
+    dirty_wait: u64,
 }
 
 impl Limits {
-    fn new(geometry: Geometry, in_bucket: bool) -> Limits {
+    fn new(geometry: Geometry, in_bucket: bool, cache_bytes: u64) -> Limits {
         // Beside the redo a commit holds its header, a checkpoint record and births; and the three
         // parts of the redo leave a twentieth for what counting them leaves out.
         let body = (geometry.commit_bytes_max() - COMMIT_OVERHEAD) as usize;
         let (raw_inside, txn) = ((body / 5 * 2).min(1 << 20), body / 5 * 2);
         let segment_bytes = u64::from(geometry.segment_bytes);
         let tail_max = geometry.ring_bytes / 4;
+        let settled_max = (4 * segment_bytes).min(16 << 20);
+        // Small segments are for small stores.
+        let dirty_max = (cache_bytes / 2).min(32 * segment_bytes).max(settled_max);
         Limits {
             raw_inside,
             pending: body - raw_inside - txn - body / 20,
@@ -201,7 +210,9 @@ impl Limits {
             changed: (16 * segment_bytes).min(64 << 20),
             tail_max,
             tail_min: tail_max.min(if in_bucket { 4 << 20 } else { 1 << 20 }),
-            dirty_max: (4 * segment_bytes).min(16 << 20),
+            settled_max,
+            dirty_max,
+            dirty_wait: (dirty_max + dirty_max / 2).max(3 * settled_max),
         }
     }
 }

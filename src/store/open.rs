@@ -345,7 +345,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
     let core = Arc::new(Core {
         committed: RwLock::new(writer.tree.root()),
         published: RwLock::new(published),
-        limits: Limits::new(log.geometry(), log.bucket().is_some()),
+        limits: Limits::new(log.geometry(), log.bucket().is_some(), options.cache_bytes),
         size_limit: if log.bucket().is_some() { size_limit } else { 0 },
         log,
         cache,

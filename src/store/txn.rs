@@ -1,14 +1,14 @@
 //! Changing the store: one transaction at a time.
 
+use super::batch::Batch;
 use super::redo;
 use super::table::Deltas;
 use super::writer::{Phase, Writer, pending_cost};
 use super::{Core, Room, StoreError};
 use crate::log::{Birth, LogError, Need};
-use crate::tree::{Direction, KEY_MAX, Key, Root, VALUE_MAX, Value};
+use crate::tree::{Direction, KEY_MAX, Root, VALUE_MAX, Value};
 use bytes::Bytes;
 use parking_lot::MutexGuard;
-use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,7 +25,7 @@ pub const TXN_BYTES_MAX: usize = 5 << 18;
 pub struct Txn<'a> {
     core: &'a Arc<Core>,
     writer: MutexGuard<'a, Writer>,
-    changes: BTreeMap<Key, Option<Value>>,
+    changes: Batch,
     need: Need,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Txn<'a> {
     }
 
     fn of(core: &'a Arc<Core>, writer: MutexGuard<'a, Writer>) -> Txn<'a> {
-        Txn { core, writer, changes: BTreeMap::new(), need: Need::Growth }
+        Txn { core, writer, changes: Batch::default(), need: Need::Growth }
     }
 
     /// The value of `key`, this transaction's own changes included.
@@ -99,13 +99,13 @@ impl<'a> Txn<'a> {
         let value = value.into();
         assert!((1..=KEY_MAX).contains(&key.len()), "a key of {} bytes", key.len());
         assert!(value.len() <= VALUE_MAX, "a value of {} bytes", value.len());
-        self.changes.insert(key.into(), Some(value));
+        self.changes.put(key.into(), Some(value));
     }
 
     /// Removes `key`, if it is there.
     pub fn delete(&mut self, key: &[u8]) {
         assert!((1..=KEY_MAX).contains(&key.len()), "a key of {} bytes", key.len());
-        self.changes.insert(key.into(), None);
+        self.changes.put(key.into(), None);
     }
 
     /// Applies the changes: all, or (with an error) none. At most [`TXN_BYTES_MAX`] bytes of keys
@@ -115,10 +115,10 @@ impl<'a> Txn<'a> {
         if changes.is_empty() {
             return Ok(());
         }
-        if changes.values().all(Option::is_none) {
+        let changes = changes.into_changes();
+        if changes.iter().all(|(_, value)| value.is_none()) {
             need = Need::Reserve;
         }
-        let changes: Vec<redo::Change> = changes.into_iter().collect();
         core.make_room(&mut writer, &changes, need)?;
         // Before anybody sees it. If it comes to nothing, the next commit makes the count right.
         core.begun.fetch_add(1, Ordering::SeqCst);
@@ -232,10 +232,11 @@ impl Core {
     }
 
     fn must_wait(&self, writer: &Writer) -> Option<Wait> {
-        let memory = writer.tree.dirty_bytes().max(writer.settled_bytes as u64);
+        let (dirty, settled) = (writer.tree.dirty_bytes(), writer.settled_bytes as u64);
+        let dirty_wait = if writer.skips_redo { 3 * self.limits.settled_max } else { self.limits.dirty_wait };
         if writer.pending_bytes > self.limits.pending || writer.bytes_since_freeze > 2 * self.limits.changed {
             Some(if writer.has_skipped() { Wait::Checkpoint } else { Wait::Commit })
-        } else if memory > 3 * self.limits.dirty_max {
+        } else if settled > 3 * self.limits.settled_max || dirty > dirty_wait {
             Some(Wait::Checkpoint)
         } else {
             None
@@ -257,6 +258,7 @@ impl Core {
         let result = writer.tree.apply(&self.cache, changes, &mut deltas);
         published.root = writer.tree.root();
         drop(published);
+        self.cache.leave_room(writer.tree.dirty_bytes());
         result?;
         self.count(writer, deltas);
         Ok(())

@@ -15,6 +15,7 @@ use super::table::Table;
 use crate::log::{SegmentNo, Sequence};
 use crate::tree::{Key, Tree, Value};
 use lru::LruCache;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -128,9 +129,6 @@ impl Writer {
     pub fn note(&mut self, key: Key, value: Option<Value>) -> i64 {
         let raw_before = self.raw_bytes as i64;
         self.forget_raw(&key);
-        if let Some(before) = self.pending.get(&key) {
-            self.pending_bytes -= pending_cost(&key, before.as_ref());
-        }
         if let Some(value) = &value
             && value.must_be_placed()
         {
@@ -142,7 +140,15 @@ impl Writer {
             self.skipped_since.get_or_insert_with(Instant::now);
         } else {
             self.pending_bytes += pending_cost(&key, value.as_ref());
-            self.pending.insert(key, value);
+            match self.pending.entry(key) {
+                Entry::Vacant(vacant) => {
+                    vacant.insert(value);
+                }
+                Entry::Occupied(mut before) => {
+                    self.pending_bytes -= pending_cost(before.key(), before.get().as_ref());
+                    before.insert(value);
+                }
+            }
             self.pending_since.get_or_insert_with(Instant::now);
         }
         self.raw_bytes as i64 - raw_before

@@ -10,7 +10,7 @@ use crate::support::store::{Sizes, create_in};
 use crate::support::succession::{Ending, Line, Network};
 use crate::weather::WEATHER;
 use bytes::Bytes;
-use kivafs::backend::{Done, Objects, S3, Usage};
+use kivafs::backend::{Done, ObjectError, Objects, S3, Usage};
 use kivafs::store::{OpenError, OpenOptions, Store};
 use kivafs_fault_proxy::{BodySum, Counts, Door, Entry, Kind, Proxy, ProxyOptions, Violation};
 use parking_lot::Mutex;
@@ -105,7 +105,13 @@ impl Proxied {
     /// Whether a seal lies there, asked past the proxy.
     fn is_seal(&self, name: &str) -> bool {
         let beside = open(&ceph().endpoint, ceph().bucket, |_| {});
-        wait(|done| beside.get(name, None, done)).is_ok_and(|body| body.starts_with(SEAL_MAGIC))
+        // A server on a machine that is busy may let an attempt wait for too long.
+        let answer = (0..10).find_map(|_| match wait(|done| beside.get(name, None, done)) {
+            Ok(body) => Some(body.starts_with(SEAL_MAGIC)),
+            Err(ObjectError::Missing) => Some(false),
+            Err(_) => None,
+        });
+        answer.unwrap_or_else(|| panic!("{name}: the server does not answer"))
     }
 }
 

@@ -142,7 +142,7 @@ impl Check<'_> {
 
     fn entries(&mut self) -> Result<()> {
         self.visit(&key::all_entries(), &mut |check, key, value| {
-            let Some((dir, entry)) = check.decode(key, value, Entry::decode) else { return };
+            let Some((dir, entry)) = check.decode(key, value, |bytes| Entry::decode(bytes.clone())) else { return };
             let raw = key::name_of(key);
             if raw.len() > NAME_MAX {
                 check.wrong(key, "the name is too long");

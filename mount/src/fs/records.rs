@@ -30,12 +30,12 @@ pub(crate) trait Records {
 
     /// A record: short enough always to lie in a leaf.
     fn record(&self, key: &[u8]) -> Result<Option<Bytes>> {
-        self.value(key)?.map(|value| in_leaf(key, &value)).transpose()
+        self.value(key)?.map(|value| in_leaf(key, value)).transpose()
     }
 
     /// What a directory has under that key.
     fn entry(&self, key: &[u8]) -> Result<Option<Entry>> {
-        self.record(key)?.map(|bytes| decoded(key, Entry::decode(&bytes))).transpose()
+        self.record(key)?.map(|bytes| decoded(key, Entry::decode(bytes))).transpose()
     }
 
     /// A node's own record.
@@ -57,13 +57,13 @@ pub(crate) trait Records {
 
     /// The entry in a scanned pair.
     fn scanned_entry(key: &[u8], value: &Value) -> Result<Entry> {
-        decoded(key, Entry::decode(&in_leaf(key, value)?))
+        decoded(key, Entry::decode(in_leaf(key, value.clone())?))
     }
 }
 
-fn in_leaf(key: &[u8], value: &Value) -> Result<Bytes> {
+fn in_leaf(key: &[u8], value: Value) -> Result<Bytes> {
     match value {
-        Value::Bytes(bytes) => Ok(bytes.clone()),
+        Value::Bytes(bytes) => Ok(bytes),
         Value::Extent(_) => Err(FsError::damaged(format!("record {}: placed outside its leaf", key.escape_ascii()))),
     }
 }
