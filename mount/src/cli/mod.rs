@@ -18,6 +18,7 @@
 //! | `store_options.rs` | what stands after `-o` for every command |
 //! | `options.rs` | and for a mount |
 //! | `size.rs` | `64M` |
+//! | `mode.rs` | `0660` |
 //! | `place.rs` | what STORE and DIR name |
 //! | `given.rs` | STORE and its options together |
 //! | `failure.rs` | what went wrong: its line and its exit code |
@@ -33,6 +34,7 @@ mod cost;
 mod failure;
 mod given;
 mod look;
+mod mode;
 mod mount;
 mod mount_words;
 pub mod options;

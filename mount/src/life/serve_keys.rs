@@ -5,7 +5,7 @@
 //! undoes what was done.
 
 use crate::fs::{FileSystem, coarse_now};
-use crate::kvlds::server::{Address, Server};
+use crate::kvlds::server::{Address, Server, Socket};
 use crate::life::drain::close;
 use crate::life::holder::announce_draining;
 use crate::life::opened::Opening;
@@ -30,6 +30,8 @@ pub struct KeyPlan {
     pub takeover: bool,
     /// Where to listen.
     pub address: Address,
+    /// Mode of a Unix socket's file.
+    pub mode: u32,
     /// As of a mount; what concerns the mount itself means nothing.
     pub options: MountOptions,
 }
@@ -50,7 +52,8 @@ pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
         .map_err(|error| LifeError::Content { store: plan.store.name(), why: error.to_string() })
         .and_then(|fs| {
             let fs = Arc::new(fs);
-            Ok((Server::start(fs.clone(), &plan.address)?, fs))
+            let socket = Socket::listen(&plan.address, plan.mode)?;
+            Ok((Server::start(fs.clone(), socket, None)?, fs))
         });
     let served = match begun {
         Ok((server, fs)) => {
