@@ -4,7 +4,7 @@
 mod place;
 
 use kivafs_mount::kvlds::client::{Client, ClientError};
-use kivafs_mount::kvlds::message::Request;
+use kivafs_mount::kvlds::message::{Request, decode_done};
 use kivafs_mount::kvlds::server::{Address, Socket};
 use nix::libc;
 use nix::sys::signal::Signal;
@@ -25,6 +25,7 @@ on_each_medium!(
     what_is_appended_comes_after_what_was_set,
     each_read_and_stat_is_as_new_as_what_was_acknowledged,
     nothing_brings_back_what_was_before,
+    a_file_that_is_new_to_the_kernel_is_not_older_than_its_key,
     the_end_of_the_mount_is_the_end_of_the_socket,
     a_mount_for_reading_answers_reads,
     without_its_socket_nothing_is_mounted,
@@ -265,7 +266,7 @@ fn what_is_appended_comes_after_what_was_set(medium: Medium) {
 /// How long those tests go on that look for a race, in changes of a key.
 fn rounds(medium: Medium) -> u64 {
     match medium {
-        Medium::File => 1500,
+        Medium::File => 1000,
         Medium::Bucket => 100,
     }
 }
@@ -389,6 +390,61 @@ fn nothing_brings_back_what_was_before(medium: Medium) {
                     assert_eq!(length, value.len() as u64, "round {round}: {}", path.display());
                     assert_eq!(std::fs::read(path).unwrap(), value, "round {round}: {}", path.display());
                 }
+            }
+        }));
+        ending.store(true, Ordering::Relaxed);
+        if let Err(panic) = checked {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    served.ends();
+}
+
+/// A file that is looked for, and in the same moment made and set again: the kernel is told to forget
+/// what it is just about to hear of for the first time.
+fn a_file_that_is_new_to_the_kernel_is_not_older_than_its_key(medium: Medium) {
+    let served = Served::new(medium);
+    let mut client = served.client();
+    let path = served.path("key");
+    let ending = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for list in [false, false, true] {
+            let (ending, path, dir) = (&ending, &path, &served.place.dir);
+            scope.spawn(move || {
+                while !ending.load(Ordering::Relaxed) {
+                    // Each is cheap, so that many come in that moment.
+                    match list {
+                        true => drop(names(dir)),
+                        false => drop(std::fs::metadata(path)),
+                    }
+                }
+            });
+        }
+        let checked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for round in 0..rounds(medium) {
+                let (old, value) = ([b'o'; 3], vec![round as u8; 10 + round as usize % 200]);
+                let steps = [
+                    Request::Delete { key: b"key" },
+                    Request::Set { key: b"key", value: &old },
+                    Request::Set { key: b"key", value: &value },
+                ];
+                for request in &steps[..if round % 8 == 7 { 2 } else { 3 }] {
+                    // Not in one packet, which would be one change.
+                    client.ask(request);
+                    client.flush().unwrap();
+                }
+                let value = if round % 8 == 7 {
+                    // Gone as soon as it was there.
+                    client.ask(&steps[0]);
+                    client.flush().unwrap();
+                    None
+                } else {
+                    Some(value)
+                };
+                (0..3).for_each(|_| assert!(decode_done(&client.receive().unwrap().1).unwrap()));
+                let length = std::fs::metadata(&path).ok().map(|metadata| metadata.len());
+                assert_eq!(length, value.as_ref().map(|value| value.len() as u64), "round {round}");
+                assert_eq!(std::fs::read(&path).ok(), value, "round {round}");
             }
         }));
         ending.store(true, Ordering::Relaxed);
