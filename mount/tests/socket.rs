@@ -22,6 +22,7 @@ on_each_medium!(
     what_is_added_is_there_at_once_where_it_was_looked_for_in_vain,
     what_is_done_in_the_mount_is_got,
     a_mapping_sees_what_is_set,
+    a_set_does_not_wait_for_who_waits_for_it,
     what_is_appended_comes_after_what_was_set,
     each_read_and_stat_is_as_new_as_what_was_acknowledged,
     nothing_brings_back_what_was_before,
@@ -242,6 +243,45 @@ fn a_mapping_sees_what_is_set(medium: Medium) {
     // SAFETY: the mapping from above, whole; nothing refers to it after this.
     unsafe { assert_eq!(libc::munmap(mapping.cast(), 4096), 0) };
     served.ends_when_closed(file);
+}
+
+/// While a mapping has changed pages, which are written first; and while a user writes to a set-user-id
+/// file, whose page is held until the kernel has forgotten the mode.
+fn a_set_does_not_wait_for_who_waits_for_it(medium: Medium) {
+    let served = Served::new(medium);
+    let mut client = served.client();
+    let path = served.path("key");
+    set(&mut client, "key", b"before");
+    let file = File::options().read(true).write(true).open(&path).unwrap();
+    // SAFETY: a new shared mapping, of which only the bytes below are written; unmapped right after.
+    unsafe {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let address = libc::mmap(std::ptr::null_mut(), 4096, protection, libc::MAP_SHARED, file.as_raw_fd(), 0);
+        assert_ne!(address, libc::MAP_FAILED, "{}", std::io::Error::last_os_error());
+        address.cast::<u8>().write_volatile(b'B');
+        set(&mut client, "key", b"set");
+        address.cast::<u8>().add(1).write_volatile(b'E');
+        set(&mut client, "key", b"set again");
+        assert_eq!(libc::munmap(address, 4096), 0);
+    }
+    drop(file);
+    assert_eq!(client.get(b"key").unwrap().unwrap(), std::fs::read(&path).unwrap(), "whichever it is");
+    let open_to_all = |path: &Path, mode| std::fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+    open_to_all(served.place.root(), 0o755);
+    open_to_all(&path, 0o6777);
+    let mut writer = std::process::Command::new("sh");
+    let script = "while [ -e key ]; do printf 'by a user' 2>/dev/null 1<>key || :; done";
+    std::os::unix::process::CommandExt::uid(writer.args(["-c", script]).current_dir(&served.place.dir), 65534);
+    let mut writer = writer.spawn().unwrap();
+    for round in 0..rounds(medium) {
+        open_to_all(&path, 0o6777);
+        set(&mut client, "key", &[round as u8; 30]);
+        let value = std::fs::read(&path).unwrap();
+        assert!(value.len() == 30 && value[29] == round as u8, "{value:?}");
+    }
+    delete(&mut client, "key");
+    writer.wait().unwrap();
+    served.ends();
 }
 
 fn what_is_appended_comes_after_what_was_set(medium: Medium) {
