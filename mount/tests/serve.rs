@@ -92,6 +92,11 @@ fn a_socket_that_is_served_is_not_taken_away() {
     assert_eq!(line, format!("kivafs: {}: another process serves this socket\n", socket.display()));
     assert_eq!(serving.client().get(b"key").unwrap(), None);
     assert!(!other.exists(), "what was made for it is gone again");
+    // Who wants the store is told where to ask.
+    let said = kivafs(&["get", text(&store_of(&directory)), "key"]).output().unwrap();
+    assert_eq!(said.status.code(), Some(3));
+    let line = String::from_utf8(said.stderr).unwrap();
+    assert!(line.contains(&format!("served at {} by pid {}", socket.display(), serving.process.id())), "{line}");
 }
 
 #[test]

@@ -117,7 +117,10 @@ fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<boo
             threads @ 1..=64 => options.threads = threads as usize,
             _ => return Err(format!("option 'threads={value}': 1 to 64 make sense")),
         },
-        "kvlds" => options.kvlds = Some(address(value)?),
+        "kvlds" => {
+            let address = address(value).map_err(|error| format!("option 'kvlds={value}': {error}"))?;
+            options.kvlds = Some(address);
+        }
         "kvlds_mode" => {
             options.kvlds_mode = parse_mode(value).map_err(|why| format!("option 'kvlds_mode={value}': {why}"))?;
         }
@@ -130,13 +133,12 @@ fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<boo
     Ok(true)
 }
 
-/// A path means the same in whatever directory this process goes on.
-fn address(value: &str) -> Result<Address, String> {
+/// Where to listen. A path means the same in whatever directory this process goes on.
+pub fn address(value: &str) -> std::io::Result<Address> {
     match Address::parse(value) {
         Address::Unix(path) => std::path::absolute(path).map(Address::Unix),
         address => Ok(address),
     }
-    .map_err(|error| format!("option 'kvlds={value}': {error}"))
 }
 
 fn take_log(options: &mut MountOptions, value: &str) -> Result<(), String> {

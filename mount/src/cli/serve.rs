@@ -2,10 +2,9 @@
 
 use crate::cli::failure::Failure;
 use crate::cli::given::{self, takeover};
-use crate::cli::options::{Unknown, parse_options};
+use crate::cli::options::{Unknown, address, parse_options};
 use crate::cli::place;
 use crate::cli::words::ServeWords;
-use crate::kvlds::server::Address;
 use crate::life::plan::MountOptions;
 use crate::life::serve_keys::{KeyPlan, serve_keys};
 
@@ -19,6 +18,7 @@ pub fn serve(words: &ServeWords) -> Result<(), Failure> {
     }
     let store = place::store(&words.store.store, &options.store, Unknown::Refuse)?;
     let takeover = takeover(&words.takeover, &store)?;
-    let address = Address::parse(&words.kvlds);
+    let address =
+        address(&words.kvlds).map_err(|error| Failure::Usage(format!("--kvlds '{}': {error}", words.kvlds)))?;
     Ok(serve_keys(&KeyPlan { store, create: words.create, takeover, address, mode: words.mode, options })?)
 }

@@ -49,7 +49,7 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
         options: &plan.options,
         create: plan.create,
         takeover: plan.takeover,
-        serving_at: Some(&plan.dir),
+        serving_at: &plan.dir,
     };
     let opened = opening.open(&signals)?;
     // Not before: a store that is in use would be told of in two lines.

@@ -7,7 +7,7 @@
 use crate::fs::{FileSystem, coarse_now};
 use crate::kvlds::server::{Address, Server, Socket};
 use crate::life::drain::close;
-use crate::life::holder::announce_draining;
+use crate::life::holder::{announce_draining, place_of_socket};
 use crate::life::opened::Opening;
 use crate::life::place::Place;
 use crate::life::plan::MountOptions;
@@ -28,7 +28,7 @@ pub struct KeyPlan {
     pub create: bool,
     /// Take it from a holder that is gone for good.
     pub takeover: bool,
-    /// Where to listen.
+    /// Where to listen; a path is absolute.
     pub address: Address,
     /// Mode of a Unix socket's file.
     pub mode: u32,
@@ -40,12 +40,13 @@ pub struct KeyPlan {
 pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
     let signals = Signals::block()?;
     journal::open(&plan.options, false)?;
+    let serving_at = place_of_socket(&plan.address);
     let opening = Opening {
         place: &plan.store,
         options: &plan.options,
         create: plan.create,
         takeover: plan.takeover,
-        serving_at: None,
+        serving_at: &serving_at,
     };
     let opened = opening.open(&signals)?;
     let begun = FileSystem::open(opened.store.clone(), coarse_now)
