@@ -17,10 +17,10 @@
 //!   beside the mount, which is started with `serves_keys` and hands what is stale to
 //!   [`Service::forget`]. When that calls back, each open, read and stat that begins sees the change, also through what was
 //!   open before; inode numbers, names, modes and owners are kept. Nobody else may change a file
-//!   system that is mounted. Three things are the kernel's own: what a mapping has changed and nobody
+//!   system that is mounted. These are the kernel's own: what a mapping has changed and nobody
 //!   has synced is written *after* the key was set; a read that runs beside the change may be cut to
-//!   either length; and sendfile(2) through a descriptor that was open before takes the old length
-//!   until somebody asks for the new one.
+//!   either length; sendfile(2) through a descriptor that was open before takes the old length until
+//!   somebody asks for the new one, and so does a write with O_APPEND and O_DIRECT.
 //! * **Order.** Program order is request order is commit order: there is no writeback cache.
 //!
 //! In reading order:
