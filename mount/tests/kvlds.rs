@@ -28,7 +28,7 @@ use kivafs::store::{CreateOptions, OpenOptions, Store};
 use kivafs_mount::fs::{FileSystem, Name, coarse_now};
 use kivafs_mount::kvlds::client::{Client, ClientError};
 use kivafs_mount::kvlds::message::{Request, decode_done};
-use kivafs_mount::kvlds::server::{Address, ListenError, Server};
+use kivafs_mount::kvlds::server::{Address, ListenError, Server, Socket, USUAL_MODE};
 use kivafs_mount::kvlds::wire;
 use std::collections::HashSet;
 use std::io::{Read, Write};
@@ -52,13 +52,17 @@ fn open(disk: Arc<MemoryDisk>) -> Arc<FileSystem> {
     Arc::new(FileSystem::open(Arc::new(store), coarse_now).unwrap())
 }
 
+fn serve(fs: &Arc<FileSystem>, address: &Address) -> Result<Server, ListenError> {
+    Server::start(fs.clone(), Socket::listen(address, USUAL_MODE)?, None)
+}
+
 impl Served {
     fn new() -> Served {
         let disk = Arc::new(MemoryDisk::default());
         Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
         let fs = open(disk.clone());
         let directory = TempDir::new().unwrap();
-        let server = Server::start(fs.clone(), &Address::Unix(directory.path().join("socket"))).unwrap();
+        let server = serve(&fs, &Address::Unix(directory.path().join("socket"))).unwrap();
         Served { directory, disk, fs, server }
     }
 
@@ -195,7 +199,7 @@ fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
     let served = Served::new();
     let address = Address::Unix(served.socket());
     assert_eq!(std::fs::metadata(served.socket()).unwrap().permissions().mode() & 0o777, 0o600);
-    assert!(matches!(Server::start(served.fs.clone(), &address), Err(ListenError::InUse(_))));
+    assert!(matches!(serve(&served.fs, &address), Err(ListenError::InUse(_))));
     assert!(served.client().get(b"key").unwrap().is_none(), "it is served as before");
     let Served { directory, fs, server, .. } = served;
     drop(server);
@@ -203,11 +207,11 @@ fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
     assert!(!path.exists());
     // What a killed process leaves.
     drop(UnixListener::bind(&path).unwrap());
-    let server = Server::start(fs.clone(), &address).unwrap();
+    let server = serve(&fs, &address).unwrap();
     let mut client = Client::connect(&address).unwrap();
     assert!(client.get(b"key").unwrap().is_none());
     drop(server);
     assert!(matches!(client.get(b"key"), Err(ClientError::Io(_))), "its connections have ended");
     std::fs::write(&path, "a file").unwrap();
-    assert!(matches!(Server::start(fs, &address), Err(ListenError::NoSocket(_))));
+    assert!(matches!(serve(&fs, &address), Err(ListenError::NoSocket(_))));
 }

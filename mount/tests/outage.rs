@@ -53,8 +53,8 @@ impl Mounted {
     fn new(disk: &Arc<SilentDisk>, timeout: Duration) -> Mounted {
         let dir = TempDir::new().unwrap();
         let store = open_on(disk);
-        let fs = FileSystem::open(store.clone(), coarse_now).unwrap();
-        let manners = Manners { sync: SyncMode::OnRequest, timeout, held_max: 100_000 };
+        let fs = Arc::new(FileSystem::open(store.clone(), coarse_now).unwrap());
+        let manners = Manners { sync: SyncMode::OnRequest, timeout, held_max: 100_000, serves_keys: false };
         let (facade, service) = facade::start(fs, manners).unwrap();
         let fuse: OwnedFd = File::options().read(true).write(true).open("/dev/fuse").expect("needs FUSE").into();
         let options = format!(
@@ -69,7 +69,7 @@ impl Mounted {
         config.n_threads = Some(2);
         let notices = fuse.try_clone().unwrap();
         let session = Session::from_fd(facade, fuse, SessionACL::All, config).unwrap();
-        service.notify_by(session.notifier(), notices);
+        service.notify_by(notices);
         let session = std::thread::spawn(move || {
             // It ends with an error when the connection was aborted.
             let _ = session.run();

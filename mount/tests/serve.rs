@@ -106,6 +106,27 @@ fn a_socket_that_is_served_is_not_taken_away() {
     assert_eq!(line, format!("kivafs: {}: another process serves this socket\n", socket.display()));
     assert_eq!(serving.client().get(b"key").unwrap(), None);
     assert!(!other.exists(), "what was made for it is gone again");
+    // Who wants the store is told where to ask.
+    let said = kivafs(&["get", text(&store_of(&directory)), "key"]).output().unwrap();
+    assert_eq!(said.status.code(), Some(3));
+    let line = String::from_utf8(said.stderr).unwrap();
+    assert!(line.contains(&format!("served at {} by pid {}", socket.display(), serving.process.id())), "{line}");
+}
+
+#[test]
+fn the_socket_has_the_mode_that_it_is_asked_for() {
+    use std::os::unix::fs::PermissionsExt;
+    let directory = TempDir::new().unwrap();
+    let words = ["serve", "store", "--create", "--kvlds", "socket", "--mode", "0666"];
+    let mut process = kivafs(&words).current_dir(directory.path()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    let mode = std::fs::metadata(directory.path().join("socket")).unwrap().permissions().mode();
+    kill(Pid::from_raw(process.id() as i32), Signal::SIGTERM).unwrap();
+    assert!(process.wait().unwrap().success());
+    assert_eq!(mode & 0o777, 0o666);
+    let said = kivafs(&["serve", "store", "--kvlds", "socket", "-o", "kvlds=other"]).output().unwrap();
+    assert_eq!(said.status.code(), Some(2), "{said:?}");
 }
 
 /// A number that each SET has; the newest that was SET is also the value of one key that all of them

@@ -1,5 +1,6 @@
 //! What went wrong: its line and its exit code.
 
+use crate::life::holder::socket_of;
 use crate::life::{LifeError, shown};
 use kivafs::store::{Holder, OpenError};
 use std::ffi::OsStr;
@@ -67,7 +68,11 @@ fn held(store: &Path, holder: &Holder, last_commit: Option<SystemTime>) -> Strin
         pid => format!("pid {pid}"),
     };
     let dir = holder.serving_at.as_ref().map(|dir| dir.display());
-    match (holder.remote && !holder.here, dir) {
+    let is_elsewhere = holder.remote && !holder.here;
+    if let Some(socket) = socket_of(holder).filter(|_| !is_elsewhere) {
+        return format!("{store}: its keys are served at {socket} by {who}: ask there, or end that");
+    }
+    match (is_elsewhere, dir) {
         (false, Some(dir)) => format!("{store}: mounted at {dir} by {who}: use {dir}/PATH"),
         (false, None) => format!("{store}: in use by {who}: wait for it to end"),
         (true, dir) => {
@@ -147,6 +152,11 @@ mod tests {
             let Failure::InUse(line) = Failure::InUse(line).naming("/a/b".as_ref()) else { panic!() };
             assert!(line.ends_with(": use /mnt/notes/a/b"), "{line}");
         }
+        let socket = Holder { serving_at: Some("kvlds:127.0.0.1:7007".into()), ..holder() };
+        assert_eq!(
+            held("/srv/store".as_ref(), &socket, None),
+            "/srv/store: its keys are served at 127.0.0.1:7007 by pid 7: ask there, or end that"
+        );
         let nowhere = Holder { serving_at: None, ..holder() };
         assert_eq!(held("/srv/store".as_ref(), &nowhere, None), "/srv/store: in use by pid 7: wait for it to end");
         let unknown = Holder { pid: 0, ..nowhere };

@@ -18,6 +18,7 @@
 //! | `store_options.rs` | what stands after `-o` for every command |
 //! | `options.rs` | and for a mount |
 //! | `size.rs` | `64M` |
+//! | `mode.rs` | `0660` |
 //! | `place.rs` | what STORE and DIR name |
 //! | `given.rs` | STORE and its options together |
 //! | `failure.rs` | what went wrong: its line and its exit code |
@@ -35,6 +36,7 @@ mod failure;
 mod given;
 mod keys;
 mod look;
+mod mode;
 mod mount;
 mod mount_words;
 pub mod options;

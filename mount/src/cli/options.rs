@@ -1,6 +1,8 @@
 //! What stands after `-o` for a mount.
 
+use crate::cli::mode::parse_mode;
 use crate::cli::store_options::{self, take_number, words};
+use crate::kvlds::server::{Address, USUAL_MODE};
 use crate::life::plan::{KernelFlags, LogPlace, MountOptions, SyncMode};
 use std::path::Path;
 use std::time::Duration;
@@ -16,17 +18,19 @@ And for the mount:
   commit=SECONDS     longest time from a change to its commit [5]
   sync, dirsync      every change, or every change of names, is durable before it is answered
   threads=NUMBER     threads that read requests [2]
+  kvlds=PATH         serve the keys of the root directory over that Unix socket, too; or 127.0.0.1:PORT
+  kvlds_mode=MODE    of the socket's file: who may write to it may connect [0600]
   log=LEVEL          error, warn, info, debug or trace [info]; to stderr with -f, else to syslog
   log=/FILE[:LEVEL]  the log goes to the end of that file
   dev, suid, noexec, noatime (and their opposites); nodev and nosuid are usual
   remount            change ro, rw, dev, suid, exec of a mount that is there
 From fstab these are taken and change nothing: defaults, auto, noauto, user, users, nouser, owner,
 group, nofail, _netdev, async, relatime, strictatime, lazytime, norelatime, nodiratime, x-*, comment=*.
-A file that other machines or another mount can't change: the kernel keeps names, attributes and
-contents until it needs the memory.";
+Other machines or another mount can't change a file: the kernel keeps names, attributes and contents
+until it needs the memory, or a key is set.";
 
 const VALID: &str = "ro, rw, allow_other, root_only, inodes=NUMBER, commit=SECONDS, sync, dirsync, threads=NUMBER, \
-                     log=LEVEL, log=/FILE[:LEVEL], mount(8)'s generic ones, and";
+                     kvlds=PATH, kvlds=ADDRESS:PORT, kvlds_mode=MODE, log=LEVEL, log=/FILE[:LEVEL], mount(8)'s generic ones, and";
 
 /// What to do about an option that is not known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,9 @@ pub fn parse_options<'a>(lists: impl IntoIterator<Item = &'a str>, unknown: Unkn
         if !known && unknown == Unknown::Refuse {
             return Err(store_options::unknown(word, &format!("{VALID} {}", store_options::VALID)));
         }
+    }
+    if options.kvlds_mode != USUAL_MODE && !matches!(options.kvlds, Some(Address::Unix(_))) {
+        return Err("option 'kvlds_mode': goes with 'kvlds=PATH', which makes a file".into());
     }
     Ok(options)
 }
@@ -110,6 +117,13 @@ fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<boo
             threads @ 1..=64 => options.threads = threads as usize,
             _ => return Err(format!("option 'threads={value}': 1 to 64 make sense")),
         },
+        "kvlds" => {
+            let address = address(value).map_err(|error| format!("option 'kvlds={value}': {error}"))?;
+            options.kvlds = Some(address);
+        }
+        "kvlds_mode" => {
+            options.kvlds_mode = parse_mode(value).map_err(|why| format!("option 'kvlds_mode={value}': {why}"))?;
+        }
         "log" => take_log(options, value)?,
         // Words of mount.fuse(8), and those that the list of mounts shows and mount(8) gives back to
         // us for `remount`. They say again what is so.
@@ -117,6 +131,14 @@ fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<boo
         name => return Ok(name.starts_with("x-") || name.starts_with("X-")),
     }
     Ok(true)
+}
+
+/// Where to listen. A path means the same in whatever directory this process goes on.
+pub fn address(value: &str) -> std::io::Result<Address> {
+    match Address::parse(value) {
+        Address::Unix(path) => std::path::absolute(path).map(Address::Unix),
+        address => Ok(address),
+    }
 }
 
 fn take_log(options: &mut MountOptions, value: &str) -> Result<(), String> {

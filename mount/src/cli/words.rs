@@ -1,5 +1,6 @@
 //! The commands and their words.
 
+use crate::cli::mode::parse_mode;
 use crate::cli::size::parse_size;
 use crate::cli::{options, store_options};
 use clap::{Args, Parser, Subcommand};
@@ -144,6 +145,9 @@ pub struct ServeWords {
     /// Where to listen: the path of a Unix socket, or 127.0.0.1:PORT
     #[arg(long, value_name = "PATH|ADDRESS:PORT")]
     pub kvlds: String,
+    /// Mode of the socket's file: who may write to it may connect
+    #[arg(long, value_name = "MODE", value_parser = parse_mode, default_value = "0600")]
+    pub mode: u32,
     /// Make the store if there is none
     #[arg(long)]
     pub create: bool,

@@ -2,11 +2,7 @@
 
 use crate::fs::{Allocate, Attr, Caller, FileType, IfExists, Ino, RenameMode, Seek, SetTime, SetXattr, Time};
 use fuser::{Errno, FileAttr, INodeNo, RenameFlags, Request, TimeOrNow};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// How long the kernel may believe what it was told. The kernel is the only changer: a day stands
-/// for "always", and stays far from what overflows in the kernel's arithmetic.
-pub const VALID: Duration = Duration::from_secs(86_400);
+use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn ino(number: INodeNo) -> Ino {
     Ino(number.0)
@@ -48,8 +44,7 @@ pub fn attr(attr: &Attr) -> FileAttr {
     }
 }
 
-/// "There is no such name", which the kernel may believe as long as anything else. Number 0 says
-/// it; the rest is not looked at.
+/// "There is no such name". Number 0 says it; the rest is not looked at.
 pub fn absent() -> FileAttr {
     FileAttr {
         ino: INodeNo(0),
@@ -144,6 +139,7 @@ pub fn set_xattr(flags: i32) -> Result<SetXattr, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     #[test]
     fn times_before_1970_arrive_as_they_were_sent() {

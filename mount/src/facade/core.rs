@@ -3,13 +3,16 @@
 use crate::facade::crowd::Watch;
 use crate::facade::deferred::Bell;
 use crate::facade::errno::{errno, is_storage};
+use crate::facade::lifetime::Lifetimes;
 use crate::facade::notices::Notices;
 use crate::facade::outage::Outage;
+use crate::facade::outlet::Outlet;
 use crate::facade::parked::{Obstacle, Parked, Refusal, Request};
 use crate::facade::patience::Patience;
+use crate::facade::stale::Forgetting;
 use crate::facade::{Manners, SyncMode};
 use crate::fs::{self, FileSystem, FsError, Ino};
-use fuser::{Errno, Notifier};
+use fuser::Errno;
 use kivafs::store::{Room, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -36,10 +39,11 @@ pub struct Core {
     syncs: Patience<Result<(), Errno>>,
     writes: Arc<Outage>,
     notices: Notices,
+    forgetting: Forgetting,
     bell: Bell,
     watch: Watch,
     poison_told: AtomicBool,
-    notifier: Arc<OnceLock<Notifier>>,
+    outlet: Arc<OnceLock<Outlet>>,
 }
 
 impl Core {
@@ -47,7 +51,7 @@ impl Core {
     pub fn start(fs: Arc<FileSystem>, manners: Manners, bell: Bell, watch: Watch) -> std::io::Result<Core> {
         let reads = Arc::new(Outage::of_reads(manners.timeout));
         let writes = Arc::new(Outage::of_writes(manners.timeout));
-        let notifier = Arc::default();
+        let outlet = Arc::default();
         let its = writes.clone();
         Ok(Core {
             parked: Parked::start(fs.store().clone(), reads, writes.clone())?,
@@ -55,25 +59,36 @@ impl Core {
                 its.too_late();
                 Err(Errno::EIO)
             })?,
-            notices: Notices::start(Arc::clone(&notifier))?,
+            notices: Notices::start(Arc::clone(&outlet))?,
+            forgetting: Forgetting::start(fs.clone(), Arc::clone(&outlet))?,
             fs,
             manners,
             writes,
             bell,
             watch,
             poison_told: AtomicBool::new(false),
-            notifier,
+            outlet,
         })
     }
 
     /// Where notifications go. To be called before the session runs.
-    pub fn notify_by(&self, notifier: Notifier) {
-        assert!(self.notifier.set(notifier).is_ok(), "a façade serves one session");
+    pub fn notify_by(&self, outlet: Outlet) {
+        assert!(self.outlet.set(outlet).is_ok(), "a façade serves one session");
+    }
+
+    /// For how long the kernel may believe what it is told.
+    pub fn lifetimes(&self) -> Lifetimes {
+        Lifetimes::new(self.manners.serves_keys)
     }
 
     /// Has the kernel forget a node's attributes, then calls `done`. Returns at once.
     pub fn forget_attributes(&self, node: Ino, done: impl FnOnce() + Send + 'static) {
         self.notices.forget_attributes(node, done);
+    }
+
+    /// What has the kernel forget what is stale.
+    pub fn forgetting(&self) -> &Forgetting {
+        &self.forgetting
     }
 
     /// Drops what is parked (the session is over), then ends the threads, except those that storage

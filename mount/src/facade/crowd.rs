@@ -16,14 +16,10 @@
 //! until nobody is in the directory, which may mean until another request is answered. The kernel's
 //! answers are "forget" requests, which come later.
 
+use crate::facade::outlet::Outlet;
 use crate::fs::{FileSystem, Ino};
-use fuser::{INodeNo, Notifier};
 use parking_lot::{Condvar, Mutex};
-use std::ffi::OsStr;
-use std::fs::File;
-use std::io::{ErrorKind, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::ffi::OsStrExt;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -145,7 +141,7 @@ impl Crowd {
 }
 
 fn run(shared: &Shared, fs: &FileSystem) {
-    let mut taken = None;
+    let mut asking = None;
     let mut state = shared.state.lock();
     loop {
         while !state.called && !state.ending {
@@ -155,17 +151,17 @@ fn run(shared: &Shared, fs: &FileSystem) {
             return;
         }
         state.called = false;
-        taken = taken.or_else(|| state.outlet.take());
+        asking = asking.or_else(|| state.outlet.take().map(|outlet| Asking { outlet, by_number: true }));
         drop(state);
-        if let Some(outlet) = &mut taken {
-            thin_out(shared, fs, outlet);
+        if let Some(asking) = &mut asking {
+            thin_out(shared, fs, asking);
         }
         state = shared.state.lock();
     }
 }
 
 /// Asks until few enough are held, or nothing helps.
-fn thin_out(shared: &Shared, fs: &FileSystem, outlet: &mut Outlet) {
+fn thin_out(shared: &Shared, fs: &FileSystem, asking: &mut Asking) {
     let target = shared.target();
     let before = fs.held();
     let (mut passed, mut factor) = (0, 1);
@@ -183,7 +179,7 @@ fn thin_out(shared: &Shared, fs: &FileSystem, outlet: &mut Outlet) {
             nodes.extend(fs.oldest_held(BATCH.min(wanted - at)));
         }
         shared.hoped.store(nodes.len(), Ordering::Relaxed);
-        if !nodes.chunks(BATCH).all(|nodes| outlet.ask_for(fs, nodes)) {
+        if !nodes.chunks(BATCH).all(|nodes| asking.ask_for(fs, nodes)) {
             return;
         }
         let Pause::Over { missing } = shared.pause(ANSWERS_MAX) else { return };
@@ -199,24 +195,18 @@ fn thin_out(shared: &Shared, fs: &FileSystem, outlet: &mut Outlet) {
     }
 }
 
-/// Where the kernel is asked, and how.
-pub struct Outlet {
-    notifier: Notifier,
-    session: File,
+/// How the kernel is asked.
+struct Asking {
+    outlet: Outlet,
     by_number: bool,
 }
 
-impl Outlet {
-    /// `session`: the descriptor of /dev/fuse that the session has, too.
-    pub fn new(notifier: Notifier, session: OwnedFd) -> Outlet {
-        Outlet { notifier, session: session.into(), by_number: true }
-    }
-
+impl Asking {
     /// Asks the kernel to let go of these. False: there is no kernel that listens any more.
     fn ask_for(&mut self, fs: &FileSystem, nodes: &[Ino]) -> bool {
         if self.by_number {
-            match self.session.write(&prune(nodes)) {
-                Ok(_) => return true,
+            match self.outlet.let_go(nodes) {
+                Ok(()) => return true,
                 Err(error) if error.kind() == ErrorKind::InvalidInput => {
                     tracing::debug!("this kernel gives back nodes by name only, and so no directories");
                     self.by_number = false;
@@ -229,8 +219,8 @@ impl Outlet {
 
     fn ask_for_name(&self, fs: &FileSystem, node: Ino) -> bool {
         match fs.store().patiently(|| fs.name_held(node)) {
-            Ok(Some((dir, name))) => match self.notifier.inval_entry(INodeNo(dir.0), OsStr::from_bytes(&name)) {
-                Ok(()) => true,
+            Ok(Some((dir, name))) => match self.outlet.forget_name(dir, &name) {
+                Ok(_) => true,
                 Err(error) => refused(&error),
             },
             Ok(None) => true,
@@ -246,28 +236,4 @@ impl Outlet {
 fn refused(error: &std::io::Error) -> bool {
     tracing::debug!("the kernel was not asked to let go of nodes: {error}");
     false
-}
-
-/// The message FUSE_NOTIFY_PRUNE, which fuser 0.18 does not know.
-///
-/// | bytes | what |
-/// |---|---|
-/// | 4 | length of all |
-/// | 4 | 9: prune |
-/// | 8 | 0: no answer to a request |
-/// | 4 | number of nodes |
-/// | 12 | 0 |
-/// | 8 each | nodes |
-fn prune(nodes: &[Ino]) -> Vec<u8> {
-    const CODE: u32 = 9;
-    let length = 32 + 8 * nodes.len();
-    let mut message = Vec::with_capacity(length);
-    message.extend_from_slice(&(length as u32).to_ne_bytes());
-    message.extend_from_slice(&CODE.to_ne_bytes());
-    message.extend_from_slice(&[0; 8]);
-    message.extend_from_slice(&(nodes.len() as u32).to_ne_bytes());
-    message.extend_from_slice(&[0; 12]);
-    nodes.iter().for_each(|node| message.extend_from_slice(&node.0.to_ne_bytes()));
-    assert_eq!(message.len(), length);
-    message
 }

@@ -1,6 +1,7 @@
 //! readdir and readdirplus: entries into the kernel's buffer until that is full.
 
-use crate::facade::convert::{self, VALID};
+use crate::facade::convert;
+use crate::facade::lifetime::VALID;
 use crate::fs::{self, DirEntry, FileSystem, Handle};
 use fuser::{Errno, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use std::ffi::OsStr;

@@ -12,9 +12,15 @@
 //!   answered however long storage is silent and however many wait for it.
 //! * **Everything ends in time**: with EIO when storage did not answer within `timeout`. A request
 //!   that ended so is not carried out later; only of a sync that ended so the outcome is not known.
-//! * **The kernel is the only changer.** So names, absent names and attributes are valid for a day
-//!   and contents until the memory is needed. Whoever adds a second way to change a mounted store
-//!   (a key server, say) must invalidate what the kernel holds.
+//! * **Two changers.** The kernel believes names and attributes for a day and contents until it needs
+//!   the memory, since it makes the changes itself. Only keys are changed by others: a key server
+//!   beside the mount, which is started with `serves_keys` and hands what is stale to
+//!   [`Service::forget`]. When that calls back, each open, read and stat that begins sees the change, also through what was
+//!   open before; inode numbers, names, modes and owners are kept. Nobody else may change a file
+//!   system that is mounted. These are the kernel's own: what a mapping has changed and nobody
+//!   has synced is written *after* the key was set; a read that runs beside the change may be cut to
+//!   either length; sendfile(2) through a descriptor that was open before takes the old length until
+//!   somebody asks for the new one, and so does a write with O_APPEND and O_DIRECT.
 //! * **Order.** Program order is request order is commit order: there is no writeback cache.
 //!
 //! In reading order:
@@ -26,11 +32,14 @@
 //! | `convert.rs` | the kernel's types to ours and back |
 //! | `errno.rs` | one match from errors to errno |
 //! | `kernel.rs` | what is agreed with the kernel at the start |
+//! | `lifetime.rs` | for how long the kernel may believe what it is told |
 //! | `core.rs` | call once, or park; durable before the answer, if that is asked for |
 //! | `parked.rs` | requests that wait for storage, and the threads that wait for them |
 //! | `patience.rs` | the thread that answers who has waited for too long |
 //! | `outage.rs` | says once that storage does not answer, and once that it does again |
-//! | `notices.rs` | the thread that has the kernel forget attributes |
+//! | `outlet.rs` | what the kernel is told without having asked |
+//! | `notices.rs` | the thread that has the kernel forget attributes, on which some answers wait |
+//! | `stale.rs` | the thread that has it forget what keys have changed |
 //! | `deferred.rs` | the thread that does what removals left to do |
 //! | `crowd.rs` | the thread that has the kernel let go of nodes when it holds too many |
 //! | `tests.rs` | what waits, and for how long, with storage that is told when to answer |
@@ -41,12 +50,15 @@ mod crowd;
 mod deferred;
 mod errno;
 mod kernel;
+mod lifetime;
 mod listing;
 mod notices;
 mod outage;
+mod outlet;
 mod parked;
 mod patience;
 mod requests;
+mod stale;
 #[cfg(test)]
 mod tests;
 
@@ -54,10 +66,10 @@ pub use kernel::REQUEST_BYTES_MAX;
 pub use requests::Facade;
 
 use crate::facade::core::Core;
-use crate::facade::crowd::{Crowd, Outlet};
+use crate::facade::crowd::Crowd;
 use crate::facade::deferred::Deferred;
-use crate::fs::FileSystem;
-use fuser::Notifier;
+use crate::facade::outlet::Outlet;
+use crate::fs::{FileSystem, Forget};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +95,8 @@ pub struct Manners {
     pub timeout: Duration,
     /// Most nodes that the kernel may hold before it is asked to let go of some.
     pub held_max: usize,
+    /// Others change keys while this is mounted.
+    pub serves_keys: bool,
 }
 
 /// The threads behind a façade.
@@ -93,8 +107,7 @@ pub struct Service {
 }
 
 /// A façade for a session, and the threads behind it.
-pub fn start(fs: FileSystem, manners: Manners) -> std::io::Result<(Facade, Service)> {
-    let fs = Arc::new(fs);
+pub fn start(fs: Arc<FileSystem>, manners: Manners) -> std::io::Result<(Facade, Service)> {
     let deferred = Deferred::start(fs.clone(), manners.timeout)?;
     let crowd = Crowd::start(fs.clone(), manners.held_max)?;
     let core = Arc::new(Core::start(fs, manners, deferred.bell(), crowd.watch())?);
@@ -102,11 +115,23 @@ pub fn start(fs: FileSystem, manners: Manners) -> std::io::Result<(Facade, Servi
 }
 
 impl Service {
-    /// Where notifications to the kernel go: by way of the library, or, those that it does not
-    /// know, into the session's descriptor. To be called before the session runs.
-    pub fn notify_by(&self, notifier: Notifier, session: OwnedFd) {
-        self.core.notify_by(notifier.clone());
-        self.crowd.notify_by(Outlet::new(notifier, session));
+    /// Where what the kernel is told unasked goes: a descriptor of the session. To be called before the
+    /// session runs.
+    pub fn notify_by(&self, session: OwnedFd) {
+        let outlet = Outlet::new(session);
+        self.core.notify_by(outlet.clone());
+        self.crowd.notify_by(outlet);
+    }
+
+    /// For who changes keys: also when the session has ended, when there is nobody who could know them.
+    pub fn forget(&self) -> Forget {
+        let (forgetting, fs, bell) = (self.core.forgetting().clone(), self.core.fs.clone(), self.deferred.bell());
+        Arc::new(move |stale, then| {
+            if fs.deferred_due() {
+                bell.ring();
+            }
+            forgetting.forget(stale, then);
+        })
     }
 
     /// Drops what is parked and ends the threads. To be called when the session has ended. Returns

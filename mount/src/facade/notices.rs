@@ -1,13 +1,13 @@
-//! The thread that has the kernel forget attributes.
+//! The thread that has the kernel forget attributes, on which the answers to some requests wait.
 //!
 //! A thread of its own: who is told something may only hear it once the kernel has forgotten what it
 //! knew, and that must wait neither for storage nor for a reader thread, whose answers the kernel may
 //! wait for before it takes a notification.
 
+use crate::facade::outlet::Outlet;
 use crate::fs::Ino;
-use fuser::{INodeNo, Notifier};
-use std::sync::OnceLock;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, OnceLock};
 
 /// Runs when the kernel has forgotten.
 type Then = Box<dyn FnOnce() + Send>;
@@ -19,9 +19,9 @@ pub struct Notices {
 
 impl Notices {
     /// Starts the thread. It ends with the façade.
-    pub fn start(notifier: std::sync::Arc<OnceLock<Notifier>>) -> std::io::Result<Notices> {
+    pub fn start(outlet: Arc<OnceLock<Outlet>>) -> std::io::Result<Notices> {
         let (sender, receiver) = channel();
-        std::thread::Builder::new().name("notices".into()).spawn(move || run(&receiver, &notifier))?;
+        std::thread::Builder::new().name("notices".into()).spawn(move || run(&receiver, &outlet))?;
         Ok(Notices { sender })
     }
 
@@ -31,10 +31,9 @@ impl Notices {
     }
 }
 
-fn run(receiver: &Receiver<(Ino, Then)>, notifier: &OnceLock<Notifier>) {
+fn run(receiver: &Receiver<(Ino, Then)>, outlet: &OnceLock<Outlet>) {
     for (node, then) in receiver {
-        // A negative offset: attributes only.
-        let told = notifier.get().map(|notifier| notifier.inval_inode(INodeNo(node.0), -1, 0));
+        let told = outlet.get().map(|outlet| outlet.forget_attributes(node));
         if let Some(Err(error)) = told {
             tracing::warn!("{node}: the kernel keeps old attributes: {error}");
         }

@@ -1,10 +1,11 @@
 //! Each request: its method and its reply.
 
-use crate::facade::convert::{self, VALID, attr, caller, ino};
+use crate::facade::convert::{self, attr, caller, ino};
 use crate::facade::core::{Core, Effect};
 use crate::facade::kernel;
+use crate::facade::lifetime::VALID;
 use crate::facade::listing::{Buffer, Listing};
-use crate::fs::{self, Attr, FileSystem, FsError, Handle, SetAttr, WriteAt};
+use crate::fs::{self, Attr, FileSystem, FsError, Handle, SetAttr, Stale, WriteAt};
 use bytes::{Buf, Bytes};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
@@ -16,7 +17,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// Most bytes that one copy_file_range is asked for: its answer is 32 bits wide.
 const COPY_BYTES_MAX: u64 = 1 << 30;
@@ -50,9 +51,9 @@ fn send_entry(reply: ReplyEntry, done: Result<Attr, Errno>) {
     }
 }
 
-fn send_attr(reply: ReplyAttr, done: Result<Attr, Errno>) {
+fn send_attr(reply: ReplyAttr, lifetime: impl Fn(&Attr) -> Duration, done: Result<Attr, Errno>) {
     match done {
-        Ok(found) => reply.attr(&VALID, &attr(&found)),
+        Ok(found) => reply.attr(&lifetime(&found), &attr(&found)),
         Err(errno) => reply.error(errno),
     }
 }
@@ -82,6 +83,8 @@ struct Writing {
     done: usize,
     /// Set-user-id or set-group-id bits fell with it.
     falls: bool,
+    /// It is not where the kernel has it in its pages.
+    is_elsewhere: bool,
 }
 
 impl Facade {
@@ -108,13 +111,14 @@ impl Filesystem for Facade {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let absent = self.core.lifetimes().of_absence(ino(parent));
         self.core.answer(
             Effect::None,
             0,
             owned(name),
             move |fs, name| fs.lookup(ino(parent), name),
-            |_, done| match done {
-                Err(Errno::ENOENT) => reply.entry(&VALID, &convert::absent(), GENERATION),
+            move |_, done| match done {
+                Err(Errno::ENOENT) => reply.entry(&absent, &convert::absent(), GENERATION),
                 done => send_entry(reply, done),
             },
         );
@@ -130,7 +134,7 @@ impl Filesystem for Facade {
             0,
             (),
             move |fs, ()| fs.getattr(ino(node)),
-            move |(), done| send_attr(reply, done),
+            move |(), done| send_attr(reply, |_| VALID, done),
         );
     }
 
@@ -153,6 +157,7 @@ impl Filesystem for Facade {
         reply: ReplyAttr,
     ) {
         let caller = caller(request);
+        let lifetimes = self.core.lifetimes();
         let change =
             SetAttr { mode, uid, gid, size, atime: atime.map(convert::set_time), mtime: mtime.map(convert::set_time) };
         self.core.answer(
@@ -160,7 +165,7 @@ impl Filesystem for Facade {
             0,
             change,
             move |fs, change| fs.setattr(caller, ino(node), change),
-            move |_, done| send_attr(reply, done),
+            move |_, done| send_attr(reply, |attr| lifetimes.after_change(attr), done),
         );
     }
 
@@ -263,12 +268,18 @@ impl Filesystem for Facade {
     }
 
     fn link(&self, _request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let lifetimes = self.core.lifetimes();
         self.core.answer(
             Effect::Names,
             0,
             owned(name),
             move |fs, name| fs.link(ino(node), ino(parent), name),
-            move |_, done| send_entry(reply, done),
+            move |_, done| match done {
+                Ok(found) => {
+                    reply.entry_with_ttls(&lifetimes.after_change(&found), &VALID, &attr(&found), GENERATION);
+                }
+                Err(errno) => reply.error(errno),
+            },
         );
     }
 
@@ -296,6 +307,7 @@ impl Filesystem for Facade {
         reply: ReplyCreate,
     ) {
         let caller = caller(request);
+        let lifetimes = self.core.lifetimes();
         let if_exists = convert::if_exists(flags);
         self.core.answer(
             Effect::Names,
@@ -304,7 +316,8 @@ impl Filesystem for Facade {
             move |fs, name| fs.create(caller, ino(parent), name, mode, if_exists),
             move |_, done| match done {
                 Ok(made) => {
-                    reply.created(&VALID, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
+                    let lifetime = lifetimes.after_create(&made);
+                    reply.created(&lifetime, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
                 }
                 Err(errno) => reply.error(errno),
             },
@@ -343,7 +356,7 @@ impl Filesystem for Facade {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -351,15 +364,21 @@ impl Filesystem for Facade {
         // From a mapping's pages: the kernel does not look at the length of the answer, and takes
         // all of them for written.
         let must_be_whole = write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+        let appends = !must_be_whole && self.core.lifetimes().appends(flags.0);
         let core = self.core.clone();
         self.core.answer(
             Effect::Bulk,
             data.len(),
-            Writing { data: Bytes::copy_from_slice(data), done: 0, falls: false },
+            Writing { data: Bytes::copy_from_slice(data), done: 0, falls: false, is_elsewhere: false },
             move |fs, writing| {
                 writing.falls |= writing.done == 0 && bits_fall(fs, node, !kill)?;
                 loop {
-                    let at = WriteAt::Offset(offset.saturating_add(writing.done as u64));
+                    let offset = offset.saturating_add(writing.done as u64);
+                    if appends {
+                        // A key that is set between this and the write is told of after both.
+                        writing.is_elsewhere |= fs.getattr(ino(node))?.size != offset;
+                    }
+                    let at = if appends { WriteAt::End } else { WriteAt::Offset(offset) };
                     match fs.write(ino(node), at, &writing.data, kill) {
                         Ok(length) => {
                             writing.done += length;
@@ -375,10 +394,16 @@ impl Filesystem for Facade {
                 }
                 Ok((writing.done, writing.falls))
             },
-            move |_, done| match done {
-                Ok((length, true)) => core.forget_attributes(ino(node), move || reply.written(length as u32)),
-                Ok((length, false)) => reply.written(length as u32),
-                Err(errno) => reply.error(errno),
+            move |writing, done| {
+                match done {
+                    Ok((length, true)) => core.forget_attributes(ino(node), move || reply.written(length as u32)),
+                    Ok((length, false)) => reply.written(length as u32),
+                    Err(errno) => reply.error(errno),
+                }
+                if writing.is_elsewhere {
+                    // Not before the answer: until then the kernel holds the page.
+                    core.forgetting().forget(vec![Stale::Contents(ino(node))], Box::new(|| {}));
+                }
             },
         );
     }

@@ -40,7 +40,7 @@ impl Bench {
 
     fn on(disk: Arc<SilentDisk>, sync: SyncMode, timeout: Duration) -> Bench {
         let fs = Arc::new(FileSystem::open(open_on(disk.clone()), coarse_now).unwrap());
-        let manners = Manners { sync, timeout, held_max: 100_000 };
+        let manners = Manners { sync, timeout, held_max: 100_000, serves_keys: false };
         let deferred = Deferred::start(fs.clone(), timeout).unwrap();
         let crowd = Crowd::start(fs.clone(), manners.held_max).unwrap();
         let core = Arc::new(Core::start(fs, manners, deferred.bell(), crowd.watch()).unwrap());

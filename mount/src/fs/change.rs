@@ -10,7 +10,7 @@ use crate::fs::key;
 use crate::fs::name::Name;
 use crate::fs::node::Node;
 use crate::fs::records::Records;
-use crate::fs::table::{Effect, Known, Place};
+use crate::fs::table::{Effect, Known, Place, Stale};
 use crate::fs::time::Time;
 use kivafs::store::Txn;
 use parking_lot::MutexGuard;
@@ -181,17 +181,22 @@ impl<'a> Change<'a> {
     }
 
     /// Applies everything, first to the store, then to the table, before anyone else has a turn.
-    pub(crate) fn commit(mut self) -> Result<()> {
+    pub(crate) fn commit(self) -> Result<()> {
+        self.commit_unasked().map(drop)
+    }
+
+    /// The same for a change that the kernel has not asked for: answers what it knows wrongly now.
+    pub(crate) fn commit_unasked(mut self) -> Result<Vec<Stale>> {
         let mut txn = self.txn.take().expect("only commit takes it, and consumes the change");
         if let Some(record) = self.record {
             txn.put(key::FS, record.encode());
         }
         txn.commit()?;
-        self.fs.table.lock().apply(std::mem::take(&mut self.effects));
+        let stale = self.fs.table.lock().apply(std::mem::take(&mut self.effects));
         if self.due {
             self.fs.deferred_due.store(true, Ordering::Relaxed);
         }
-        Ok(())
+        Ok(stale)
     }
 }
 

@@ -135,6 +135,12 @@ impl FileSystem {
         Ok(entry.filter(fits).map(|_| (dir, name.shown())))
     }
 
+    /// The directory in which the kernel was last told of a node that it holds. `None`: it does not
+    /// hold it any more.
+    pub fn told_in(&self, ino: Ino) -> Option<Ino> {
+        self.table.lock().told_in(ino)
+    }
+
     /// Attributes; also of a node that was removed while the kernel holds it.
     pub fn getattr(&self, ino: Ino) -> Result<Attr> {
         match self.find(ino)? {

@@ -4,6 +4,9 @@
 //! at most [`VALUE_MAX`] bytes. Whatever else has a name has no value: reading passes over it. But it
 //! is there: `Absent` does not hold, `Present` does. A longer file can be overwritten and deleted as
 //! any other; a directory, symlink or device cannot.
+//!
+//! Who changes keys is not the kernel, which believes what it was told until it is told otherwise: a
+//! change answers what of that is stale now.
 
 use crate::fs::attr::{Caller, FileType, ROOT};
 use crate::fs::change::Change;
@@ -19,7 +22,7 @@ use crate::fs::node::Node;
 use crate::fs::records::{Records, decoded};
 use crate::fs::remove::drop_link;
 use crate::fs::setattr::{drop_privileges, overwrite};
-use crate::fs::table::Place;
+use crate::fs::table::{Effect, Place, Stale};
 use bytes::Bytes;
 use kivafs::store::View;
 use std::ops::ControlFlow;
@@ -69,6 +72,16 @@ pub enum Outcome {
     Not,
     /// What has the name is no regular file.
     NoFile,
+}
+
+/// What came of some changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changed {
+    /// Of each of them, in their order.
+    pub outcomes: Vec<Outcome>,
+    /// What the kernel holds and is stale now; the same may be named more than once. To be told to it
+    /// after this: told before, it could ask and be told the same again.
+    pub stale: Vec<Stale>,
 }
 
 /// The pairs of a range, or the first of them.
@@ -129,7 +142,7 @@ impl FileSystem {
     /// them: at least one (if there is one), and those that are left out are to be asked for again. A
     /// new file gets the store's default owner and permissions, an old one keeps its number, owner,
     /// names and attributes. A change that changes nothing is not stored.
-    pub fn change_keys(&self, changes: &[KeyChange]) -> Result<Vec<Outcome>> {
+    pub fn change_keys(&self, changes: &[KeyChange]) -> Result<Changed> {
         let mut change = self.change()?;
         let mut outcomes = Vec::new();
         let (mut bytes, mut shrinks, mut stores) = (0, true, false);
@@ -166,16 +179,20 @@ impl FileSystem {
             }
         }
         if !stores {
-            return Ok(outcomes);
+            return Ok(Changed { outcomes, stale: Vec::new() });
         }
         if shrinks {
             change.shrinks();
         }
+        let mut listing = None;
         if let Some(mut dir) = dir {
             touch(&mut change, &mut dir);
+            // The kernel always holds the root.
+            listing = Some(Stale::Attributes(ROOT));
         }
-        change.commit()?;
-        Ok(outcomes)
+        let mut stale = change.commit_unasked()?;
+        stale.extend(listing);
+        Ok(Changed { outcomes, stale })
     }
 }
 
@@ -219,9 +236,13 @@ fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old
             node.inode.stat.mtime = change.now;
             node.inode.stat.ctime = change.now;
             change.put_node(&node);
+            change.then(Effect::Rewritten(node.ino));
         }
         (Some(node), None) => {
-            change.delete_name(&Place::of(ROOT, &asked.key));
+            let place = Place::of(ROOT, &asked.key);
+            change.delete_name(&place);
+            // Before what becomes of the node, which may not be held after that.
+            change.then(Effect::Unnamed(node.ino, place));
             drop_link(change, node)?;
         }
         (None, Some(value)) => {
@@ -270,7 +291,7 @@ mod tests {
     fn make_all(fs: &FileSystem, mut changes: &[KeyChange]) -> Vec<Outcome> {
         let mut outcomes = Vec::new();
         while !changes.is_empty() {
-            let some = fs.store().patiently(|| fs.change_keys(changes)).unwrap();
+            let some = fs.store().patiently(|| fs.change_keys(changes)).unwrap().outcomes;
             changes = &changes[some.len()..];
             outcomes.extend(some);
         }
@@ -351,6 +372,43 @@ mod tests {
         make_all(&fs, &[delete(b"old")]);
         assert_eq!(fs.read(made.ino, 0, 9).unwrap().concat(), b"value");
         whole(&fs);
+    }
+
+    #[test]
+    fn what_the_kernel_holds_and_nothing_else_is_told_to_be_stale() {
+        let fs = file_system();
+        let stale = |changes: &[KeyChange]| {
+            let mut stale = fs.store().patiently(|| fs.change_keys(changes)).unwrap().stale;
+            stale.sort();
+            stale
+        };
+        let name_of = |key: &[u8]| Stale::Name(ROOT, name(key).shown());
+        let root = || Stale::Attributes(ROOT);
+        assert_eq!(stale(&[set(b"a/b", b"1"), set(b"c", b"1")]), [root()]);
+        assert_eq!(stale(&[set(b"a/b", b"2"), set(b"c", b"2")]), []);
+        assert_eq!(stale(&[KeyChange { only: If::Absent, ..set(b"c", b"3") }, delete(b"none")]), []);
+        let held = fs.lookup(ROOT, b"a%2Fb").unwrap().ino;
+        assert_eq!(stale(&[set(b"a/b", b"3"), set(b"c", b"3")]), [Stale::Contents(held)]);
+        let deleted = [name_of(b"a/b"), root(), Stale::Attributes(held)];
+        assert_eq!(stale(&[delete(b"a/b"), delete(b"c")]), deleted);
+        // Its attributes are still asked for; a new file of that name is another one.
+        assert_eq!(fs.getattr(held).unwrap().nlink, 0);
+        assert_eq!(stale(&[set(b"a/b", b"4"), delete(b"a/b")]), [root()]);
+        fs.forget(held, 1);
+        // By another name, and open: held, too.
+        make_all(&fs, &[set(b"linked", b"1"), set(b"open", b"1")]);
+        let linked = fs.lookup(ROOT, b"linked").unwrap().ino;
+        let dir = fs.mkdir(USER, ROOT, b"dir", 0o755).unwrap().ino;
+        fs.link(linked, dir, b"other").unwrap();
+        let open = fs.lookup(ROOT, b"open").unwrap().ino;
+        fs.open_file(open).unwrap();
+        fs.forget(open, 1);
+        let rewritten = [Stale::Contents(linked), Stale::Contents(open)];
+        assert_eq!(stale(&[set(b"linked", b"2"), set(b"open", b"2")]), rewritten);
+        let deleted =
+            [name_of(b"linked"), name_of(b"open"), root(), Stale::Attributes(linked), Stale::Attributes(open)];
+        assert_eq!(stale(&[delete(b"linked"), delete(b"open")]), deleted);
+        assert_eq!((fs.getattr(linked).unwrap().nlink, fs.getattr(open).unwrap().nlink), (1, 0));
     }
 
     #[test]

@@ -44,8 +44,9 @@
 //!   up to `allocated`. A file never grows beyond `cut_from` while pieces lie there.
 //! * F7 Changes are made one after another, each first in the store, then in the table.
 //! * F8 The table's place of a pair is where the newest view has it, except within a change. (What
-//!   was found in a view gets into the table only if nothing moved since before the view was taken;
-//!   a move after that finds it in the table.)
+//!   was found in a view gets into the table only if that node did not move since before the view was
+//!   taken; a move after that finds it in the table.) In the same way who changes keys finds in the
+//!   table who is told of what was before, or that is not told.
 
 mod ahead;
 mod attr;
@@ -88,10 +89,11 @@ pub use entry::INLINE_MAX;
 pub use error::{FsError, Result};
 pub use file::WRITE_MAX;
 pub use filesystem::FileSystem;
-pub use keys::{CHANGES_AT_ONCE, If, KeyChange, KeyRange, Outcome, VALUE_MAX};
+pub use keys::{CHANGES_AT_ONCE, Changed, If, KeyChange, KeyRange, Outcome, VALUE_MAX};
 pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, SHOWN_MAX};
 pub use paths::{Listed, PathError};
+pub use table::{Forget, Stale};
 #[cfg(test)]
 pub(crate) use tests::{Silence, SilentDisk, open_on, store_on};
 pub use time::{Clock, Time, coarse_now};

@@ -10,6 +10,7 @@ use crate::fs::key;
 use crate::fs::name::Name;
 use lru::LruCache;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Where a node has its name: the key of that entry. A pair is there itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +37,20 @@ impl Place {
     }
 }
 
+/// What the kernel was told and is true no more, because somebody else has changed it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stale {
+    /// That a directory has this (shown) name.
+    Name(Ino, Vec<u8>),
+    /// A file's contents and attributes.
+    Contents(Ino),
+    /// A node's attributes.
+    Attributes(Ino),
+}
+
+/// Has the kernel forget these, then calls the second. Returns at once; may be called from any thread.
+pub type Forget = Arc<dyn Fn(Vec<Stale>, Box<dyn FnOnce() + Send>) + Send + Sync>;
+
 /// What a committed change means for the table.
 #[derive(Debug)]
 pub(crate) enum Effect {
@@ -51,7 +66,15 @@ pub(crate) enum Effect {
     Promoted(Ino),
     /// It has gone; who still holds it gets these attributes.
     Gone(Ino, Attr),
+    /// Its contents were changed by another than the kernel.
+    Rewritten(Ino),
+    /// This name of it was removed by another than the kernel.
+    Unnamed(Ino, Place),
 }
+
+/// Nodes share so many versions, so that a lookup is rarely made again for what became of others:
+/// who changes keys changes thousands in the time in which a directory is read.
+const VERSIONS: usize = 4096;
 
 /// How a node is recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +104,8 @@ pub(crate) struct Table {
     held: LruCache<u64, Held>,
     gone: HashMap<u64, Box<Attr>>,
     version: u64,
+    /// The versions in which nodes changed, each the newest of those nodes that share it.
+    changed: Box<[u64]>,
 }
 
 /// What the table knows of a node.
@@ -104,12 +129,15 @@ pub(crate) enum Opened {
 
 impl Default for Table {
     fn default() -> Table {
-        Table { held: LruCache::unbounded(), gone: HashMap::new(), version: 0 }
+        let changed = vec![0; VERSIONS].into();
+        Table { held: LruCache::unbounded(), gone: HashMap::new(), version: 0, changed }
     }
 }
 
 impl Table {
-    /// Rises whenever a node moves, is promoted or goes.
+    /// Rises whenever a node moves, is promoted or goes, and when another than the kernel changes it or
+    /// removes a name of it. (What the kernel asks for itself it keeps in order: it looks for no name
+    /// while it removes one there.)
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
@@ -124,9 +152,9 @@ impl Table {
     }
 
     /// Counts lookups of nodes that were found in a view taken after `version` was read. False:
-    /// something has moved since, nothing was counted, look again (F8).
+    /// the node may have moved or changed since, nothing was counted, look again (F8).
     pub(crate) fn look(&mut self, version: u64, ino: Ino, form: Form, place: Place) -> bool {
-        if version != self.version {
+        if self.changed[version_of(ino)] > version {
             return false;
         }
         self.apply_one(Effect::Looked(ino, form, place));
@@ -183,9 +211,40 @@ impl Table {
         }
     }
 
-    /// Takes in what a change that was just committed did.
-    pub(crate) fn apply(&mut self, effects: Vec<Effect>) {
-        effects.into_iter().for_each(|effect| self.apply_one(effect));
+    /// Takes in what a change that was just committed did. Answers what of the kernel's knowledge is
+    /// stale now: a lookup that is counted before this is in the answer, if it concerns the kernel, and
+    /// one that comes later is looked up again (F8).
+    pub(crate) fn apply(&mut self, effects: Vec<Effect>) -> Vec<Stale> {
+        let mut stale = Vec::new();
+        for effect in effects {
+            match &effect {
+                Effect::Rewritten(ino) if self.is_held(*ino) => stale.push(Stale::Contents(*ino)),
+                Effect::Unnamed(ino, place) if self.is_held(*ino) => {
+                    // It has one name less.
+                    stale.push(Stale::Attributes(*ino));
+                    let name = place.dir().zip(place.name());
+                    stale.extend(name.map(|(dir, name)| Stale::Name(dir, name.shown())));
+                }
+                _ => {}
+            }
+            self.apply_one(effect);
+        }
+        stale
+    }
+
+    /// Where the kernel was last told of a node that it holds.
+    pub(crate) fn told_in(&self, ino: Ino) -> Option<Ino> {
+        self.held.peek(&ino.0)?.place.as_ref()?.dir()
+    }
+
+    /// Does the kernel hold it?
+    fn is_held(&self, ino: Ino) -> bool {
+        self.held.peek(&ino.0).is_some_and(|held| held.lookups > 0 || held.opens > 0)
+    }
+
+    fn has_changed(&mut self, ino: Ino) {
+        self.version += 1;
+        self.changed[version_of(ino)] = self.version;
     }
 
     /// How many nodes are held.
@@ -232,19 +291,22 @@ impl Table {
             Effect::Unlinked(ino) => self.slot(ino).unlinked = true,
             Effect::Moved(ino, form, place) => {
                 // Nobody looks for a record at its name.
-                self.version += u64::from(form == Form::Pair);
+                if form == Form::Pair {
+                    self.has_changed(ino);
+                }
                 if let Some(held) = self.held.get_mut(&ino.0) {
                     held.place = Some(place);
                 }
             }
             Effect::Promoted(ino) => {
-                self.version += 1;
+                self.has_changed(ino);
                 if let Some(held) = self.held.get_mut(&ino.0) {
                     held.is_pair = false;
                 }
             }
+            Effect::Rewritten(ino) | Effect::Unnamed(ino, _) => self.has_changed(ino),
             Effect::Gone(ino, attr) => {
-                self.version += 1;
+                self.has_changed(ino);
                 if let Some(held) = self.held.get_mut(&ino.0) {
                     (held.place, held.is_pair) = (None, false);
                     self.gone.insert(ino.0, Box::new(attr));
@@ -260,6 +322,10 @@ impl Table {
             self.gone.remove(&ino.0);
         }
     }
+}
+
+fn version_of(ino: Ino) -> usize {
+    (ino.0 % VERSIONS as u64) as usize
 }
 
 #[cfg(test)]
@@ -295,9 +361,28 @@ mod tests {
     #[test]
     fn a_lookup_that_lost_against_a_rename_is_not_counted() {
         let mut table = Table::default();
-        table.apply(vec![Effect::Moved(Ino(4), Form::Pair, place(b"b"))]);
+        table.apply(vec![Effect::Moved(INO, Form::Pair, place(b"b"))]);
         assert!(!table.look(0, INO, Form::Pair, place(b"a")));
         assert_eq!(table.len(), 0);
+        assert!(table.look(0, Ino(4), Form::Pair, place(b"c")), "nothing has happened to that one");
+    }
+
+    /// Whichever of the two comes first, the kernel is told.
+    #[test]
+    fn a_lookup_beside_a_change_of_keys_is_made_again_or_told_of() {
+        for effect in [|| Effect::Rewritten(INO), || Effect::Unnamed(INO, place(b"a"))] {
+            for form in [Form::Pair, Form::Record] {
+                let mut table = Table::default();
+                let version = table.version();
+                assert_eq!(table.apply(vec![effect()]), [], "the kernel holds nothing");
+                assert!(!table.look(version, INO, form, place(b"a")));
+                assert!(table.look(table.version(), INO, form, place(b"a")));
+                let stale = table.apply(vec![effect()]);
+                assert!(stale.contains(&Stale::Contents(INO)) || stale.contains(&Stale::Name(Ino(1), b"a".into())));
+                table.forget(INO, 1);
+                assert_eq!(table.apply(vec![effect()]), []);
+            }
+        }
     }
 
     #[test]

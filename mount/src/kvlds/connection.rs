@@ -3,7 +3,7 @@
 //! Requests are taken as they come, many at a time. What they change is one or few transactions, in
 //! their order. Answers go out in any order:
 //!
-//! * to a change, when it is durable;
+//! * to a change, when it is durable and nobody keeps what was there before;
 //! * to a read, when what it shows is durable. It sees everything that was acknowledged before it came,
 //!   to anybody; of changes that were not, it may see them or not.
 //!
@@ -15,9 +15,11 @@
 
 use super::message::{self, Request};
 use super::wire;
-use crate::fs::{FileSystem, FsError, If, KeyChange, KeyRange, NAME_MAX, Name, Outcome, VALUE_MAX};
+use crate::fs::{
+    Changed, FileSystem, Forget, FsError, If, KeyChange, KeyRange, NAME_MAX, Name, Outcome, Stale, VALUE_MAX,
+};
 use bytes::{Buf, Bytes, BytesMut};
-use kivafs::store::View;
+use kivafs::store::{StoreError, View};
 use std::sync::Arc;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -62,8 +64,25 @@ enum Outgoing {
 
 type Outbox = mpsc::UnboundedSender<Outgoing>;
 
+/// What connections are served from.
+#[derive(Clone)]
+pub struct Source {
+    pub fs: Arc<FileSystem>,
+    /// Who keeps copies, if anybody does.
+    pub forget: Option<Forget>,
+}
+
+impl Source {
+    fn forget(&self, stale: Vec<Stale>, then: Box<dyn FnOnce() + Send>) {
+        match &self.forget {
+            Some(forget) => forget(stale, then),
+            None => then(),
+        }
+    }
+}
+
 /// Serves one connection until it ends. Ok: the other end has closed it, and has all answers.
-pub async fn serve<S>(fs: Arc<FileSystem>, stream: S) -> Result<(), Dropped>
+pub async fn serve<S>(source: Source, stream: S) -> Result<(), Dropped>
 where
     S: AsyncRead + AsyncWrite + Send + 'static,
 {
@@ -73,7 +92,7 @@ where
     let receiving = async {
         let failure = outbox.clone();
         let room = Arc::new(Semaphore::new(ROOM));
-        if let Err(dropped) = receive(fs, reader, &room, outbox).await {
+        if let Err(dropped) = receive(source, reader, &room, outbox).await {
             // What was asked before has its answer first: room is whole again when that is sent.
             let _all = room.acquire_many(ROOM as u32).await.expect("never closed");
             // If there is nobody to tell, the sender has failed itself.
@@ -100,7 +119,7 @@ async fn send(
 
 /// Takes requests and has them carried out.
 async fn receive(
-    fs: Arc<FileSystem>,
+    source: Source,
     mut reader: impl AsyncRead + Unpin,
     room: &Arc<Semaphore>,
     outbox: Outbox,
@@ -122,7 +141,7 @@ async fn receive(
         }
         let cost = u32::try_from(batch.cost).expect("no more than there is room for");
         let room = room.clone().acquire_many_owned(cost).await.expect("never closed");
-        carry_out(&fs, batch, room, &outbox).await?;
+        carry_out(&source, batch, room, &outbox).await?;
     }
 }
 
@@ -200,11 +219,12 @@ fn range_bytes(bytes_max: u32) -> usize {
 }
 
 async fn carry_out(
-    fs: &Arc<FileSystem>,
+    source: &Source,
     batch: Batch,
     mut room: OwnedSemaphorePermit,
     outbox: &Outbox,
 ) -> Result<(), Dropped> {
+    let fs = &source.fs;
     let Batch { changes, reads, .. } = batch;
     if !reads.is_empty() {
         let of_reads = room.num_permits() - changes.len() * REQUEST_COST;
@@ -213,20 +233,39 @@ async fn carry_out(
     }
     if !changes.is_empty() {
         let (ids, changes): (Vec<u64>, Vec<KeyChange>) = changes.into_iter().unzip();
-        let outcomes = make_changes(fs, &changes).await?;
+        let (Changed { outcomes, stale }, made) = make_changes(fs, &changes).await;
+        if let Err(dropped) = made {
+            // Those before the one that could not be made are made.
+            source.forget(stale, Box::new(|| {}));
+            return Err(dropped);
+        }
         let mut packets = Vec::with_capacity(ids.len() * (wire::OVERHEAD_BYTES + 4));
         for (id, outcome) in ids.into_iter().zip(outcomes) {
             wire::push(&mut packets, id, |record| message::push_done(record, outcome == Outcome::Done));
         }
         let outbox = outbox.clone();
-        fs.store().sync_then(Box::new(move |durable| {
+        let answer = move |durable: Result<(), StoreError>| {
             let outgoing = match durable {
                 Ok(()) => Outgoing::Packets(packets, room),
                 Err(error) => Outgoing::Failure(Dropped::Refused(error.into())),
             };
             // Who has gone needs no answer.
             drop(outbox.send(outgoing));
-        }));
+        };
+        if stale.is_empty() || source.forget.is_none() {
+            fs.store().sync_then(Box::new(answer));
+            return Ok(());
+        }
+        // Both at once: neither has to wait for the other.
+        let (done, durable) = oneshot::channel();
+        fs.store().sync_then(Box::new(move |result| drop(done.send(result))));
+        let (told, forgotten) = oneshot::channel();
+        source.forget(stale, Box::new(move || _ = told.send(())));
+        tokio::spawn(async move {
+            // Dropped unused: nobody keeps copies any more.
+            drop(forgotten.await);
+            answer(durable.await.expect("every sync is answered"));
+        });
     }
     Ok(())
 }
@@ -285,13 +324,20 @@ async fn answer_reads(fs: &Arc<FileSystem>, view: &View, reads: &[(u64, Read)]) 
     Ok(packets)
 }
 
-async fn make_changes(fs: &Arc<FileSystem>, changes: &[KeyChange]) -> Result<Vec<Outcome>, Dropped> {
-    let mut outcomes = Vec::with_capacity(changes.len());
-    while outcomes.len() < changes.len() {
-        let rest = &changes[outcomes.len()..];
-        outcomes.extend(patiently(fs, || fs.change_keys(rest)).await?);
+/// Makes all, or the first of them.
+async fn make_changes(fs: &Arc<FileSystem>, changes: &[KeyChange]) -> (Changed, Result<(), Dropped>) {
+    let mut all = Changed::default();
+    while all.outcomes.len() < changes.len() {
+        let rest = &changes[all.outcomes.len()..];
+        match patiently(fs, || fs.change_keys(rest)).await {
+            Ok(Changed { outcomes, stale }) => {
+                all.outcomes.extend(outcomes);
+                all.stale.extend(stale);
+            }
+            Err(dropped) => return (all, Err(dropped)),
+        }
     }
-    Ok(outcomes)
+    (all, Ok(()))
 }
 
 fn name(key: &[u8]) -> Name {

@@ -11,6 +11,7 @@
 //! # Contract
 //!
 //! * **Durability.** A request that changes is answered when the change is durable (C1).
+//! * **Coherence.** And when whoever keeps copies of files has forgotten what is stale ([`Forget`](crate::fs::Forget)).
 //! * **Order.** A request takes effect at one instant between its arrival and its answer. Those that
 //!   change one key over one connection take effect in their order. A read sees everything that was
 //!   acknowledged before it arrived, and is answered when what it shows is durable.

@@ -1,12 +1,11 @@
 //! The socket: listens, and serves each connection by itself.
 //!
-//! A Unix socket is made with mode 0600. The file of a socket that nobody listens at any more is
-//! replaced; one that somebody does is an error, and so is anything that is no socket.
+//! The file of a socket that nobody listens at any more is replaced; one that somebody does is an
+//! error, and so is anything that is no socket.
 
-use super::connection::{self, Dropped};
-use crate::fs::FileSystem;
+use super::connection::{self, Dropped, Source};
+use crate::fs::{FileSystem, Forget};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-use nix::sys::stat::Mode;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
@@ -23,6 +22,8 @@ use tokio::runtime::{Builder, Runtime};
 const BACKLOG: i32 = 1024;
 /// Threads that carry out requests: the store has one writer at a time.
 const THREADS: usize = 2;
+/// Mode of a socket's file, unless it is asked for another.
+pub const USUAL_MODE: u32 = 0o600;
 /// How long nobody is accepted after that has failed: trying at once would do nothing but fill the log.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -65,11 +66,62 @@ pub enum ListenError {
     Io { address: Address, error: io::Error },
 }
 
+/// A socket that can be connected to. Whoever does waits until it is served; dropping it sends them
+/// away and removes its file.
+pub struct Socket {
+    address: Address,
+    listener: Listening,
+    file: SocketFile,
+}
+
+enum Listening {
+    Unix(std::os::unix::net::UnixListener),
+    Tcp(std::net::TcpListener),
+}
+
+/// The file, if it has one.
+struct SocketFile(Option<PathBuf>);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        if let Some(path) = &self.0 {
+            // If it cannot be removed, the next to listen here does it.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+impl Socket {
+    /// Listens. `mode`: of a Unix socket's file; who may not write to it cannot connect, from the first
+    /// moment on.
+    pub fn listen(address: &Address, mode: u32) -> Result<Socket, ListenError> {
+        let io = |error| ListenError::Io { address: address.clone(), error };
+        let (listener, file) = match address {
+            Address::Unix(path) => {
+                clear_away(path, address)?;
+                let listener = listen_at(path, mode).map_err(io)?;
+                (Listening::Unix(listener.into()), SocketFile(Some(path.clone())))
+            }
+            Address::Tcp(at) => {
+                let listener = std::net::TcpListener::bind(at).and_then(|listener| {
+                    listener.set_nonblocking(true)?;
+                    Ok(listener)
+                });
+                let listener = listener.map_err(|error| match error.kind() {
+                    io::ErrorKind::AddrInUse => ListenError::InUse(address.clone()),
+                    _ => io(error),
+                })?;
+                (Listening::Tcp(listener), SocketFile(None))
+            }
+        };
+        Ok(Socket { address: address.clone(), listener, file })
+    }
+}
+
 /// A socket that is served. Dropping it ends all its connections.
 pub struct Server {
     runtime: Option<Runtime>,
-    /// The socket's file is removed in the end.
-    path: Option<PathBuf>,
+    _file: SocketFile,
 }
 
 enum Listener {
@@ -78,8 +130,10 @@ enum Listener {
 }
 
 impl Server {
-    /// Listens and begins to serve.
-    pub fn start(fs: Arc<FileSystem>, address: &Address) -> Result<Server, ListenError> {
+    /// Serves a socket from a file system. `forget`: who keeps copies of what its files were, if anybody
+    /// does.
+    pub fn start(fs: Arc<FileSystem>, socket: Socket, forget: Option<Forget>) -> Result<Server, ListenError> {
+        let Socket { address, listener, file } = socket;
         let io = |error| ListenError::Io { address: address.clone(), error };
         let runtime = Builder::new_multi_thread()
             .worker_threads(THREADS)
@@ -89,36 +143,19 @@ impl Server {
             .build()
             .map_err(io)?;
         let guard = runtime.enter();
-        let (listener, path) = match address {
-            Address::Unix(path) => {
-                clear_away(path, address)?;
-                let listener = listen_at(path).and_then(|fd| UnixListener::from_std(fd.into()));
-                (Listener::Unix(listener.map_err(io)?), Some(path.clone()))
-            }
-            Address::Tcp(at) => {
-                let listener = std::net::TcpListener::bind(at).and_then(|listener| {
-                    listener.set_nonblocking(true)?;
-                    TcpListener::from_std(listener)
-                });
-                let listener = listener.map_err(|error| match error.kind() {
-                    io::ErrorKind::AddrInUse => ListenError::InUse(address.clone()),
-                    _ => io(error),
-                })?;
-                (Listener::Tcp(listener), None)
-            }
+        let listener = match listener {
+            Listening::Unix(listener) => UnixListener::from_std(listener).map(Listener::Unix),
+            Listening::Tcp(listener) => TcpListener::from_std(listener).map(Listener::Tcp),
         };
+        let listener = listener.map_err(io)?;
         drop(guard);
-        runtime.spawn(accept(fs, listener));
-        Ok(Server { runtime: Some(runtime), path })
+        runtime.spawn(accept(Source { fs, forget }, listener));
+        Ok(Server { runtime: Some(runtime), _file: file })
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            // If it cannot be removed, the next to listen here does it.
-            drop(std::fs::remove_file(path));
-        }
         if let Some(runtime) = self.runtime.take() {
             // What waits for storage ends when that answers.
             runtime.shutdown_background();
@@ -126,16 +163,16 @@ impl Drop for Server {
     }
 }
 
-async fn accept(fs: Arc<FileSystem>, listener: Listener) {
+async fn accept(source: Source, listener: Listener) {
     loop {
         let accepted = match &listener {
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(serve(fs.clone(), stream));
+                tokio::spawn(serve(source.clone(), stream));
             }),
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
                 // Answers are sent whole.
                 drop(stream.set_nodelay(true));
-                tokio::spawn(serve(fs.clone(), stream));
+                tokio::spawn(serve(source.clone(), stream));
             }),
         };
         if let Err(error) = accepted {
@@ -146,11 +183,11 @@ async fn accept(fs: Arc<FileSystem>, listener: Listener) {
     }
 }
 
-async fn serve<S>(fs: Arc<FileSystem>, stream: S)
+async fn serve<S>(source: Source, stream: S)
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
 {
-    match connection::serve(fs, stream).await {
+    match connection::serve(source, stream).await {
         Ok(()) => {}
         // Clients come and go.
         Err(gone @ Dropped::Io(_)) => tracing::debug!("a key connection has ended: {gone}"),
@@ -174,14 +211,18 @@ fn clear_away(path: &Path, address: &Address) -> Result<(), ListenError> {
     }
 }
 
-/// A socket at that path that only its owner may connect to, from the first moment on.
-fn listen_at(path: &Path) -> io::Result<OwnedFd> {
+/// A socket at that path with that mode.
+fn listen_at(path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
     // Nobody can connect before it listens.
-    let mode = (Mode::S_IRUSR | Mode::S_IWUSR).bits();
-    std::fs::set_permissions(path, PermissionsExt::from_mode(mode))?;
-    listen(&fd, Backlog::new(BACKLOG)?)?;
+    let listening = std::fs::set_permissions(path, PermissionsExt::from_mode(mode))
+        .and_then(|()| Ok(listen(&fd, Backlog::new(BACKLOG)?)?));
+    if let Err(error) = listening {
+        // What it was bound to would be in the way.
+        drop(std::fs::remove_file(path));
+        return Err(error);
+    }
     Ok(fd)
 }

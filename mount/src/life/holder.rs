@@ -7,12 +7,13 @@
 //! In a local file a holder writes down that it drains. In a bucket that would be one more request,
 //! so it says so by the name of its process, which whoever is on the same machine can read.
 
+use crate::kvlds::server::Address;
 use crate::life::place::Place;
 use crate::life::progress::Progress;
 use crate::life::{LifeError, mountinfo};
 use kivafs::store::{Holder, OpenError, Store};
 use std::ffi::CStr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long to wait for a holder whose mount is gone and who has not announced its end: it is
@@ -21,6 +22,9 @@ const UNANNOUNCED_MAX: Duration = Duration::from_secs(10);
 
 /// How often to look whether it is worth to look at the store.
 const PAUSE: Duration = Duration::from_millis(10);
+
+/// What stands before a socket, where others have a directory, which begins with '/'.
+const SOCKET: &str = "kvlds:";
 
 /// The name of a process that drains: at most 15 bytes.
 const DRAINING: &CStr = c"kivafs-draining";
@@ -90,10 +94,25 @@ fn drains(holder: &Holder) -> bool {
     holder.draining || (holder.remote && holder.here && says_so())
 }
 
+/// What a holder writes down who serves keys without a mount. Nobody may have to look at the place to
+/// tell it from a mount: whoever looks at one whose server sleeps waits for that.
+pub fn place_of_socket(address: &Address) -> PathBuf {
+    format!("{SOCKET}{address}").into()
+}
+
+/// The socket at which a holder serves keys, if it does that and not a mount.
+pub fn socket_of(holder: &Holder) -> Option<&str> {
+    holder.serving_at.as_ref()?.to_str()?.strip_prefix(SOCKET)
+}
+
 /// Is the holder's mount still there? In doubt, yes.
 fn serves(holder: &Holder, store: &Place) -> bool {
     // Without a mount it is one of the short commands, which will be done soon.
     let Some(dir) = &holder.serving_at else { return false };
+    // Until it says that it drains.
+    if socket_of(holder).is_some() {
+        return true;
+    }
     let store = store.name();
     match mountinfo::read_of_process(holder.pid).or_else(|_| mountinfo::read()) {
         Ok(mounts) => mounts

@@ -3,9 +3,11 @@
 //! # Contract
 //!
 //! * **Order.** The store is opened first and mounted last; an error on the way undoes what was
-//!   done. At the end the kernel's side goes first (umount, or a signal makes us do it), then
-//!   requests that are still parked are answered, then the store is closed, and only then does
-//!   anybody who waits hear the verdict: durable, or why not.
+//!   done. A socket beside the mount can be connected to before that, and is served once the mount is
+//!   usable: so nothing that was asked for over it is undone. At the end the kernel's side goes first
+//!   (umount, or a signal makes us do it), then the socket, then requests that are still parked are
+//!   answered, then the store is closed, and only then does anybody who waits hear the verdict:
+//!   durable, or why not.
 //! * **One unmount.** Only [`detach`] unmounts, and only what it has just seen to be ours. A
 //!   session that ends never unmounts: a newer mount may already stand at the same place.
 //! * **Threads.** Everything that starts a process does so before the first thread exists;
@@ -92,6 +94,9 @@ pub enum LifeError {
     /// Mounting would hide the disk cache, which then could not be read without asking ourselves.
     #[error("{cache}: the disk cache lies inside {dir}, which the mount would hide: put it elsewhere")]
     CacheInside { cache: PathBuf, dir: PathBuf },
+    /// Mounting would hide the socket.
+    #[error("{socket}: the socket lies inside {dir}, which the mount would hide: put it elsewhere")]
+    SocketInside { socket: PathBuf, dir: PathBuf },
     /// A dead mount that is not ours.
     #[error("{dir}: a {fs_type} mount there is dead (its server is gone): detach it with 'umount -l {dir}'")]
     ForeignDeadMount { dir: PathBuf, fs_type: String },

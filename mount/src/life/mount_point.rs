@@ -1,5 +1,6 @@
 //! Is DIR a place to mount at?
 
+use crate::kvlds::server::Address;
 use crate::life::plan::Plan;
 use crate::life::{LifeError, detach, mountinfo};
 use std::path::Path;
@@ -19,6 +20,11 @@ pub fn prepare(plan: &Plan, tell: &mut dyn FnMut(String)) -> Result<(), LifeErro
     }
     if plan.store.lies_in(dir) {
         return Err(LifeError::StoreInside { store: plan.store.name(), dir: dir.into() });
+    }
+    if let Some(Address::Unix(socket)) = &plan.options.kvlds
+        && lies_in(socket, dir)
+    {
+        return Err(LifeError::SocketInside { socket: socket.clone(), dir: dir.into() });
     }
     match &plan.options.store.bucket.disk_cache {
         Some((cache, _)) if lies_in(cache, dir) => {

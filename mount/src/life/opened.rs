@@ -16,8 +16,8 @@ pub struct Opening<'a> {
     pub create: bool,
     /// Take it from a holder that is gone for good.
     pub takeover: bool,
-    /// Where it will be mounted, if it will.
-    pub serving_at: Option<&'a Path>,
+    /// Where it will be mounted, or where its keys will be served without a mount.
+    pub serving_at: &'a Path,
 }
 
 /// A store that is open.
@@ -33,7 +33,7 @@ impl Opening<'_> {
         let options = OpenOptions {
             read_only: self.options.read_only,
             commit_interval: self.options.commit_interval,
-            serving_at: self.serving_at.map(Path::to_path_buf),
+            serving_at: Some(self.serving_at.to_path_buf()),
             takeover: self.takeover,
             ..self.options.store.for_opening(self.place)
         };

@@ -1,6 +1,7 @@
 //! What a mount is asked to be.
 
 pub use crate::facade::SyncMode;
+use crate::kvlds::server::{Address, USUAL_MODE};
 use crate::life::place::Place;
 use kivafs::store::{Compression, CreateOptions, OpenOptions};
 use std::path::PathBuf;
@@ -169,6 +170,10 @@ pub struct MountOptions {
     pub threads: usize,
     /// What the kernel watches over.
     pub kernel: KernelFlags,
+    /// Where the keys of the root directory are served beside the mount, if they are.
+    pub kvlds: Option<Address>,
+    /// Mode of that socket's file.
+    pub kvlds_mode: u32,
     /// Change the flags of a mount that is there (mount(8)'s `remount`).
     pub remount: bool,
     /// Where the log goes.
@@ -188,6 +193,8 @@ impl Default for MountOptions {
             sync: SyncMode::default(),
             threads: 2,
             kernel: KernelFlags::default(),
+            kvlds: None,
+            kvlds_mode: USUAL_MODE,
             remount: false,
             log: LogPlace::default(),
             log_level: tracing::Level::INFO,

@@ -2,6 +2,7 @@
 
 use crate::facade::{self, Facade, Manners, Service};
 use crate::fs::{FileSystem, coarse_now};
+use crate::kvlds::server::{Server, Socket};
 use crate::life::attach::{Attached, attach};
 use crate::life::background::Ready;
 use crate::life::drain::{BEAT, Drain, End, GIVEN_UP};
@@ -48,7 +49,7 @@ pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
         options: &plan.options,
         create: plan.create,
         takeover: plan.takeover,
-        serving_at: Some(&plan.dir),
+        serving_at: &plan.dir,
     };
     let opened = opening.open(&signals)?;
     // Not before: a store that is in use would be told of in two lines.
@@ -85,6 +86,8 @@ fn warn_if_behind(plan: &Plan, store: &Store, tell: &mut dyn FnMut(String)) {
 struct Mount {
     device: Device,
     service: Service,
+    /// What serves its keys, too.
+    keys: Option<Server>,
     /// Of the session: its thread holds the other end.
     end: End,
     verdict: Option<Verdict>,
@@ -129,19 +132,28 @@ enum Woken {
 /// From an open store to a mount that is usable; an error leaves nothing mounted.
 fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeError> {
     let content = |error: crate::fs::FsError| LifeError::Content { store: plan.store.name(), why: error.to_string() };
-    let fs = FileSystem::open(store, coarse_now).map_err(content)?;
-    let manners =
-        Manners { sync: plan.options.sync, timeout: plan.options.store.timeout, held_max: plan.options.inodes_max };
-    let started = facade::start(fs, manners);
+    let fs = Arc::new(FileSystem::open(store, coarse_now).map_err(content)?);
+    let listen = |address| Socket::listen(address, plan.options.kvlds_mode);
+    let socket = plan.options.kvlds.as_ref().map(listen).transpose()?;
+    let manners = Manners {
+        sync: plan.options.sync,
+        timeout: plan.options.store.timeout,
+        held_max: plan.options.inodes_max,
+        serves_keys: socket.is_some(),
+    };
+    let started = facade::start(fs.clone(), manners);
     let (facade, service) = started.map_err(|error| LifeError::system("cannot start threads", error))?;
     let mounted = attach(plan).and_then(|attached| {
         let device = attached.mount.device;
-        usable(plan, ready, attached, facade, &service)
-            .inspect_err(|_| undo_mount(plan, device))
-            .map(|done| (device, done))
+        let usable = usable(plan, ready, attached, facade, &service).and_then(|(end, verdict)| {
+            // Not earlier: what is acknowledged over the socket is not undone.
+            let serve = |socket| Server::start(fs, socket, Some(service.forget()));
+            Ok((end, verdict, socket.map(serve).transpose()?))
+        });
+        usable.inspect_err(|_| undo_mount(plan, device)).map(|done| (device, done))
     });
     match mounted {
-        Ok((device, (end, verdict))) => Ok(Mount { device, service, end, verdict, urgency: Urgency::None }),
+        Ok((device, (end, verdict, keys))) => Ok(Mount { device, service, keys, end, verdict, urgency: Urgency::None }),
         Err(error) => {
             service.stop();
             Err(error)
@@ -163,7 +175,7 @@ fn usable(
     // From a descriptor, the session knows no mount, so that it can't unmount a newer one.
     let session = Session::from_fd(facade, attached.fuse, SessionACL::All, config)
         .map_err(|error| LifeError::system(format!("{}: the kernel's greeting", plan.dir.display()), error))?;
-    service.notify_by(session.notifier(), notices);
+    service.notify_by(notices);
     read_ahead(attached.mount.device);
     let verdict = match Verdict::listen(&attached.mount) {
         Ok(verdict) => Some(verdict),
@@ -210,6 +222,8 @@ impl Mount {
         if let Err(error) = self.serve(plan, store, signals) {
             error!("{error}");
         }
+        // Who is connected could go on for ever.
+        drop(self.keys);
         let mut waiting = self.verdict.map(Verdict::leave).unwrap_or_default();
         announce_draining(store);
         info!("{}: unmounted, making the last changes durable", plan.dir.display());

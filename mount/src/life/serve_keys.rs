@@ -5,9 +5,9 @@
 //! undoes what was done.
 
 use crate::fs::{FileSystem, coarse_now};
-use crate::kvlds::server::{Address, Server};
+use crate::kvlds::server::{Address, Server, Socket};
 use crate::life::drain::close;
-use crate::life::holder::announce_draining;
+use crate::life::holder::{announce_draining, place_of_socket};
 use crate::life::opened::Opening;
 use crate::life::place::Place;
 use crate::life::plan::MountOptions;
@@ -28,8 +28,10 @@ pub struct KeyPlan {
     pub create: bool,
     /// Take it from a holder that is gone for good.
     pub takeover: bool,
-    /// Where to listen.
+    /// Where to listen; a path is absolute.
     pub address: Address,
+    /// Mode of a Unix socket's file.
+    pub mode: u32,
     /// As of a mount; what concerns the mount itself means nothing.
     pub options: MountOptions,
 }
@@ -38,19 +40,21 @@ pub struct KeyPlan {
 pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
     let signals = Signals::block()?;
     journal::open(&plan.options, false)?;
+    let serving_at = place_of_socket(&plan.address);
     let opening = Opening {
         place: &plan.store,
         options: &plan.options,
         create: plan.create,
         takeover: plan.takeover,
-        serving_at: None,
+        serving_at: &serving_at,
     };
     let opened = opening.open(&signals)?;
     let begun = FileSystem::open(opened.store.clone(), coarse_now)
         .map_err(|error| LifeError::Content { store: plan.store.name(), why: error.to_string() })
         .and_then(|fs| {
             let fs = Arc::new(fs);
-            Ok((Server::start(fs.clone(), &plan.address)?, fs))
+            let socket = Socket::listen(&plan.address, plan.mode)?;
+            Ok((Server::start(fs.clone(), socket, None)?, fs))
         });
     let served = match begun {
         Ok((server, fs)) => {
