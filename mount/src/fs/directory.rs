@@ -183,7 +183,7 @@ impl FileSystem {
         let mut steps = Vec::new();
         let mut damage = None;
         view.visit(&directory.rest(), &mut |key, value| {
-            match View::scanned_entry(key, value).and_then(|entry| Ok((entry, decoded_name(key)?))) {
+            match View::found_entry(key, value.clone()).and_then(|entry| Ok((entry, decoded_name(key)?))) {
                 Ok((entry, name)) => {
                     steps
                         .push(Step { name, listed: Some(Listed { ino: entry.ino(), kind: entry.kind(), node: None }) });
@@ -228,7 +228,7 @@ impl FileSystem {
         let limit = (2 * directory.at.passed as usize).clamp(BATCH_PLUS, AHEAD_MAX);
         let (mut visited, mut records) = (0, Vec::new());
         let scanned = view.visit(&directory.rest(), &mut |key, value| {
-            if let Ok(Entry::Ref(target)) = View::scanned_entry(key, value) {
+            if let Ok(Entry::Ref(target)) = View::found_entry(key, value.clone()) {
                 records.push(key::inode(target.ino));
             }
             visited += 1;

@@ -103,6 +103,21 @@ impl FileSystem {
         }
     }
 
+    /// The values of these keys in that state, in the same order. One miss names what is missing for any
+    /// of them, or for the first hundreds.
+    pub fn values_of(view: &View, keys: &[&Name]) -> Result<Vec<Option<Bytes>>> {
+        let places: Vec<Place> = keys.iter().map(|key| Place::of(ROOT, key)).collect();
+        let entries = view.get_all(&places.iter().map(Place::key).collect::<Vec<_>>())?;
+        let values = places.into_iter().zip(entries).map(|(place, entry)| match entry {
+            Some(entry) => {
+                let entry = View::found_entry(place.key(), entry)?;
+                value(view, place, entry)
+            }
+            None => Ok(None),
+        });
+        values.collect()
+    }
+
     /// The pairs with keys from `from` on and before `to` (`None`: to the last), as many as have
     /// `bytes_max` bytes of keys and values, each counted with one byte of length; but at least one, if
     /// there is one.
@@ -118,7 +133,7 @@ impl FileSystem {
         }
         view.visit(&range, &mut |key, entry| {
             let next = decoded(key, Name::from_raw(key::name_of(key))).and_then(|name| {
-                let entry = View::scanned_entry(key, entry)?;
+                let entry = View::found_entry(key, entry.clone())?;
                 Ok(value(view, Place::of(ROOT, &name), entry)?.map(|value| (name, value)))
             });
             match next {

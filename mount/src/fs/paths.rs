@@ -243,7 +243,7 @@ fn regular(body: Body) -> Blank {
 fn list_batch(view: &View, range: &key::Range) -> Result<Vec<(Name, Attr)>> {
     let mut found = Vec::new();
     view.visit(range, &mut |key, value| {
-        found.push((key.to_vec(), View::scanned_entry(key, value)));
+        found.push((key.to_vec(), View::found_entry(key, value.clone())));
         if found.len() < LIST_BATCH { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
     })?;
     let mut listed = Vec::with_capacity(found.len());

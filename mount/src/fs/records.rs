@@ -55,9 +55,9 @@ pub(crate) trait Records {
         self.record(key::FS)?.map(|bytes| decoded(key::FS, FsRecord::decode(&bytes))).transpose()
     }
 
-    /// The entry in a scanned pair.
-    fn scanned_entry(key: &[u8], value: &Value) -> Result<Entry> {
-        decoded(key, Entry::decode(in_leaf(key, value.clone())?))
+    /// The entry that was found under a key.
+    fn found_entry(key: &[u8], value: Value) -> Result<Entry> {
+        decoded(key, Entry::decode(in_leaf(key, value)?))
     }
 }
 

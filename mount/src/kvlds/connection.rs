@@ -18,7 +18,7 @@ use super::wire;
 use crate::fs::{
     Changed, FileSystem, Forget, FsError, If, KeyChange, KeyRange, NAME_MAX, Name, Outcome, Stale, VALUE_MAX,
 };
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use kivafs::store::{StoreError, View};
 use std::sync::Arc;
 use thiserror::Error;
@@ -31,6 +31,9 @@ const READ_BYTES: usize = 128 << 10;
 const RANGE_BYTES_MAX: usize = 512 << 10;
 /// What a request and its answer take, a RANGE's pairs apart.
 const REQUEST_COST: usize = 1 << 10;
+/// Values that are looked for at once. What is missing for them is fetched in one go, and all of it must
+/// find room in the smallest cache.
+const VALUES_AT_ONCE: usize = 128;
 /// Most that one connection may have in memory.
 const ROOM: usize = 4 << 20;
 const _: () = assert!(RANGE_BYTES_MAX + REQUEST_COST <= ROOM);
@@ -82,25 +85,26 @@ impl Source {
 }
 
 /// Serves one connection until it ends. Ok: the other end has closed it, and has all answers.
-pub async fn serve<S>(source: Source, stream: S) -> Result<(), Dropped>
-where
-    S: AsyncRead + AsyncWrite + Send + 'static,
-{
-    let (reader, writer) = tokio::io::split(stream);
+///
+/// Answers are sent by a task of its own, so that requests are carried out meanwhile.
+pub async fn serve(
+    source: Source,
+    reader: impl AsyncRead + Send + Unpin + 'static,
+    writer: impl AsyncWrite + Send + Unpin + 'static,
+) -> Result<(), Dropped> {
     let (outbox, outgoing) = mpsc::unbounded_channel();
+    let sending = tokio::spawn(send(writer, outgoing));
+    let failure = outbox.clone();
+    let room = Arc::new(Semaphore::new(ROOM));
+    if let Err(dropped) = receive(source, reader, &room, outbox).await {
+        // What was asked before has its answer first: room is whole again when that is sent.
+        let _all = room.acquire_many(ROOM as u32).await.expect("never closed");
+        // If there is nobody to tell, the sender has failed itself.
+        drop(failure.send(Outgoing::Failure(dropped)));
+    }
     // The sender ends when nothing holds the outbox any more: not before all is answered.
-    let receiving = async {
-        let failure = outbox.clone();
-        let room = Arc::new(Semaphore::new(ROOM));
-        if let Err(dropped) = receive(source, reader, &room, outbox).await {
-            // What was asked before has its answer first: room is whole again when that is sent.
-            let _all = room.acquire_many(ROOM as u32).await.expect("never closed");
-            // If there is nobody to tell, the sender has failed itself.
-            drop(failure.send(Outgoing::Failure(dropped)));
-        }
-    };
-    let ((), sent) = tokio::join!(receiving, send(writer, outgoing));
-    sent
+    drop(failure);
+    sending.await.unwrap_or_else(|ended| Err(Dropped::Io(std::io::Error::other(ended))))
 }
 
 /// Sends answers as they come.
@@ -160,13 +164,25 @@ enum Read {
     Range { bytes_max: usize, start: Name, end: Option<Name> },
 }
 
+impl Read {
+    /// The key of a GET.
+    fn key(&self) -> Option<&Name> {
+        match self {
+            Read::Get(key) => Some(key),
+            Read::Params | Read::Range { .. } => None,
+        }
+    }
+}
+
 impl Batch {
     /// As many as there are and as there may be room for. What makes no sense is an error only at the
     /// very front: what came before it is carried out as if it had come alone.
     fn front(buffer: &mut BytesMut) -> Result<Batch, Dropped> {
         let (mut end, mut batch) = (0, Batch::default());
+        // What is asked to be stored is a part of this until it is stored.
+        let stream = std::mem::take(buffer).freeze();
         loop {
-            let (packet, request) = match request_at(&buffer[end..]) {
+            let (packet, request) = match request_at(&stream[end..]) {
                 Ok(Some(found)) => found,
                 Ok(None) => break,
                 Err(_) if batch.cost > 0 => break,
@@ -179,18 +195,19 @@ impl Batch {
             }
             batch.cost += cost;
             end += packet.bytes();
-            batch.add(packet.id, &request);
+            batch.add(packet.id, &request, &stream);
         }
-        buffer.advance(end);
+        // Usually a part of one request.
+        *buffer = BytesMut::from(&stream[end..]);
         Ok(batch)
     }
 
-    fn add(&mut self, id: u64, request: &Request<'_>) {
+    fn add(&mut self, id: u64, request: &Request<'_>, stream: &Bytes) {
         let mut change = |key, only, value: Option<&[u8]>| {
-            let value = value.map(Bytes::copy_from_slice);
+            let value = value.map(|value| stream.slice_ref(value));
             self.changes.push((id, KeyChange { key: name(key), only, value }));
         };
-        let equals = |old| If::Equals(Bytes::copy_from_slice(old));
+        let equals = |old| If::Equals(stream.slice_ref(old));
         match *request {
             Request::Set { key, value } => change(key, If::Always, Some(value)),
             Request::Cas { key, old, value } => change(key, equals(old), Some(value)),
@@ -305,13 +322,18 @@ async fn read(
 /// The answers to what asks and changes nothing.
 async fn answer_reads(fs: &Arc<FileSystem>, view: &View, reads: &[(u64, Read)]) -> Result<Vec<u8>, Dropped> {
     let mut packets = Vec::new();
+    let gets: Vec<(u64, &Name)> = reads.iter().filter_map(|(id, asked)| asked.key().map(|key| (*id, key))).collect();
+    for gets in gets.chunks(VALUES_AT_ONCE) {
+        let keys: Vec<&Name> = gets.iter().map(|(_, key)| *key).collect();
+        let values = patiently(fs, || FileSystem::values_of(view, &keys)).await?;
+        for ((id, _), value) in gets.iter().zip(values) {
+            wire::push(&mut packets, *id, |record| message::push_value(record, value.as_deref()));
+        }
+    }
     for (id, asked) in reads {
         match asked {
             Read::Params => wire::push(&mut packets, *id, message::push_params),
-            Read::Get(key) => {
-                let value = patiently(fs, || FileSystem::value_of(view, key)).await?;
-                wire::push(&mut packets, *id, |record| message::push_value(record, value.as_deref()));
-            }
+            Read::Get(_) => {}
             Read::Range { bytes_max, start, end } => {
                 let found = patiently(fs, || FileSystem::pairs_of(view, start, end.as_ref(), *bytes_max)).await?;
                 let KeyRange { pairs, next } = found;
@@ -350,8 +372,10 @@ async fn patiently<T>(fs: &Arc<FileSystem>, mut operation: impl FnMut() -> crate
         match operation() {
             Err(FsError::Miss(miss)) => {
                 let store = fs.store().clone();
-                let fetched = tokio::task::spawn_blocking(move || store.fetch(&miss)).await;
-                fetched.expect("fetching does not panic").map_err(FsError::from)?;
+                match tokio::task::spawn_blocking(move || store.fetch(&miss)).await {
+                    Ok(fetched) => fetched.map_err(FsError::from)?,
+                    Err(ended) => return Err(Dropped::Io(std::io::Error::other(ended))),
+                }
             }
             done => return Ok(done?),
         }

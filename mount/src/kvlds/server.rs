@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::runtime::{Builder, Runtime};
 
@@ -167,12 +168,14 @@ async fn accept(source: Source, listener: Listener) {
     loop {
         let accepted = match &listener {
             Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                tokio::spawn(serve(source.clone(), stream));
+                let (reader, writer) = stream.into_split();
+                tokio::spawn(serve(source.clone(), reader, writer));
             }),
             Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
                 // Answers are sent whole.
                 drop(stream.set_nodelay(true));
-                tokio::spawn(serve(source.clone(), stream));
+                let (reader, writer) = stream.into_split();
+                tokio::spawn(serve(source.clone(), reader, writer));
             }),
         };
         if let Err(error) = accepted {
@@ -183,11 +186,12 @@ async fn accept(source: Source, listener: Listener) {
     }
 }
 
-async fn serve<S>(source: Source, stream: S)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + 'static,
-{
-    match connection::serve(source, stream).await {
+async fn serve(
+    source: Source,
+    reader: impl AsyncRead + Send + Unpin + 'static,
+    writer: impl AsyncWrite + Send + Unpin + 'static,
+) {
+    match connection::serve(source, reader, writer).await {
         Ok(()) => {}
         // Clients come and go.
         Err(gone @ Dropped::Io(_)) => tracing::debug!("a key connection has ended: {gone}"),
