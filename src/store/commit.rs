@@ -10,7 +10,6 @@ use super::{Core, StoreError, redo};
 use crate::log::{Checkpoint, Claim, LogError, Prepared, RootKind, Sequence, Stream};
 use crate::tree::{Root, Value};
 use parking_lot::MutexGuard;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -147,7 +146,7 @@ impl Core {
                 (frozen, Some(writer.tree.root()))
             }
             // W4: what came since the checkpoint was begun is left to the next.
-            Some(_) => (BTreeMap::new(), completes_skipped),
+            Some(_) => (Vec::new(), completes_skipped),
         };
         {
             let mut in_flight = self.in_flight.lock();
@@ -182,7 +181,7 @@ impl Core {
         }
         let changed_bytes = frozen.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Value::len)) as u64);
         let (changes, changed_bytes) = (frozen.len() as u64, changed_bytes.sum());
-        Some(Prepared { body: redo::encode(frozen.iter()), births, next_segment, checkpoint, changes, changed_bytes })
+        Some(Prepared { body: redo::encode(&frozen), births, next_segment, checkpoint, changes, changed_bytes })
     }
 
     /// Freezes the tree with what no redo has. The newest commit is durable before the checkpoint's

@@ -83,7 +83,7 @@ impl<'a> Txn<'a> {
     /// then adds nothing to what that commit writes but the difference in length; a value for
     /// which this is false is written anew as a whole.
     pub fn is_uncommitted(&self, key: &[u8]) -> bool {
-        self.writer.skips_redo || self.writer.pending.contains_key(key)
+        self.writer.skips_redo || self.writer.pending.contains(key)
     }
 
     /// This transaction helps to delete: it may use the space that is set aside for that, so that a
@@ -293,9 +293,9 @@ impl Core {
         let mut inside = 0;
         let mut total = 0;
         for (key, value) in changes {
-            let cost = redo::cost(key, value.as_ref());
+            let cost = redo::cost(key.len(), value.as_ref());
             total += cost;
-            inside += pending_cost(key, value.as_ref());
+            inside += pending_cost(key.len(), value.as_ref());
             let length = value.as_ref().map_or(0, Value::len);
             assert!(length <= self.log.payload_bytes_max(), "a value of {length} bytes");
         }

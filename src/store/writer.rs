@@ -10,12 +10,12 @@
 //! redo: replayed without them it would be a state that never was (C2).
 
 use super::commit::Waiter;
+use super::pending::Pending;
 use super::redo;
 use super::table::Table;
 use crate::log::{SegmentNo, Sequence};
 use crate::tree::{Key, Tree, Value};
 use lru::LruCache;
-use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -43,7 +43,7 @@ pub struct Skipped {
 pub struct Writer {
     pub tree: Tree,
     pub table: Table,
-    pub pending: BTreeMap<Key, Option<Value>>,
+    pub pending: Pending,
     /// Redo bytes of `pending`, raw values apart.
     pub pending_bytes: usize,
     /// When the oldest pending change came.
@@ -97,7 +97,7 @@ impl Writer {
         Writer {
             tree,
             table,
-            pending: BTreeMap::new(),
+            pending: Pending::default(),
             pending_bytes: 0,
             pending_since: None,
             skips_redo: false,
@@ -139,15 +139,10 @@ impl Writer {
         if self.skips_redo {
             self.skipped_since.get_or_insert_with(Instant::now);
         } else {
-            self.pending_bytes += pending_cost(&key, value.as_ref());
-            match self.pending.entry(key) {
-                Entry::Vacant(vacant) => {
-                    vacant.insert(value);
-                }
-                Entry::Occupied(mut before) => {
-                    self.pending_bytes -= pending_cost(before.key(), before.get().as_ref());
-                    before.insert(value);
-                }
+            self.pending_bytes += pending_cost(key.len(), value.as_ref());
+            let key_bytes = key.len();
+            if let Some(before) = self.pending.put(key, value) {
+                self.pending_bytes -= pending_cost(key_bytes, before.as_ref());
             }
             self.pending_since.get_or_insert_with(Instant::now);
         }
@@ -220,7 +215,7 @@ impl Writer {
 
     /// Takes what is pending for a commit. Answers it and the raw bytes in it, which are settled
     /// from now on.
-    pub fn freeze(&mut self) -> (BTreeMap<Key, Option<Value>>, usize) {
+    pub fn freeze(&mut self) -> (Vec<redo::Change>, usize) {
         assert!(!self.has_skipped(), "W4: a commit with redo behind changes without");
         let raw = std::mem::take(&mut self.raw_bytes);
         while let Some((key, length)) = self.raw.pop_lru() {
@@ -233,7 +228,7 @@ impl Writer {
         self.is_quiet = self.waiters.is_empty();
         // Nothing came since redo was skipped for the last time.
         self.skips_redo = false;
-        (std::mem::take(&mut self.pending), raw)
+        (self.pending.take(), raw)
     }
 
     /// Whether any value has to be placed before the tree can be stored.
@@ -255,9 +250,9 @@ fn oldest(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 
 /// Redo bytes of a pending change. A raw value counts as the extent that it may become; its bytes
 /// are counted apart.
-pub fn pending_cost(key: &[u8], value: Option<&Value>) -> usize {
+pub fn pending_cost(key_bytes: usize, value: Option<&Value>) -> usize {
     match value {
-        Some(value) if value.must_be_placed() => redo::cost(key, None) + redo::EXTENT_BYTES,
-        value => redo::cost(key, value),
+        Some(value) if value.must_be_placed() => redo::cost(key_bytes, None) + redo::EXTENT_BYTES,
+        value => redo::cost(key_bytes, value),
     }
 }

@@ -173,7 +173,8 @@ impl<'a> Change<'a> {
         Ok(())
     }
 
-    fn fs_record(&mut self) -> Result<&mut FsRecord> {
+    /// The record of the file system, as this change leaves it.
+    pub(crate) fn fs_record(&mut self) -> Result<&mut FsRecord> {
         if self.record.is_none() {
             self.record = self.txn().fs_record()?;
         }

@@ -12,7 +12,7 @@ use crate::fs::attr::{Caller, FileType, ROOT};
 use crate::fs::change::Change;
 use crate::fs::content;
 use crate::fs::entry::Entry;
-use crate::fs::error::{FsError, Result};
+use crate::fs::error::Result;
 use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::Body;
 use crate::fs::key;
@@ -261,12 +261,10 @@ fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old
             drop_link(change, node)?;
         }
         (None, Some(value)) => {
-            let record = change.txn().fs_record()?;
-            let record = record.ok_or_else(|| FsError::damaged("record of the file system: missing"))?;
-            let owner = Caller { uid: record.key_uid, gid: record.key_gid };
+            let record = change.fs_record()?;
+            let (owner, perm) = (Caller { uid: record.key_uid, gid: record.key_gid }, record.key_perm);
             let body = Body::Inline(value.clone());
-            let mut node =
-                new_node(change, owner, dir, Blank { kind: FileType::Regular, perm: record.key_perm, body })?;
+            let mut node = new_node(change, owner, dir, Blank { kind: FileType::Regular, perm, body })?;
             let place = Place::of(ROOT, &asked.key);
             node.place = Some(place.clone());
             change.put_named(&mut node, place);
