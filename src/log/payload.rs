@@ -18,6 +18,12 @@ impl Payload {
         Payload { memory: memory.clone(), range }
     }
 
+    /// The same in memory of its own, unless parts like it are nearly all of that memory.
+    pub fn part_if_worth(memory: &Bytes, range: Range<usize>, parts_bytes: usize) -> Payload {
+        let part = Payload::part(memory, range);
+        if parts_bytes >= memory.len() - memory.len() / 8 { part } else { part.alone().into() }
+    }
+
     /// A part of it, in the same memory. Panics if the range does not lie in it.
     pub fn slice(&self, range: Range<usize>) -> Payload {
         assert!(range.start <= range.end && range.end <= self.len(), "{range:?} of {} bytes", self.len());
@@ -76,6 +82,13 @@ mod tests {
         assert_eq!(&*second.slice(1..3), b"ef");
         assert_eq!(second.slice(1..3).into_bytes(), b"ef"[..]);
         assert!(first.slice(0..1).joined(&first.slice(1..2)).is_some_and(|both| &*both == b"bc"));
+    }
+
+    #[test]
+    fn memory_is_shared_only_if_little_of_it_is_kept_in_vain() {
+        let memory = Bytes::from(vec![7; 80]);
+        assert!(!Payload::part_if_worth(&memory, 0..10, 70).is_alone());
+        assert!(Payload::part_if_worth(&memory, 0..10, 69).is_alone());
     }
 
     #[test]

@@ -113,6 +113,11 @@ impl Pointer {
     }
 }
 
+/// Bytes of those that are stored as they are: what was read for them is kept.
+pub fn raw_bytes<'a>(pointers: impl Iterator<Item = &'a Pointer>) -> usize {
+    pointers.filter(|pointer| pointer.codec == Codec::Raw).map(|pointer| pointer.length as usize).sum()
+}
+
 /// The checksum of everything stored: XXH3-128 (seed 0).
 pub fn checksum(bytes: &[u8]) -> u128 {
     xxhash_rust::xxh3::xxh3_128(bytes)

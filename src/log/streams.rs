@@ -312,7 +312,8 @@ impl Streams {
             && start + length <= *offset as usize + part.len()
         {
             let at = start - *offset as usize;
-            return Ok(Found::InMemory(Payload::part(part, at..at + length)));
+            // A copy: what is kept must not keep the part in memory when that is stored.
+            return Ok(Found::InMemory(Bytes::copy_from_slice(&part[at..at + length]).into()));
         }
         match self.places.get(&pointer.segment) {
             Some(place) => Ok(Found::Stored(*place)),

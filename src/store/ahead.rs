@@ -11,8 +11,8 @@
 //! nobody.
 //!
 //! Bounds (C6): at most [`QUEUE_BYTES_MAX`] stored bytes wait in the queue, as pointers only; what
-//! does not fit is left out. Each thread holds the bodies of one flight, or what it has taken out of
-//! them: [`FLIGHT_BYTES_MAX`]. The cache keeps as much less meanwhile.
+//! does not fit is left out. Each thread holds the bodies of one flight, and what it has taken out of
+//! them where that is no part of them: twice [`FLIGHT_BYTES_MAX`] at most. The cache keeps as much less meanwhile.
 
 use super::cache::Cache;
 use super::{Core, Era, Miss, StoreError};

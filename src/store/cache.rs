@@ -1,8 +1,8 @@
 //! The cache: decoded pages and units of data, together bounded in bytes (C6).
 //!
 //! Of C bytes in all (at least 8 MiB), units get at most U = C/2. Pages get what units leave: C while
-//! nothing but names and small values is read, and always C/2, so that reading a big file through
-//! does not push the tree out.
+//! nothing but names and small values is read, and C/2 whatever units come, so that reading a big file
+//! through does not push the tree out; but much that is changed takes their place, down to C/8.
 //!
 //! Each group is a queue, and forgets what is first in it, unless it was asked for since it came there:
 //! then it goes to the end once more. (The exact order of use would have to be noted at each use, in
@@ -15,10 +15,10 @@
 //! that is asked for next; the other half of U is for what is read at random meanwhile. What is on its
 //! way ([`Cache::expect`]) has its room in U from the beginning: it is in memory, in parts.
 //!
-//! Units that were read in one go share their memory, which stays as long as one of them does. So they
-//! come into the queue together and leave it together; a unit that leaves that order, since it was
-//! asked for once and may be again ([`Cache::unit`]), gets memory of its own. What is kept in vain
-//! is thus the rest of few reads: those that are at the queue's end.
+//! Units that were read in one go share their memory, if they are nearly all of it; it stays as long as
+//! one of them does. So they come into the queue together and leave it together; a unit that leaves
+//! that order, since it was asked for once and may be again ([`Cache::unit`]), gets memory of its own.
+//! What is kept in vain is thus the rest of few reads: those that are at the queue's end.
 
 use crate::log::{Payload, Pointer};
 use crate::tree::{Node, Pages, TreeError};
@@ -33,6 +33,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const PAGE_SHARDS: usize = 8;
 /// The least: what one operation needs at once must stay until it is asked for again.
 const BYTES_MIN: u64 = 8 << 20;
+/// What pages have at least: what one operation needs at once must find room beside what others need.
+const PAGE_BYTES_MIN: usize = BYTES_MIN as usize / 2;
+/// Bytes of changed pages, as stored, that are not taken from the cache, and how many times as much one
+/// of the others takes in memory: there it has whole keys, and room to grow.
+const CHANGED_BESIDE_BYTES: u64 = 32 << 20;
+const CHANGED_IN_MEMORY: usize = 2;
 /// What a unit takes beside its bytes.
 const UNIT_OVERHEAD_BYTES: usize = 128;
 
@@ -43,7 +49,7 @@ pub struct Cache {
     units: Mutex<Shard<Payload>>,
     /// Of units that are on their way.
     expected_bytes: AtomicUsize,
-    /// Of changed pages, which the tree holds.
+    /// Of changed pages, which the tree holds, what is taken from the cache.
     changed_bytes: AtomicUsize,
     /// What the groups hold now.
     page_bytes: AtomicUsize,
@@ -101,10 +107,12 @@ impl<T> Shard<T> {
         Some(&mut entry.kept)
     }
 
-    /// Forgets until no more than that is left, or one entry.
+    /// Forgets until no more than that is left. Before something is put, so that it is not what goes:
+    /// all others may have been asked for.
     fn trim(&mut self, bytes: usize) {
-        while self.bytes > bytes && self.entries.len() > 1 {
-            let (&at, first) = self.entries.peek_lru().expect("more than one entry");
+        while self.bytes > bytes
+            && let Some((&at, first)) = self.entries.peek_lru()
+        {
             if first.is_asked_for {
                 self.entries.get_mut(&at).expect("just seen").is_asked_for = false;
             } else {
@@ -132,38 +140,39 @@ impl Cache {
     /// Keeps a page.
     pub fn put_page(&self, at: Pointer, page: Arc<Node>) {
         let bytes = page.memory_bytes();
-        self.change_pages(self.page_shard(&at), |shard| shard.put(at, page, bytes));
+        self.trim_shard(self.page_shard(&at), bytes, |shard| shard.put(at, page, bytes));
     }
 
     /// Keeps units that were read together.
     pub fn put_units(&self, read: impl Iterator<Item = (Pointer, Payload)>) {
+        let read: Vec<(Pointer, Payload, usize)> =
+            read.map(|(at, unit)| (at, unit.clone(), unit.len() + UNIT_OVERHEAD_BYTES)).collect();
         {
             let mut units = self.units.lock();
-            for (at, unit) in read {
-                let bytes = unit.len() + UNIT_OVERHEAD_BYTES;
+            self.trim_units(&mut units, read.iter().map(|(.., bytes)| bytes).sum());
+            for (at, unit, bytes) in read {
                 units.put(at, unit, bytes);
             }
-            self.trim_units(&mut units);
+            self.unit_bytes.store(units.bytes, Ordering::Relaxed);
         }
         self.trim_pages();
     }
 
-    /// The tree holds so many bytes of changed pages, in place of cached ones: beyond C/4, but never of
-    /// the last eighth.
+    /// The tree holds changed pages of so many bytes as they would be stored, in place of cached ones.
     pub fn leave_room(&self, changed_bytes: u64) {
-        self.changed_bytes.store(changed_bytes as usize, Ordering::Relaxed);
+        let beyond = changed_bytes.saturating_sub(CHANGED_BESIDE_BYTES) as usize;
+        self.changed_bytes.store(CHANGED_IN_MEMORY * beyond, Ordering::Relaxed);
         self.trim_pages();
     }
 
     fn room_for_pages(&self) -> usize {
-        let changed = self.changed_bytes.load(Ordering::Relaxed).saturating_sub(self.bytes / 4);
-        let taken = self.unit_bytes.load(Ordering::Relaxed) + changed;
-        self.bytes.saturating_sub(taken).max(self.bytes / 8)
+        let taken = self.unit_bytes.load(Ordering::Relaxed) + self.changed_bytes.load(Ordering::Relaxed);
+        self.bytes.saturating_sub(taken).max(self.bytes / 8).max(PAGE_BYTES_MIN)
     }
 
     fn trim_pages(&self) {
         if self.page_bytes.load(Ordering::Relaxed) > self.room_for_pages() {
-            self.pages.iter().for_each(|shard| self.change_pages(shard, |_| ()));
+            self.pages.iter().for_each(|shard| self.trim_shard(shard, 0, |_| ()));
         }
     }
 
@@ -172,12 +181,13 @@ impl Cache {
     pub fn expect(&self, bytes: u64) -> Expected<'_> {
         let bytes = bytes as usize;
         self.expected_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.trim_units(&mut self.units.lock());
+        self.trim_units(&mut self.units.lock(), 0);
         Expected { cache: self, bytes }
     }
 
-    fn trim_units(&self, units: &mut Shard<Payload>) {
-        units.trim((self.bytes / 2).saturating_sub(self.expected_bytes.load(Ordering::Relaxed)));
+    /// So that as much finds room.
+    fn trim_units(&self, units: &mut Shard<Payload>, bytes: usize) {
+        units.trim((self.bytes / 2).saturating_sub(self.expected_bytes.load(Ordering::Relaxed) + bytes));
         self.unit_bytes.store(units.bytes, Ordering::Relaxed);
     }
 
@@ -216,13 +226,13 @@ impl Cache {
         &self.pages[at.checksum as usize % PAGE_SHARDS]
     }
 
-    /// Changes a shard, and then takes from it what units need.
-    fn change_pages(&self, shard: &Mutex<Shard<Arc<Node>>>, change: impl FnOnce(&mut Shard<Arc<Node>>)) {
-        let room = self.room_for_pages();
+    /// Takes from a shard what is beyond its share, so that as much finds room as then `comes`.
+    fn trim_shard(&self, shard: &Mutex<Shard<Arc<Node>>>, bytes: usize, comes: impl FnOnce(&mut Shard<Arc<Node>>)) {
+        let share = self.room_for_pages() / PAGE_SHARDS;
         let mut shard = shard.lock();
         let before = shard.bytes;
-        change(&mut shard);
-        shard.trim(room / PAGE_SHARDS);
+        shard.trim(share.saturating_sub(bytes));
+        comes(&mut shard);
         // Of many changes at once each adds its difference.
         self.page_bytes.fetch_add(shard.bytes.wrapping_sub(before), Ordering::Relaxed);
     }
@@ -372,5 +382,33 @@ mod tests {
         let second = cache.unit_once(&at(1)).unwrap();
         assert!(second.is_alone() && second.iter().all(|byte| *byte == 7) && first.joined(&second).is_none());
         assert!(!cache.unit_once(&at(2)).unwrap().is_alone(), "it has not left the order");
+    }
+
+    #[test]
+    fn what_comes_stays_though_all_others_were_asked_for() {
+        let cache = Cache::new(CACHE_BYTES as u64);
+        put_pages(&cache, 0..8000);
+        for number in 8000..8500 {
+            (0..number).for_each(|other| drop(cache.page(&at(other))));
+            put_pages(&cache, number..number + 1);
+            assert!(cache.has_page(&at(number)), "page {number}");
+        }
+        let units = CACHE_BYTES as u64 / 2 / UNIT_BYTES as u64 * 2;
+        for number in 0..units {
+            (0..number).for_each(|other| drop(cache.unit(&at(other))));
+            put_unit(&cache, number);
+            assert!(cache.has_unit(&at(number)), "unit {number}");
+        }
+    }
+
+    #[test]
+    fn changed_pages_take_the_place_of_cached_ones_but_not_of_all() {
+        let cache = Cache::new(16 * CACHE_BYTES as u64);
+        let page_bytes = put_pages(&cache, 0..10_000);
+        cache.leave_room(CHANGED_BESIDE_BYTES);
+        assert_eq!(count(0..10_000, |at| cache.has_page(at)), 10_000);
+        cache.leave_room(1 << 40);
+        let left = count(0..10_000, |at| cache.has_page(at)) * page_bytes;
+        assert!((CACHE_BYTES..=2 * CACHE_BYTES).contains(&left), "{left}");
     }
 }

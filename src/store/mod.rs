@@ -202,8 +202,9 @@ impl Limits {
         let segment_bytes = u64::from(geometry.segment_bytes);
         let tail_max = geometry.ring_bytes / 4;
         let settled_max = (4 * segment_bytes).min(16 << 20);
-        // Small segments are for small stores.
-        let dirty_max = (cache_bytes / 2).min(32 * segment_bytes).max(settled_max);
+        // Small segments are for small stores. And what one process may hold the next has to take up again
+        // when that was killed, whatever its cache.
+        let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(64 << 20).max(settled_max);
         Limits {
             raw_inside,
             pending: body - raw_inside - txn - body / 20,
@@ -213,7 +214,7 @@ impl Limits {
             tail_min: tail_max.min(if in_bucket { 4 << 20 } else { 1 << 20 }),
             settled_max,
             dirty_max,
-            dirty_wait: (dirty_max + dirty_max / 2).max(3 * settled_max),
+            dirty_wait: dirty_max + 2 * settled_max,
         }
     }
 }

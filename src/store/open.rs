@@ -396,25 +396,27 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
     }
     let tree = Tree::stored(root, log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table, recovery.last);
-    // All at once, the last change of each key: what is read is read once, and together.
+    // The last change of each key, many at once: what is read is read once, and together.
     let mut redo: BTreeMap<Key, Option<Value>> = BTreeMap::new();
     for body in &recovery.redo {
         redo.extend(redo::decode(body.clone()).map_err(|error| damaged(error.what))?);
     }
     let redo: Vec<redo::Change> = redo.into_iter().collect();
-    let mut deltas = Deltas::default();
-    let mut pages = Replayed { cache, pages: HashMap::new() };
-    while let Err(error) = writer.tree.apply(&pages, &redo, &mut deltas) {
-        let TreeError::Miss(missing) = error else { return Err(error.into()) };
-        for (at, payload) in missing.iter().zip(log.read_all(&missing)?) {
-            let page = Node::decode(&payload, *at)
-                .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
-            pages.pages.insert(*at, Arc::new(page));
+    for redo in redo.chunks(REPLAYED_AT_ONCE) {
+        let mut deltas = Deltas::default();
+        let mut pages = Replayed { cache, pages: HashMap::new() };
+        while let Err(error) = writer.tree.apply(&pages, redo, &mut deltas) {
+            let TreeError::Miss(missing) = error else { return Err(error.into()) };
+            for (at, payload) in missing.iter().zip(log.read_all(&missing)?) {
+                let page = Node::decode(&payload, *at)
+                    .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
+                pages.pages.insert(*at, Arc::new(page));
+            }
+            deltas = Deltas::default();
         }
-        deltas = Deltas::default();
-    }
-    if !writer.table.apply(deltas) {
-        return Err(damaged("the redo does not fit the segment table"));
+        if !writer.table.apply(deltas) {
+            return Err(damaged("the redo does not fit the segment table"));
+        }
     }
     for (key, value) in &redo {
         writer.note_recovered(key, value.as_ref());
@@ -422,7 +424,10 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
     Ok((writer, stored, leftovers))
 }
 
-/// The pages that the redo touches: all of them at once, however small the cache is.
+/// Changes that are replayed at once: the pages that they touch are all in memory, twice.
+const REPLAYED_AT_ONCE: usize = 16 << 10;
+
+/// The pages that some redo touches: all of them at once, however small the cache is.
 struct Replayed<'a> {
     cache: &'a Cache,
     pages: HashMap<Pointer, Arc<Node>>,

@@ -224,6 +224,8 @@ impl Core {
     fn is_bulk_load(&self, writer: &Writer) -> bool {
         writer.pending_bytes > self.limits.pending
             && writer.is_quiet
+            // Else everybody would have to wait at once for what is more than a load may have.
+            && writer.tree.dirty_bytes() <= self.limits.settled_max
             && !writer.closing
             && !writer.starved
             && !writer.is_stuck
@@ -258,7 +260,7 @@ impl Core {
         let result = writer.tree.apply(&self.cache, changes, &mut deltas);
         published.root = writer.tree.root();
         drop(published);
-        self.cache.leave_room(writer.tree.dirty_bytes());
+        self.cache.leave_room(writer.tree.dirty_bytes() + writer.frozen_bytes);
         result?;
         self.count(writer, deltas);
         Ok(())

@@ -103,7 +103,7 @@ impl Sorted {
             Ordering::Less => self.search_among(start, key),
             Ordering::Greater => Err(self.slots.len()),
             Ordering::Equal => {
-                let same = slots[first..].iter().take_while(|slot| slot.head == head).count();
+                let same = slots[first..].partition_point(|slot| slot.head == head);
                 let found = slots[first..first + same].binary_search_by(|slot| self.key_of(slot).cmp(key));
                 found.map(|i| start + first + i).map_err(|i| start + first + i)
             }

@@ -76,6 +76,11 @@ impl Core {
         assert!(self.outlet.set(outlet).is_ok(), "a façade serves one session");
     }
 
+    /// Whether keys are served beside the mount.
+    pub fn serves_keys(&self) -> bool {
+        self.manners.serves_keys
+    }
+
     /// For how long the kernel may believe what it is told.
     pub fn lifetimes(&self) -> Lifetimes {
         Lifetimes::new(self.manners.serves_keys)

@@ -8,7 +8,7 @@ use fuser::{InitFlags, KernelConfig};
 /// * `ATOMIC_O_TRUNC`: opening with O_TRUNC comes as setattr, which knows about set-user-id bits.
 /// * `DONT_MASK`: the kernel takes the umask off modes, since there are no default ACLs yet.
 /// * `POSIX_LOCKS`, `FLOCK_LOCKS`: one kernel, so its own locks do.
-/// * `AUTO_INVAL_DATA`: contents change only through this kernel.
+/// * `AUTO_INVAL_DATA`: contents change only through this kernel, unless keys are served.
 const WANTED: [InitFlags; 10] = [
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
@@ -33,9 +33,15 @@ pub const REQUEST_BYTES_MAX: u32 = 1 << 20;
 /// anybody has files that stall. (For who is not root the system has a limit of its own.)
 const BACKGROUND_MAX: u16 = 8192;
 
+/// Where keys are served: a read asks for attributes that are no longer valid first, so that it goes by
+/// the length that the file has. (An answer to chmod(2), say, sets the length that was when it was made
+/// up, also if the kernel was told to forget that since.)
+const WANTED_WITH_KEYS: [InitFlags; 1] = [InitFlags::FUSE_AUTO_INVAL_DATA];
+
 /// Sets up `config`.
-pub fn agree(config: &mut KernelConfig) {
-    for flag in WANTED {
+pub fn agree(config: &mut KernelConfig, serves_keys: bool) {
+    let more = if serves_keys { &WANTED_WITH_KEYS[..] } else { &[] };
+    for flag in WANTED.iter().chain(more).copied() {
         if config.add_capabilities(flag).is_err() {
             tracing::debug!("this kernel has no {flag:?}");
         }

@@ -106,7 +106,7 @@ impl Facade {
 
 impl Filesystem for Facade {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        kernel::agree(config);
+        kernel::agree(config, self.core.serves_keys());
         Ok(())
     }
 

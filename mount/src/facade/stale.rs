@@ -64,14 +64,22 @@ fn run(receiver: &Receiver<(Vec<Stale>, Then)>, fs: &FileSystem, outlet: &OnceLo
         // Before there is a way to the kernel it has not asked for anything.
         if let Some(outlet) = outlet.get() {
             for what in &stale {
-                if let Err(error) = tell(fs, outlet, what) {
+                match tell(fs, outlet, what) {
+                    Ok(()) => {}
                     // It is about to forget everything: the session is over.
-                    tracing::debug!("{what:?}: not told to the kernel: {error}");
+                    Err(error) if is_over(&error) => tracing::debug!("{what:?}: not told to the kernel: {error}"),
+                    Err(error) => {
+                        tracing::error!("{what:?}: the kernel may go on to show what was there before: {error}")
+                    }
                 }
             }
         }
         then.into_iter().for_each(|then| then());
     }
+}
+
+fn is_over(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENOTCONN))
 }
 
 fn tell(fs: &FileSystem, outlet: &Outlet, stale: &Stale) -> Result<()> {

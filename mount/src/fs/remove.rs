@@ -56,6 +56,18 @@ impl FileSystem {
         change.commit()
     }
 
+    /// All of what removals left to do, one step after the other. Waits for storage. What fails stays to be
+    /// done, and is told in the log.
+    pub fn deferred_all(&self) {
+        loop {
+            match self.store().patiently(|| self.deferred_step()) {
+                Ok(true) => {}
+                Ok(false) => return,
+                Err(error) => return tracing::warn!("what removals left is not done: {error}"),
+            }
+        }
+    }
+
     /// One bounded step of what removals left to do; true: ask again, there may be more. A
     /// background thread calls it until false after open and whenever `deferred_due`, and every few
     /// seconds: it also lets go of the views of directories that have been open for long. May miss.

@@ -141,7 +141,8 @@ pub(crate) fn overwrite(change: &mut Change<'_>, node: &mut Node, content: Bytes
     let old = content::pieces(change.txn(), node.ino, 0, u64::MAX, STEP_PIECES + 1)?;
     let now = &old[..old.len().min(STEP_PIECES)];
     mapped.size = content.len() as u64;
-    let new = (!content.is_empty()).then(|| Piece { offset: 0, value: Value::Bytes(content) });
+    // A copy: it is kept, and may be a small part of what was received.
+    let new = (!content.is_empty()).then(|| Piece { offset: 0, value: Value::Bytes(Bytes::copy_from_slice(&content)) });
     let turnover = content::replace(change.txn_mut(), node.ino, now, 0, u64::MAX, new.as_slice());
     mapped.allocated = turnover.apply(mapped.allocated)?;
     let cut_from = (old.len() > now.len()).then(|| now.last().map_or(0, Piece::end));

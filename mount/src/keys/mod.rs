@@ -105,10 +105,11 @@ impl Keys {
         Keys::on(Arc::new(Store::open_at(path, options)?))
     }
 
-    /// The keys of a store that is open already, in a bucket, say.
+    /// The keys of a store that is open already, in a bucket, say. Nobody else may have files of it open:
+    /// what is removed here would be gone for them.
     pub fn on(store: Arc<Store>) -> Result<Keys> {
         let keys = Keys { fs: FileSystem::open(store, coarse_now)? };
-        keys.give_back();
+        keys.fs.deferred_all();
         Ok(keys)
     }
 
@@ -141,7 +142,7 @@ impl Keys {
             // Nobody else looks at this store's files: nothing is stale.
             outcomes.extend(self.fs.store().patiently(|| self.fs.change_keys(&changes[outcomes.len()..]))?.outcomes);
         }
-        self.give_back();
+        self.fs.deferred_all();
         Ok(outcomes)
     }
 
@@ -154,22 +155,6 @@ impl Keys {
     /// for everybody.)
     pub fn close(self) -> Result<()> {
         Ok(self.fs.store().close().map_err(FsError::from)?)
-    }
-
-    /// Frees what long files have left that were overwritten or deleted, now or when the store was last
-    /// in use.
-    fn give_back(&self) {
-        loop {
-            match self.fs.store().patiently(|| self.fs.deferred_step()) {
-                Ok(true) => {}
-                Ok(false) => break,
-                // It stays to be done, and what was asked for is done.
-                Err(error) => {
-                    tracing::warn!("what removals left is not done: {error}");
-                    break;
-                }
-            }
-        }
     }
 }
 

@@ -14,10 +14,9 @@
 //! sent. When they are used up it is not read from until some are free again: nothing is dropped.
 
 use super::message::{self, Request};
+use super::untold::Untold;
 use super::wire;
-use crate::fs::{
-    Changed, FileSystem, Forget, FsError, If, KeyChange, KeyRange, NAME_MAX, Name, Outcome, Stale, VALUE_MAX,
-};
+use crate::fs::{Changed, FileSystem, Forget, FsError, If, KeyChange, KeyRange, NAME_MAX, Name, Outcome, VALUE_MAX};
 use bytes::{Bytes, BytesMut};
 use kivafs::store::{StoreError, View};
 use std::sync::Arc;
@@ -70,18 +69,34 @@ type Outbox = mpsc::UnboundedSender<Outgoing>;
 /// What connections are served from.
 #[derive(Clone)]
 pub struct Source {
-    pub fs: Arc<FileSystem>,
-    /// Who keeps copies, if anybody does.
-    pub forget: Option<Forget>,
+    fs: Arc<FileSystem>,
+    /// Who keeps copies, if anybody does, and what they have not heard of.
+    copies: Option<(Forget, Arc<Untold>)>,
 }
 
 impl Source {
-    fn forget(&self, stale: Vec<Stale>, then: Box<dyn FnOnce() + Send>) {
-        match &self.forget {
-            Some(forget) => forget(stale, then),
-            None => then(),
-        }
+    /// `forget`: has those forget who keep copies.
+    pub fn new(fs: Arc<FileSystem>, forget: Option<Forget>) -> Source {
+        Source { fs, copies: forget.map(|forget| (forget, Arc::default())) }
     }
+
+    /// What to wait for with what was just seen, if that is to be waited for.
+    fn untold(&self) -> Option<(Arc<Untold>, u64)> {
+        let (_, untold) = self.copies.as_ref()?;
+        let seen = untold.now();
+        (!untold.is_told(seen)).then(|| (untold.clone(), seen))
+    }
+}
+
+/// Waits until storage has what was seen, and nobody keeps what was there before.
+async fn settled(fs: &FileSystem, untold: Option<(Arc<Untold>, u64)>) -> Result<(), StoreError> {
+    let (done, durable) = oneshot::channel();
+    // Who does not wait any more needs no answer.
+    fs.store().sync_then(Box::new(move |result| drop(done.send(result))));
+    if let Some((untold, seen)) = untold {
+        untold.wait(seen).await;
+    }
+    durable.await.expect("every sync is answered")
 }
 
 /// Serves one connection until it ends. Ok: the other end has closed it, and has all answers.
@@ -246,16 +261,18 @@ async fn carry_out(
     if !reads.is_empty() {
         let of_reads = room.num_permits() - changes.len() * REQUEST_COST;
         let of_reads = room.split(of_reads).expect("a part of what there is");
-        read(fs, reads, of_reads, outbox).await?;
+        read(source, reads, of_reads, outbox).await?;
     }
     if !changes.is_empty() {
         let (ids, changes): (Vec<u64>, Vec<KeyChange>) = changes.into_iter().unzip();
+        // Before anybody can see what is changed.
+        let ticket = source.copies.as_ref().map(|(forget, untold)| (forget, untold.begin()));
         let (Changed { outcomes, stale }, made) = make_changes(fs, &changes).await;
-        if let Err(dropped) = made {
-            // Those before the one that could not be made are made.
-            source.forget(stale, Box::new(|| {}));
-            return Err(dropped);
+        if let Some((forget, ticket)) = ticket.filter(|_| !stale.is_empty()) {
+            // Also of those before one that could not be made.
+            forget(stale, Box::new(move || drop(ticket)));
         }
+        made?;
         let mut packets = Vec::with_capacity(ids.len() * (wire::OVERHEAD_BYTES + 4));
         for (id, outcome) in ids.into_iter().zip(outcomes) {
             wire::push(&mut packets, id, |record| message::push_done(record, outcome == Outcome::Done));
@@ -269,45 +286,36 @@ async fn carry_out(
             // Who has gone needs no answer.
             drop(outbox.send(outgoing));
         };
-        if stale.is_empty() || source.forget.is_none() {
-            fs.store().sync_then(Box::new(answer));
-            return Ok(());
+        match source.untold() {
+            None => fs.store().sync_then(Box::new(answer)),
+            untold => {
+                let fs = fs.clone();
+                tokio::spawn(async move { answer(settled(&fs, untold).await) });
+            }
         }
-        // Both at once: neither has to wait for the other.
-        let (done, durable) = oneshot::channel();
-        fs.store().sync_then(Box::new(move |result| drop(done.send(result))));
-        let (told, forgotten) = oneshot::channel();
-        source.forget(stale, Box::new(move || _ = told.send(())));
-        tokio::spawn(async move {
-            // Dropped unused: nobody keeps copies any more.
-            drop(forgotten.await);
-            answer(durable.await.expect("every sync is answered"));
-        });
     }
     Ok(())
 }
 
 /// Answers what asks and changes nothing, now or when that is durable.
 async fn read(
-    fs: &Arc<FileSystem>,
+    source: &Source,
     reads: Vec<(u64, Read)>,
     room: OwnedSemaphorePermit,
     outbox: &Outbox,
 ) -> Result<(), Dropped> {
+    let fs = &source.fs;
     let view = fs.store().view();
-    let is_durable = fs.store().is_durable();
+    let (is_durable, untold) = (fs.store().is_durable(), source.untold());
     let packets = answer_reads(fs, &view, &reads).await?;
     drop(view);
-    if is_durable {
+    if is_durable && untold.is_none() {
         drop(outbox.send(Outgoing::Packets(packets, room)));
         return Ok(());
     }
-    let (done, durable) = oneshot::channel();
-    // Who does not wait any more needs no answer.
-    fs.store().sync_then(Box::new(move |result| drop(done.send(result))));
     let (fs, outbox) = (fs.clone(), outbox.clone());
     tokio::spawn(async move {
-        let answers = match durable.await.expect("every sync is answered") {
+        let answers = match settled(&fs, untold).await {
             Ok(()) => Ok(packets),
             Err(_) => answer_reads(&fs, &fs.store().committed_view(), &reads).await,
         };

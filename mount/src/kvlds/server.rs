@@ -62,6 +62,9 @@ pub enum ListenError {
     /// The path has something else.
     #[error("{0}: there is a file that is no socket; give another path")]
     NoSocket(Address),
+    /// Whoever can connect can change everything.
+    #[error("{0}: keys are served to this machine only: give a path, 127.0.0.1:PORT or [::1]:PORT")]
+    NotLocal(Address),
     /// Anything else.
     #[error("{address}: {error}")]
     Io { address: Address, error: io::Error },
@@ -103,6 +106,7 @@ impl Socket {
                 let listener = listen_at(path, mode).map_err(io)?;
                 (Listening::Unix(listener.into()), SocketFile(Some(path.clone())))
             }
+            Address::Tcp(at) if !at.ip().is_loopback() => return Err(ListenError::NotLocal(address.clone())),
             Address::Tcp(at) => {
                 let listener = std::net::TcpListener::bind(at).and_then(|listener| {
                     listener.set_nonblocking(true)?;
@@ -150,7 +154,7 @@ impl Server {
         };
         let listener = listener.map_err(io)?;
         drop(guard);
-        runtime.spawn(accept(Source { fs, forget }, listener));
+        runtime.spawn(accept(Source::new(fs, forget), listener));
         Ok(Server { runtime: Some(runtime), _file: file })
     }
 }

@@ -77,16 +77,7 @@ pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
 /// Does what removals leave to do, until a signal comes.
 fn until_stopped(fs: &FileSystem, signals: &Signals) -> Result<(), LifeError> {
     while signals.wait(&[], Some(TICK))? != Wake::Stop {
-        loop {
-            match fs.store().patiently(|| fs.deferred_step()) {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => {
-                    tracing::warn!("what removals left is not done: {error}");
-                    break;
-                }
-            }
-        }
+        fs.deferred_all();
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use crate::backend::Disk;
 use crate::log::geometry::Geometry;
-use crate::log::pointer::Pointer;
+use crate::log::pointer::{Pointer, raw_bytes};
 use crate::log::{LogError, Payload, Unpack};
 use bytes::Bytes;
 use std::io;
@@ -77,9 +77,10 @@ fn read_run(
         _ => LogError::Io(format!("reading {} at file offset {start:#x}: {error}", pointers[first]).into()),
     })?;
     let buffer = Bytes::from(buffer);
+    let raw_bytes = raw_bytes(run.iter().map(|(_, which)| &pointers[*which]));
     for &(offset, which) in run {
         let at = (offset - start) as usize;
-        let stored = Payload::part(&buffer, at..at + pointers[which].length as usize);
+        let stored = Payload::part_if_worth(&buffer, at..at + pointers[which].length as usize, raw_bytes);
         read.push((which, unpack(&pointers[which], stored)?));
     }
     Ok(())

@@ -6,7 +6,7 @@
 use super::bucket::{Bucket, Pauses};
 use super::names;
 use crate::backend::ObjectError;
-use crate::log::pointer::{Pointer, SegmentNo};
+use crate::log::pointer::{Pointer, SegmentNo, raw_bytes};
 use crate::log::{LogError, Payload, Unpack};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -130,6 +130,7 @@ fn take_apart(
     unpack: &Unpack<'_>,
     answers: &mut Vec<(usize, Payload)>,
 ) -> Result<(), LogError> {
+    let raw_bytes = raw_bytes(run.which.iter().map(|which| &pointers[*which]));
     for which in &run.which {
         let pointer = &pointers[*which];
         let start = (u64::from(pointer.offset) - run.range.start) as usize;
@@ -137,7 +138,7 @@ fn take_apart(
         if body.len() < stored.end {
             return Err(LogError::damaged(format!("{pointer}: its segment ends before it")));
         }
-        let stored = Payload::part(body, stored);
+        let stored = Payload::part_if_worth(body, stored, raw_bytes);
         let payload = unpack(pointer, stored.clone())?;
         if let Some(cache) = bucket.cache() {
             // A copy: what waits to be written must not keep its neighbours' bytes in memory.
