@@ -19,7 +19,8 @@
 //!   open before; inode numbers, names, modes and owners are kept. Nobody else may change a file
 //!   system that is mounted. These are the kernel's own: what a mapping has changed and nobody
 //!   has synced is written *after* the key was set; a read that runs beside the change may be cut to
-//!   either length; sendfile(2) through a descriptor that was open before takes the old length until
+//!   either length; where chmod(2) or another change of attributes runs beside it, the length may be
+//!   the one before for as long as that takes to return; sendfile(2) through a descriptor that was open before takes the old length until
 //!   somebody asks for the new one, and so does a write with O_APPEND and O_DIRECT.
 //! * **Order.** Program order is request order is commit order: there is no writeback cache.
 //!
