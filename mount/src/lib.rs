@@ -5,7 +5,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`cli`] | words of a command line to one call, errors to one line and an exit code |
-//! | [`bench`] | the project's benchmarks |
+//! | [`mod@bench`] | the project's benchmarks |
 //! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
 //! | [`facade`] | FUSE requests: convert, call one method, reply |
 //! | [`kvlds`] | keys over a socket: kivaloo's protocol |

@@ -3,16 +3,43 @@
 //! # Contract
 //!
 //! * Every figure stands beside the limit that was measured in the same run, and beside the requests
-//!   that it took.
-//! * Real mounts of this very program, real files, real syncs. Contents do not compress.
+//!   that it took (`s3`), or beside what it cost (`kv`).
+//! * Real mounts and servers of this very program, real files, real syncs. Contents do not compress.
 //! * Everything happens below a fresh prefix and in a fresh directory; both are removed at the end.
 //!
-//! Files, in reading order: `server` (what the server can do by itself), `mounted` (a mount to
-//! measure), `noise` (contents), `s3` (the rows).
+//! In reading order:
+//!
+//! | file | job |
+//! |---|---|
+//! | `figures.rs` | medians, and what else is done with figures |
+//! | `scratch.rs` | a fresh directory, removed at the end |
+//! | `interrupt.rs` | Ctrl-C |
+//! | `process.rs` | what the system tells of a process |
+//! | `noise.rs` | contents that do not compress |
+//! | `pairs.rs` | the pairs that a store is loaded with |
+//! | `load.rs` | them into a store, by the library |
+//! | `server.rs` | what an S3 server can do by itself |
+//! | `mounted.rs` | a mount to measure |
+//! | `s3.rs` | `bench s3`: the rows |
+//! | `serving.rs` | a server of keys to measure |
+//! | `meter.rs` | how much was done in which time |
+//! | `flight.rs` | many requests in flight |
+//! | `kv.rs` | `bench kv`: the rows |
 
+mod figures;
+mod flight;
+mod interrupt;
+mod kv;
+mod load;
+mod meter;
 mod mounted;
 mod noise;
+mod pairs;
+mod process;
 mod s3;
+mod scratch;
 mod server;
+mod serving;
 
+pub use kv::{KvPlan, kv};
 pub use s3::{Plan, s3};

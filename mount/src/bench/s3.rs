@@ -1,11 +1,16 @@
 //! `kivafs bench s3`: how close a store in a bucket comes to what its server can do.
 
+use crate::bench::figures::{Answer, MIB, median, millis, p50_and_p99, text};
+use crate::bench::load::load_tree;
 use crate::bench::mounted::{Mounted, durable, sync_dir};
 use crate::bench::noise::Noise;
+use crate::bench::pairs::{Pair, Pairs, STRING_BYTES};
+use crate::bench::process::peak_memory;
+use crate::bench::scratch::{fresh_name, with_scratch};
 use crate::bench::server::{self, Server};
 use crate::life::place::{Bucket, Place};
 use kivafs::backend::{ObjectError, Objects, S3, S3Options, Usage};
-use kivafs::store::{CreateOptions, OPENING_PATIENCE, OpenOptions, Store};
+use kivafs::store::{CreateOptions, OPENING_PATIENCE, OpenOptions};
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::unix::fs::FileExt;
@@ -13,7 +18,6 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-const MIB: f64 = (1 << 20) as f64;
 const FSYNCS: usize = 100;
 const THREADS: usize = 16;
 const SMALL_FILES: usize = 5000;
@@ -38,27 +42,16 @@ pub struct Plan {
     pub idle: Duration,
 }
 
-type Answer<T> = Result<T, String>;
-
 /// Runs it all; lines go to `out`.
 pub fn s3(mut plan: Plan, out: &mut dyn Write) -> Answer<()> {
-    let fresh = format!("bench-{}-{}", std::process::id(), fresh_number());
+    let fresh = fresh_name();
     plan.s3.prefix = format!("{}/{fresh}", plan.s3.prefix).trim_start_matches('/').to_string();
-    plan.scratch = plan.scratch.join(&fresh);
-    std::fs::create_dir_all(&plan.scratch).map_err(text)?;
-    let objects = S3::open(plan.s3.clone()).map_err(text)?;
-    let done = run(&plan, &objects, out);
-    let cleared = server::clear(&objects).map_err(text);
-    std::fs::remove_dir_all(&plan.scratch).map_err(text)?;
-    done.and(cleared)
-}
-
-fn fresh_number() -> u128 {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_millis())
-}
-
-fn text(error: impl std::fmt::Display) -> String {
-    error.to_string()
+    with_scratch(&plan.scratch.clone(), &fresh, |dir| {
+        plan.scratch = dir.to_path_buf();
+        let objects = S3::open(plan.s3.clone()).map_err(text)?;
+        let done = run(&plan, &objects, out);
+        done.and(server::clear(&objects).map_err(text))
+    })
 }
 
 fn run(plan: &Plan, objects: &dyn Objects, out: &mut dyn Write) -> Answer<()> {
@@ -89,10 +82,6 @@ fn place_of(plan: &Plan, name: &str) -> Place {
     Place::Bucket(Bucket::new(S3Options { prefix, ..plan.s3.clone() }, OPENING_PATIENCE))
 }
 
-fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1e3
-}
-
 /// Requests between two marks; the first mark's own commit is not counted.
 fn between(before: Usage, after: Usage) -> Usage {
     Usage {
@@ -120,10 +109,9 @@ fn lone_fsyncs(mounted: &mut Mounted, place: &Place, server: &mut Server<'_>) ->
     let before = mounted.mark(place)?;
     let file = File::create(mounted.dir.join("lone")).map_err(text)?;
     file.sync_all().map_err(text)?;
-    let (mut times, round_trip) = beside(|| server.round_trip(), || fsyncs(&file, 2).map_err(text))?;
+    let (times, round_trip) = beside(|| server.round_trip(), || fsyncs(&file, 2).map_err(text))?;
     let after = mounted.mark(place)?;
-    times.sort_unstable();
-    let (p50, p99) = (times[FSYNCS / 2], times[FSYNCS * 99 / 100]);
+    let [p50, p99] = p50_and_p99(times);
     Ok(format!(
         "fsync, 1   p50 {:.1} ms = {:.2} round trips (bound 1.2), p99 {:.1} ms; {:.2} PUT each (bound 1)",
         millis(p50),
@@ -217,13 +205,11 @@ fn big_file(mounted: &mut Mounted, place: &Place, plan: &Plan, server: &Server<'
     let line = |doing: &str, rates: Vec<(f64, f64)>, peak: u64| {
         let each: Vec<String> =
             rates.iter().map(|(ours, server)| format!("{:.0}/{:.0}", ours / MIB, server / MIB)).collect();
-        let mut ratios: Vec<f64> = rates.iter().map(|(ours, server)| ours / server).collect();
-        ratios.sort_by(f64::total_cmp);
         format!(
             "{doing:<10} {} MiB: {} MiB/s, ours beside the server's; median ratio {:.2} (bound 0.8); peak memory {} MiB",
             plan.big_bytes >> 20,
             each.join(", "),
-            ratios[ratios.len() / 2],
+            median(rates.iter().map(|(ours, server)| ours / server)),
             peak >> 10
         )
     };
@@ -256,13 +242,6 @@ fn read_file(path: &Path) -> std::io::Result<()> {
     let mut buffer = vec![0; 1 << 20];
     while file.read(&mut buffer)? > 0 {}
     Ok(())
-}
-
-/// KiB: VmHWM of proc(5); 0 if it is not told.
-fn peak_memory(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
 }
 
 fn mount_again(mounted: &mut Mounted, plan: &Plan) -> Answer<String> {
@@ -317,14 +296,13 @@ fn takeover(mounted: &mut Mounted, place: &Place, plan: &Plan, server: &mut Serv
 /// it needs alone for as many bytes stands beside.
 fn bulk_insert(plan: &Plan, server: &Server<'_>) -> Answer<String> {
     let mut noise = Noise::new(11);
-    let mut keys: Vec<Vec<u8>> = (0..PAIRS).map(|_| noise.bytes(40)).collect();
-    keys.sort_unstable();
     let local = Place::File(plan.scratch.join("local.kivafs"));
     let bucket = place_of(plan, "bulk");
     let mut rates = [Vec::new(), Vec::new()];
     let (mut puts, mut bytes) = (0, 0);
     let put_rate = server.put().map_err(text)?;
     for round in 0..3 {
+        let pairs = Pairs::new((0..PAIRS).map(|_| pair(round, &mut noise)).collect());
         for (place, rates) in [&local, &bucket].into_iter().zip(&mut rates) {
             if round == 0 {
                 place.create(&CreateOptions::default()).map_err(text)?;
@@ -332,18 +310,17 @@ fn bulk_insert(plan: &Plan, server: &Server<'_>) -> Answer<String> {
             let options = OpenOptions { cache_bytes: 256 << 20, ..OpenOptions::default() };
             let store = place.open(&options).map_err(text)?;
             let before = store.usage().unwrap_or_default();
-            rates.push(load(&store, &keys, round)?);
+            let start = Instant::now();
+            load_tree(&store, &pairs)?;
+            rates.push(PAIRS as f64 / start.elapsed().as_secs_f64());
             store.close().map_err(text)?;
             let after = store.usage().unwrap_or_default();
             (puts, bytes) = (after.puts - before.puts, after.bytes_up - before.bytes_up);
         }
     }
-    let [local, bucket] = rates.map(|mut rates| {
-        rates.sort_by(f64::total_cmp);
-        rates[rates.len() / 2]
-    });
+    let [local, bucket] = rates.map(median);
     Ok(format!(
-        "insert     {PAIRS} sorted pairs of 40 + 40 bytes by the library: {:.0} k/s, local file {:.0} k/s: {:.2} of it (bound 0.8); \
+        "insert     {PAIRS} sorted pairs of {STRING_BYTES} + {STRING_BYTES} bytes by the library: {:.0} k/s, local file {:.0} k/s: {:.2} of it (bound 0.8); \
          {puts} PUT, {:.0} bytes a pair; in seconds: ours {:.2}, local file {:.2}, the server alone for these bytes {:.2}",
         bucket / 1e3,
         local / 1e3,
@@ -356,20 +333,9 @@ fn bulk_insert(plan: &Plan, server: &Server<'_>) -> Answer<String> {
 }
 
 /// Each round has keys of its own, behind those of the one before.
-fn load(store: &Store, keys: &[Vec<u8>], round: u8) -> Answer<f64> {
-    let mut noise = Noise::new(u64::from(round) + 20);
-    let start = Instant::now();
-    for batch in keys.chunks(1000) {
-        let values: Vec<bytes::Bytes> = batch.iter().map(|_| noise.bytes(40).into()).collect();
-        let put = || {
-            let mut txn = store.begin()?;
-            for (key, value) in batch.iter().zip(&values) {
-                txn.put(&[&[round], &key[..39]].concat(), value.clone());
-            }
-            txn.commit()
-        };
-        store.patiently(put).map_err(|error: kivafs::store::StoreError| text(error))?;
-    }
-    store.sync().map_err(text)?;
-    Ok(keys.len() as f64 / start.elapsed().as_secs_f64())
+fn pair(round: u8, noise: &mut Noise) -> Pair {
+    let mut pair = [0; 2 * STRING_BYTES];
+    pair.copy_from_slice(&noise.bytes(2 * STRING_BYTES));
+    pair[0] = round;
+    pair
 }

@@ -3,7 +3,8 @@
 use crate::bench;
 use crate::cli::failure::Failure;
 use crate::cli::given;
-use crate::cli::words::BenchS3Words;
+use crate::cli::store_options::parse_store_options;
+use crate::cli::words::{BenchKvWords, BenchS3Words};
 use std::time::Duration;
 
 pub fn s3(words: &BenchS3Words) -> Result<(), Failure> {
@@ -21,4 +22,17 @@ pub fn s3(words: &BenchS3Words) -> Result<(), Failure> {
         idle: Duration::from_secs(words.idle),
     };
     bench::s3(plan, &mut std::io::stdout().lock()).map_err(Failure::Failed)
+}
+
+pub fn kv(words: &BenchKvWords) -> Result<(), Failure> {
+    let options = given::texts(&words.options)?;
+    let plan = bench::KvPlan {
+        dir: words.dir.clone().unwrap_or_else(std::env::temp_dir),
+        pairs: words.pairs as usize,
+        seconds: words.seconds.into(),
+        rounds: words.rounds.into(),
+        options: options.join(","),
+        store_options: parse_store_options(options).map_err(Failure::Usage)?,
+    };
+    bench::kv(&plan, &mut std::io::stdout().lock()).map_err(Failure::Failed)
 }

@@ -91,5 +91,6 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Ls(words) => paths::ls(&words),
         Command::Rm(words) => paths::rm(&words),
         Command::Bench(words::BenchCommand::S3(words)) => bench::s3(&words),
+        Command::Bench(words::BenchCommand::Kv(words)) => bench::kv(&words),
     }
 }

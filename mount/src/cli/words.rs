@@ -46,6 +46,28 @@ pub enum Command {
 pub enum BenchCommand {
     /// A store in a bucket
     S3(BenchS3Words),
+    /// Keys over a socket, with the pairs and requests of kivaloo's own benchmarks
+    Kv(BenchKvWords),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = store_options::HELP)]
+pub struct BenchKvWords {
+    /// A directory of the disk to measure: everything happens in a fresh one there, which is removed at
+    /// the end; without: where temporary files go
+    pub dir: Option<PathBuf>,
+    /// Pairs that are loaded
+    #[arg(long, default_value_t = 1 << 20, value_parser = clap::value_parser!(u32).range(1..=1 << 28))]
+    pub pairs: u32,
+    /// How long each steady state is measured, after one second
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
+    pub seconds: u32,
+    /// How often all is done; medians are shown
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    pub rounds: u8,
+    /// Options for the store, separated by commas
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<OsString>,
 }
 
 #[derive(Debug, Args)]

@@ -13,70 +13,70 @@ pub enum FsError {
     /// same method again with the same arguments. [no errno: never answered]
     #[error("not at hand")]
     Miss(Miss),
-    /// No such name, or the directory is gone. [ENOENT]
+    /// No such name, or the directory is gone. (ENOENT)
     #[error("no such file or directory")]
     NotFound,
-    /// The name is taken. [EEXIST]
+    /// The name is taken. (EEXIST)
     #[error("already exists")]
     Exists,
-    /// The directory has entries. [ENOTEMPTY]
+    /// The directory has entries. (ENOTEMPTY)
     #[error("directory not empty")]
     NotEmpty,
-    /// A directory is needed. [ENOTDIR]
+    /// A directory is needed. (ENOTDIR)
     #[error("not a directory")]
     NotADirectory,
-    /// A directory does not do. [EISDIR]
+    /// A directory does not do. (EISDIR)
     #[error("is a directory")]
     IsADirectory,
-    /// A name of more than 255 bytes, or a symlink target of more than 4095. [ENAMETOOLONG]
+    /// A name of more than 255 bytes, or a symlink target of more than 4095. (ENAMETOOLONG)
     #[error("name too long")]
     NameTooLong,
-    /// The file has as many names as it can have. [EMLINK]
+    /// The file has as many names as it can have. (EMLINK)
     #[error("too many links")]
     TooManyLinks,
-    /// The store is full. [ENOSPC]
+    /// The store is full. (ENOSPC)
     #[error("no space left")]
     NoSpace,
-    /// The store is open for reading only. [EROFS]
+    /// The store is open for reading only. (EROFS)
     #[error("read-only file system")]
     ReadOnly,
-    /// A file offset beyond 2^63 - 1. [EFBIG]
+    /// A file offset beyond 2^63 - 1. (EFBIG)
     #[error("file too large")]
     TooBig,
-    /// Arguments that make no sense together. [EINVAL]
+    /// Arguments that make no sense together. (EINVAL)
     #[error("invalid argument")]
     Invalid,
-    /// A reserved name, or a kind of node that takes no such operation. [EPERM]
+    /// A reserved name, or a kind of node that takes no such operation. (EPERM)
     #[error("operation not permitted")]
     NotPermitted,
-    /// No such extended attribute. [ENODATA]
+    /// No such extended attribute. (ENODATA)
     #[error("no such attribute")]
     NoAttribute,
-    /// No data (or hole) at or after that offset. [ENXIO]
+    /// No data (or hole) at or after that offset. (ENXIO)
     #[error("no data there")]
     NoData,
-    /// Not offered. [EOPNOTSUPP]
+    /// Not offered. (EOPNOTSUPP)
     #[error("not supported")]
     NotSupported,
-    /// The node was removed, or was never looked up. [ESTALE]
+    /// The node was removed, or was never looked up. (ESTALE)
     #[error("stale file handle")]
     Stale,
-    /// A name of an extended attribute that is empty or of more than 255 bytes. [ERANGE]
+    /// A name of an extended attribute that is empty or of more than 255 bytes. (ERANGE)
     #[error("out of range")]
     RangeTooSmall,
-    /// The value of an extended attribute of more than 64 KiB. [E2BIG]
+    /// The value of an extended attribute of more than 64 KiB. (E2BIG)
     #[error("value too large")]
     ValueTooBig,
-    /// Stored bytes are wrong; says which. [EIO]
+    /// Stored bytes are wrong; says which. (EIO)
     #[error("damaged: {0}")]
     Damaged(Arc<str>),
-    /// Deleted by the writer elsewhere since this store was opened for reading. [ESTALE]
+    /// Deleted by the writer elsewhere since this store was opened for reading. (ESTALE)
     #[error("{0} is gone: the store has changed since it was mounted: mount it again")]
     Gone(Arc<str>),
-    /// Reading from storage failed. [EIO]
+    /// Reading from storage failed. (EIO)
     #[error("cannot read: {0}")]
     Io(Arc<str>),
-    /// Storage failed earlier, with this first cause; no more changes are accepted. [EIO]
+    /// Storage failed earlier, with this first cause; no more changes are accepted. (EIO)
     #[error("the store takes no more changes since: {0}")]
     Poisoned(Arc<str>),
 }

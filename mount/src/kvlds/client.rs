@@ -72,9 +72,7 @@ impl Client {
     /// Waits for the next answer, to whichever request: its number and its record.
     pub fn receive(&mut self) -> Result<(u64, Vec<u8>), ClientError> {
         loop {
-            if let Some(packet) = wire::front(&self.received[self.at..], ANSWER_BYTES_MAX)? {
-                let (answer, bytes) = ((packet.id, packet.record.to_vec()), packet.bytes());
-                self.at += bytes;
+            if let Some(answer) = self.next_received()? {
                 return Ok(answer);
             }
             self.received.drain(..self.at);
@@ -87,6 +85,14 @@ impl Client {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
             }
         }
+    }
+
+    /// The next answer, if it came together with one before it: nothing is waited for.
+    pub fn next_received(&mut self) -> Result<Option<(u64, Vec<u8>)>, ClientError> {
+        let Some(packet) = wire::front(&self.received[self.at..], ANSWER_BYTES_MAX)? else { return Ok(None) };
+        let (answer, bytes) = ((packet.id, packet.record.to_vec()), packet.bytes());
+        self.at += bytes;
+        Ok(Some(answer))
     }
 
     /// Asks one thing, when nothing else is unanswered; answers the record.
@@ -115,13 +121,25 @@ impl Client {
     pub fn range(&mut self, start: &[u8], end: &[u8], each: &mut dyn FnMut(Pair<'_>)) -> Result<(), ClientError> {
         let mut start = start.to_vec();
         loop {
-            let record = self.call(&Request::Range { bytes_max: READ_BYTES as u32, start: &start, end })?;
-            let (next, pairs) = message::decode_pairs(&record)?;
-            pairs.into_iter().for_each(&mut *each);
-            if next.is_empty() || (!end.is_empty() && next >= end) {
+            start = self.range_part(READ_BYTES as u32, &start, end, each)?;
+            if start.is_empty() {
                 return Ok(());
             }
-            start = next.to_vec();
         }
+    }
+
+    /// The first of them, about `bytes_max`; answers where the rest begins, empty if there is none.
+    pub fn range_part(
+        &mut self,
+        bytes_max: u32,
+        start: &[u8],
+        end: &[u8],
+        each: &mut dyn FnMut(Pair<'_>),
+    ) -> Result<Vec<u8>, ClientError> {
+        let record = self.call(&Request::Range { bytes_max, start, end })?;
+        let (next, pairs) = message::decode_pairs(&record)?;
+        pairs.into_iter().for_each(each);
+        let is_last = !end.is_empty() && next >= end;
+        Ok(if is_last { Vec::new() } else { next.to_vec() })
     }
 }

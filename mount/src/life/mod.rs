@@ -35,6 +35,7 @@
 //! | `unmount.rs` | `kivafs umount`: detach, wait for the verdict |
 //! | `journal.rs` | where the log goes |
 //! | `progress.rs` | one line on a terminal for what takes long |
+//! | `written.rs` | what a server of keys wrote, as it says at its end |
 //! | `shown.rs` | numbers, sizes and times as people read them |
 
 pub mod attach;
@@ -55,6 +56,7 @@ pub mod shown;
 pub mod signals;
 pub mod unmount;
 pub mod verdict;
+pub mod written;
 
 use crate::kvlds::server::ListenError;
 use kivafs::store::{Holder, OpenError, StoreError};

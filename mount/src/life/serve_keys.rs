@@ -1,8 +1,8 @@
 //! The life of a process that serves a store's keys over a socket, without a mount.
 //!
 //! It stays in the foreground and says so on stdout when it can be connected to. SIGTERM, SIGINT or
-//! SIGHUP ends it: connections end first, then everything is made durable. An error before it is ready
-//! undoes what was done.
+//! SIGHUP ends it: connections end first, then everything is made durable, and the log (at level debug)
+//! is told what was written all the while. An error before it is ready undoes what was done.
 
 use crate::fs::{FileSystem, coarse_now};
 use crate::kvlds::server::{Address, Server, Socket};
@@ -12,7 +12,7 @@ use crate::life::opened::Opening;
 use crate::life::place::Place;
 use crate::life::plan::MountOptions;
 use crate::life::signals::{Signals, Wake};
-use crate::life::{LifeError, journal};
+use crate::life::{LifeError, journal, written};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,8 +69,9 @@ pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
         }
     };
     announce_draining(&opened.store);
-    let closed = close(&plan.store, opened.store, plan.options.store.timeout)
+    let closed = close(&plan.store, opened.store.clone(), plan.options.store.timeout)
         .map_err(|error| LifeError::Close { store: plan.store.name(), error });
+    tracing::debug!("{}: {}", plan.store, written::line(&opened.store.activity()));
     served.and(closed)
 }
 

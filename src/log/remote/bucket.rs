@@ -120,7 +120,7 @@ impl Bucket {
 
     /// Reads what lies before the end of a payload with one GET, and has it at hand from then on, unless
     /// the payload is at hand already: a checkpoint's pages lie together, the tree's upper pages and then
-    /// the segment table last. For the two roots of a checkpoint: it takes up to 2 x [`NEAR_BYTES`].
+    /// the segment table last. For the two roots of a checkpoint: it takes up to 2 x `NEAR_BYTES`.
     pub fn have_near(&self, pointer: &Pointer) -> Result<(), LogError> {
         let end = u64::from(pointer.offset) + u64::from(pointer.length);
         let is_cached = self.cache().is_some_and(|cache| cache.get(&read::key(pointer)).is_some());
