@@ -196,6 +196,29 @@ fn what_was_prefetched_is_read_without_a_request_and_comes_in_few() {
     store.close().unwrap();
 }
 
+/// Each opening begins with new segments, and so with a new part of their table.
+#[test]
+fn however_often_a_store_was_opened_it_is_opened_with_few_requests() {
+    let (bucket, store, ..) = stored();
+    store.close().unwrap();
+    drop(store);
+    let mut before = None;
+    for round in 0..40_u32 {
+        bucket.change(|state| state.gets.clear());
+        let store = Store::open_in(bucket.clone(), &options()).unwrap();
+        let put = || {
+            let mut txn = store.begin()?;
+            txn.put(b"round", round.to_be_bytes().to_vec());
+            txn.commit()
+        };
+        store.patiently(put).unwrap();
+        store.checkpoint().unwrap();
+        store.close().unwrap();
+        let gets = bucket.gets();
+        assert!(gets <= *before.get_or_insert(gets) + 3, "{gets} GETs in round {round}, {before:?} in the first");
+    }
+}
+
 #[test]
 fn a_check_of_all_data_takes_few_requests() {
     let (bucket, store, _, _) = stored();

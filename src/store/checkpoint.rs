@@ -79,7 +79,43 @@ pub struct StoredTable {
     pub list: Option<Pointer>,
 }
 
+/// Chunks of the segment table that are together no longer than this are always stored together.
+const TABLE_TOGETHER_BYTES: u64 = 256 << 10;
+
+/// Beyond that, chunks in one place are moved when they are at most so many times as long as all that is
+/// stored anew with them: so there are few places, each several times as long as the one before.
+const TABLE_GROWTH: u64 = 3;
+
 impl StoredTable {
+    /// Unchanged chunks that are to be stored again beside those that have changed. Opening reads all of
+    /// them, from a bucket with one GET a place; left where they are, each checkpoint would add a place.
+    fn worth_moving(&self, changed: &BTreeSet<u64>) -> impl Iterator<Item = u64> {
+        let mut places: BTreeMap<SegmentNo, (u64, Vec<u64>)> = BTreeMap::new();
+        let mut bytes = 0;
+        for (number, chunk) in &self.chunks {
+            let length = u64::from(chunk.pointer.length);
+            if changed.contains(number) {
+                bytes += length;
+            } else {
+                let (together, numbers) = places.entry(chunk.pointer.segment).or_default();
+                *together += length;
+                numbers.push(*number);
+            }
+        }
+        let mut places: Vec<(u64, Vec<u64>)> = places.into_values().collect();
+        places.sort_unstable();
+        let count = places
+            .iter()
+            .take_while(|(together, _)| {
+                let is_worth_it = bytes + together <= TABLE_TOGETHER_BYTES || *together <= TABLE_GROWTH * bytes;
+                bytes += together;
+                is_worth_it
+            })
+            .count();
+        places.truncate(count);
+        places.into_iter().flat_map(|(_, numbers)| numbers)
+    }
+
     pub fn lies_in(&self, number: SegmentNo) -> bool {
         self.list.is_some_and(|list| list.segment == number)
             || self.chunks.values().any(|chunk| chunk.pointer.segment == number)
@@ -356,6 +392,11 @@ impl Core {
         stored: &StoredTable,
     ) -> Result<StoredTable, StoreError> {
         let mut chunks = stored.chunks.clone();
+        let changed: BTreeSet<u64> = match self.log.bucket() {
+            Some(_) => stored.worth_moving(&changed).chain(changed.iter().copied()).collect(),
+            // A disk does not mind.
+            None => changed,
+        };
         for number in changed {
             match table.encode_chunk(number) {
                 Some(bytes) => {
