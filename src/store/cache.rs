@@ -145,12 +145,12 @@ impl Cache {
 
     /// Keeps units that were read together.
     pub fn put_units(&self, read: impl Iterator<Item = (Pointer, Payload)>) {
-        let read: Vec<(Pointer, Payload, usize)> =
-            read.map(|(at, unit)| (at, unit.clone(), unit.len() + UNIT_OVERHEAD_BYTES)).collect();
+        let sized = |(at, unit): (Pointer, Payload)| (at, unit.len() + UNIT_OVERHEAD_BYTES, unit);
+        let read: Vec<(Pointer, usize, Payload)> = read.map(sized).collect();
         {
             let mut units = self.units.lock();
-            self.trim_units(&mut units, read.iter().map(|(.., bytes)| bytes).sum());
-            for (at, unit, bytes) in read {
+            self.trim_units(&mut units, read.iter().map(|(_, bytes, _)| bytes).sum());
+            for (at, bytes, unit) in read {
                 units.put(at, unit, bytes);
             }
             self.unit_bytes.store(units.bytes, Ordering::Relaxed);
