@@ -35,10 +35,11 @@ const PAGE_SHARDS: usize = 8;
 const BYTES_MIN: u64 = 8 << 20;
 /// What pages have at least: what one operation needs at once must find room beside what others need.
 const PAGE_BYTES_MIN: usize = BYTES_MIN as usize / 2;
-/// Bytes of changed pages, as stored, that are not taken from the cache, and how many times as much one
-/// of the others takes in memory: there it has whole keys, and room to grow.
-const CHANGED_BESIDE_BYTES: u64 = 32 << 20;
-const CHANGED_IN_MEMORY: usize = 2;
+/// Bytes of changed pages, as stored, that are not taken from the cache, and how many times as much the
+/// others take in memory: there they have whole keys and room to grow, and while a checkpoint writes
+/// them, those that change again are there twice.
+const CHANGED_BESIDE_BYTES: u64 = 8 << 20;
+const CHANGED_IN_MEMORY: usize = 3;
 /// What a unit takes beside its bytes.
 const UNIT_OVERHEAD_BYTES: usize = 128;
 

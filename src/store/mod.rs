@@ -204,7 +204,7 @@ impl Limits {
         let settled_max = (4 * segment_bytes).min(16 << 20);
         // Small segments are for small stores. And what one process may hold the next has to take up again
         // when that was killed, whatever its cache.
-        let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(64 << 20).max(settled_max);
+        let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(40 << 20).max(settled_max);
         Limits {
             raw_inside,
             pending: body - raw_inside - txn - body / 20,

@@ -260,7 +260,7 @@ impl Core {
         let result = writer.tree.apply(&self.cache, changes, &mut deltas);
         published.root = writer.tree.root();
         drop(published);
-        self.cache.leave_room(writer.tree.dirty_bytes() + writer.frozen_bytes);
+        self.cache.leave_room(writer.tree.dirty_bytes());
         result?;
         self.count(writer, deltas);
         Ok(())
