@@ -12,7 +12,8 @@
 //! 6. free the segments that the checkpoint does not refer to, once no reader has an older state.
 //!
 //! While a bulk load goes on, a checkpoint ends behind 3 as long as C can wait: nobody asks for what it
-//! holds alone, and less than 64 MiB came since the last one was begun (C2). The pages stream to storage, and no time
+//! holds alone, and less than 64 MiB came since the last one was begun (C2). The pages stream to storage,
+//! and no time
 //! is spent waiting for commits.
 //!
 //! A crash before C leaves garbage in data segments and recovery as before. A failure on the way

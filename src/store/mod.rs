@@ -1,7 +1,8 @@
 //! The library's public API: views, transactions, sync.
 //!
 //! Files, in reading order: `error`, `open` (create, open, close), `look` (info, check), `view` (reading),
-//! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock; `pending`, what a commit takes), `commit` (what goes into a
+//! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock; `pending` in
+//! it is what a commit takes), `commit` (what goes into a
 //! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
 //! background threads), `abandon` (waiting no longer), `cache`, `ahead` (fetching, also before it is
 //! asked for), `check`; the formats `redo` and `table`.

@@ -4,8 +4,8 @@
 //! their order. Answers go out in any order:
 //!
 //! * to a change, when it is durable and nobody keeps what was there before;
-//! * to a read, when what it shows is durable. It sees everything that was acknowledged before it came,
-//!   to anybody; of changes that were not, it may see them or not.
+//! * to a read, when the same is so of what it shows. It sees everything that was acknowledged before it
+//!   came, to anybody; of changes that were not, it may see them or not.
 //!
 //! So neither answer shows what a crash could take back. After storage has failed reads are answered
 //! from what was durable then.
