@@ -54,6 +54,12 @@ cargo_test() {
     return $result
 }
 
+# What failed said so long before the end.
+tell_failures() {
+    local output=$target/cargo-test.log
+    [ ! -e "$output" ] || awk '/^failures:$/ { shown = 1 } /^test result:/ { shown = 0 } shown' "$output"
+}
+
 step "release build" cargo build --release --locked --workspace
 step "crate fsx" crate fsx
 step "crate pjdfstest" crate pjdfstest
@@ -75,5 +81,10 @@ done
 echo
 echo "=== summary"
 printf '%s\n' "${summary[@]}"
-if [ "$status" = 0 ]; then echo "all tests passed"; else echo "TESTS FAILED"; fi
+if [ "$status" = 0 ]; then
+    echo "all tests passed"
+else
+    tell_failures
+    echo "TESTS FAILED"
+fi
 exit "$status"
