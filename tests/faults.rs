@@ -194,15 +194,20 @@ fn every_call_of_creating_fails_once() {
 
 /// Fills until refused. Every transaction is there whole, or refused and not there.
 fn fill(store: &Store, state: &mut State) {
+    fill_with(store, state, 5000, 8);
+}
+
+/// The same with values of so many bytes, and a sync after each few.
+fn fill_with(store: &Store, state: &mut State, value_bytes: usize, sync_each: usize) {
     let mut random = Random::new(9);
     for number in 0..10_000 {
-        let changes = [Change::Put(format!("fill {number:05}").into_bytes(), random.bytes(5000))];
+        let changes = [Change::Put(format!("fill {number:05}").into_bytes(), random.bytes(value_bytes))];
         match commit(store, &changes) {
             Ok(()) => apply(state, &changes),
             Err(StoreError::NoSpace) => return,
             Err(error) => panic!("{number}: {error}"),
         }
-        if number % 8 == 0 {
+        if number % sync_each == 0 {
             store.sync().unwrap_or_else(|error| panic!("what was accepted finds its space: {error}"));
         }
     }
@@ -266,12 +271,21 @@ fn a_full_disk_refuses_and_poisons_nothing() {
 
 #[test]
 fn a_full_store_can_be_opened_and_emptied() {
+    // However its last segments were filled: a mount can't go on in them, and has the reserve alone.
+    for value_bytes in [700, 3000, 5000, 9000, 15000] {
+        for sync_each in 1..9 {
+            fill_and_empty(value_bytes, sync_each);
+        }
+    }
+}
+
+fn fill_and_empty(value_bytes: usize, sync_each: usize) {
     let disk = Arc::new(MemoryDisk::default());
     create(disk.clone(), SMALL).unwrap();
     disk.set_capacity(1 << 20);
     let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
     let mut state = State::new();
-    fill(&store, &mut state);
+    fill_with(&store, &mut state, value_bytes, sync_each);
     store.close().unwrap();
     drop(store);
 
@@ -284,7 +298,7 @@ fn a_full_store_can_be_opened_and_emptied() {
     commit_when_there_is_space(&store, &[Change::Put(b"k".to_vec(), vec![1; 3000])]);
     store.close().unwrap();
     drop(store);
-    assert_whole(&disk, "emptied");
+    assert_whole(&disk, &format!("emptied of values of {value_bytes} bytes"));
 }
 
 #[test]

@@ -159,16 +159,23 @@ impl Streams {
             return Ok(which);
         }
         self.seal(which, send);
-        match self.open_segment(stream) {
-            Ok(open) => self.open[which] = Some(open),
-            // The last slot is the other stream's: better a mixed segment than none.
-            Err(LogError::NoSpace) if self.open[other].as_ref().is_some_and(fits) => {
-                self.is_mixed = true;
-                return Ok(other);
+        // Before the reserve the other stream's segment: capacity counts what is left of both for either,
+        // and the next mount, which continues neither, would have no reserve on a disk that is full.
+        for need in [Need::Growth, Need::Reserve] {
+            match self.open_segment(stream, need) {
+                Ok(open) => {
+                    self.open[which] = Some(open);
+                    return Ok(which);
+                }
+                Err(LogError::NoSpace) if self.open[other].as_ref().is_some_and(fits) => {
+                    self.is_mixed = true;
+                    return Ok(other);
+                }
+                Err(LogError::NoSpace) if need == Need::Growth => {}
+                Err(error) => return Err(error),
             }
-            Err(error) => return Err(error),
         }
-        Ok(which)
+        Err(LogError::NoSpace)
     }
 
     /// Cuts off what was appended to the stream, so that it gets written.
@@ -222,7 +229,7 @@ impl Streams {
         send(Message::Write(part));
     }
 
-    fn open_segment(&mut self, stream: Stream) -> Result<Open, LogError> {
+    fn open_segment(&mut self, stream: Stream, need: Need) -> Result<Open, LogError> {
         let place = match &mut self.slots {
             None => 0,
             Some(slots) => {
@@ -231,11 +238,11 @@ impl Streams {
                 while slots.ready(Need::Growth) == 0 {
                     match slots.allocate() {
                         Ok(()) => {}
-                        Err(_) if slots.has_reserve() => break,
+                        Err(_) if slots.ready(need) > 0 => break,
                         Err(error) => return Err(LogError::allocating(&error)),
                     }
                 }
-                slots.take(Need::Reserve).expect("allocated, or the reserve")
+                slots.take(need).expect("one is ready")
             }
         };
         let number = SegmentNo(self.next_number);

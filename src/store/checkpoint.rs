@@ -186,14 +186,15 @@ impl Core {
         }
     }
 
-    /// Whether more is still to be stored than half a segment, so that it might not find its space
-    /// in the reserve alone.
+    /// Whether more is still to be stored than a quarter of a segment, so that it might not find its space
+    /// in the reserve alone, which is all that the next mount has on a full disk: there the redo becomes
+    /// pages, and deleting changes more of them, before a checkpoint frees anything.
     ///
     /// In a bucket: whether the next mount would have many pages to fetch for the redo.
     pub(super) fn owes_much(&self) -> bool {
         match self.log.bucket() {
             Some(_) => self.log.tail_bytes() > REDO_LEFT_BYTES_MAX,
-            None => self.writer.lock().owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 2,
+            None => self.writer.lock().owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 4,
         }
     }
 
@@ -219,6 +220,7 @@ impl Core {
             let mut writer = self.writer.lock();
             writer.phase = Phase::Idle;
             writer.frozen_bytes = 0;
+            writer.awaits_relief = false;
             // Each failed try may use up a little of the log.
             writer.retry_at = result.is_err().then(|| Instant::now() + RETRY_AFTER);
             if result.is_err() {

@@ -108,7 +108,8 @@ impl<'a> Txn<'a> {
         self.changes.put(key.into(), None);
     }
 
-    /// Applies the changes: all, or (with an error) none. At most [`TXN_BYTES_MAX`] bytes of keys
+    /// Applies the changes: all, or (with an error) none. On a disk that is full a transaction that may use
+    /// the reserve can be a [`Miss`](super::Miss): it has to wait for a checkpoint to free space. At most [`TXN_BYTES_MAX`] bytes of keys
     /// and values; more is a caller's bug and panics.
     pub fn commit(self) -> Result<(), StoreError> {
         let Txn { core, mut writer, changes, mut need } = self;
@@ -151,7 +152,8 @@ impl<'a> Txn<'a> {
 enum Wait {
     /// More is pending than a commit takes.
     Commit,
-    /// More is in memory, for the next checkpoint to store, than may be (C6).
+    /// More is in memory, for the next checkpoint to store, than may be (C6); or deleting needs the space
+    /// that it frees.
     Checkpoint,
 }
 
@@ -238,7 +240,7 @@ impl Core {
         let dirty_wait = if writer.skips_redo { 3 * self.limits.settled_max } else { self.limits.dirty_wait };
         if writer.pending_bytes > self.limits.pending || writer.bytes_since_freeze > 2 * self.limits.changed {
             Some(if writer.has_skipped() { Wait::Checkpoint } else { Wait::Commit })
-        } else if settled > 3 * self.limits.settled_max || dirty > dirty_wait {
+        } else if writer.awaits_relief || settled > 3 * self.limits.settled_max || dirty > dirty_wait {
             Some(Wait::Checkpoint)
         } else {
             None
@@ -341,7 +343,12 @@ impl Core {
                 // Space that died since the last checkpoint comes back with the next.
                 writer.starved = true;
                 self.want_checkpoint(writer);
-                Err(StoreError::NoSpace)
+                if need == Need::Growth || writer.phase == Phase::Idle {
+                    return Err(StoreError::NoSpace);
+                }
+                // With it comes room for deleting, too, at least in the log.
+                writer.awaits_relief = true;
+                Err(StoreError::no_room(Room::Change))
             }
             Err(error) => Err(error.into()),
         }

@@ -85,6 +85,8 @@ pub struct Writer {
     pub starved: bool,
     /// The checkpoint under way, or the last one, was begun after that.
     pub relieves: bool,
+    /// Somebody who deletes waits for the checkpoint that is wanted or under way.
+    pub awaits_relief: bool,
     /// No more transactions.
     pub closing: bool,
     /// No more commits.
@@ -120,6 +122,7 @@ impl Writer {
             retry_at: None,
             starved: false,
             relieves: false,
+            awaits_relief: false,
             closing: false,
             closed: false,
         }
