@@ -173,10 +173,10 @@ impl Table {
         Opened::Yes
     }
 
-    /// The end of an open; true if it was the last of a node without a name.
+    /// The end of an open; true if it was the last of a node without a name. Of what is not open it is
+    /// nothing: who sends requests may be wrong.
     pub(crate) fn release(&mut self, ino: Ino) -> bool {
-        let held = self.held.get_mut(&ino.0).filter(|held| held.opens > 0);
-        let held = held.unwrap_or_else(|| panic!("{ino}: released, but not open"));
+        let Some(held) = self.held.get_mut(&ino.0).filter(|held| held.opens > 0) else { return false };
         held.opens -= 1;
         let over = held.opens == 0 && held.unlinked;
         self.drop_if_unused(ino);
