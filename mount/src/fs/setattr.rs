@@ -9,8 +9,8 @@ use crate::fs::error::{FsError, Result};
 use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::{Body, Mapped, SIZE_MAX};
 use crate::fs::key;
-use crate::fs::make::PERM_MASK;
 use crate::fs::node::Node;
+use crate::fs::node_acl::chmod;
 use crate::fs::records::Records;
 use crate::fs::time::Time;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use kivafs::tree::Value;
 /// store keeps back for removals is enough for it.
 pub(crate) const STEP_PIECES: usize = 256;
 const SETUID: u16 = libc::S_ISUID as u16;
-const SETGID: u16 = libc::S_ISGID as u16;
+pub(crate) const SETGID: u16 = libc::S_ISGID as u16;
 const GROUP_EXECUTE: u16 = libc::S_IXGRP as u16;
 /// File capabilities fall with the setuid bit.
 const CAPABILITY: &[u8] = b"security.capability";
@@ -54,10 +54,12 @@ impl FileSystem {
             if owner_changes && node.inode.kind != FileType::Directory {
                 drop_privileges(&mut change, &mut node);
             }
+            if let Some(mode) = wanted.mode {
+                chmod(&mut change, &mut node, mode)?;
+            }
             let stat = &mut node.inode.stat;
             stat.uid = wanted.uid.unwrap_or(stat.uid);
             stat.gid = wanted.gid.unwrap_or(stat.gid);
-            stat.perm = wanted.mode.map_or(stat.perm, |mode| (mode & PERM_MASK) as u16);
             stat.atime = wanted.atime.map_or(stat.atime, |time| time_of(time, change.now));
             stat.mtime = wanted.mtime.map_or(stat.mtime, |time| time_of(time, change.now));
             stat.ctime = change.now;
