@@ -287,7 +287,10 @@ impl World {
         self.note(format!("setattr {ino} {set:?}"));
         let attr = self.expect(None, |fs| fs.setattr(caller, ino, &set)).unwrap();
         let node = self.model.nodes.get_mut(&id).unwrap();
-        if node.kind != FileType::Directory && (set.uid.is_some() || set.gid.is_some()) {
+        // A change of nothing is how the kernel sends chown(2) without an owner.
+        let may_chown = caller.uid == 0 || caller.uid == node.uid;
+        let sets_owner = set.uid.is_some() || set.gid.is_some() || set == SetAttr::default() && may_chown;
+        if node.kind != FileType::Directory && sets_owner {
             kill(&mut node.perm);
         }
         node.perm = set.mode.map_or(node.perm, |mode| mode as u16);

@@ -26,9 +26,11 @@ const GROUP_EXECUTE: u16 = libc::S_IXGRP as u16;
 const CAPABILITY: &[u8] = b"security.capability";
 
 impl FileSystem {
-    /// Changes attributes, all or none. Setuid and setgid fall when the owner changes, and when
-    /// somebody other than root changes the length; what the kernel knows better (who may, and
-    /// whether setgid stands with a new group) it has settled before.
+    /// Changes attributes, all or none. Setuid and setgid fall when the owner is set, and when somebody
+    /// other than root changes the length; what the kernel knows better (who may, and whether setgid
+    /// stands with a new group) it has settled before. A change of nothing is how chown(2) without an owner
+    /// arrives, which has these bits fall, too. But then the kernel has not settled who may: for others
+    /// than root and the owner it changes no more than it says.
     pub fn setattr(&self, caller: Caller, ino: Ino, wanted: &SetAttr) -> Result<Attr> {
         if wanted.size.is_some_and(|size| size > SIZE_MAX) {
             return Err(FsError::TooBig);
@@ -50,8 +52,10 @@ impl FileSystem {
                     drop_privileges(&mut change, &mut node);
                 }
             }
-            let owner_changes = wanted.uid.is_some() || wanted.gid.is_some();
-            if owner_changes && node.inode.kind != FileType::Directory {
+            let may_chown = caller.uid == 0 || caller.uid == node.inode.stat.uid;
+            let is_of_nothing = *wanted == SetAttr::default();
+            let sets_owner = wanted.uid.is_some() || wanted.gid.is_some() || is_of_nothing && may_chown;
+            if sets_owner && node.inode.kind != FileType::Directory {
                 drop_privileges(&mut change, &mut node);
             }
             if let Some(mode) = wanted.mode {

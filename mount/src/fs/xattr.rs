@@ -1,8 +1,9 @@
 //! Extended attributes. They are kept apart from the node, whatever its form; a flag in the node
 //! says that there may be some.
 //!
-//! All namespaces but `system.` are taken as they are: who may use which, and on what, the kernel
-//! has checked. In `system.` there are the two ACLs, which go together with the mode (`node_acl`).
+//! There are those of Linux: `user.`, `trusted.` and `security.` are taken as they are (who may use
+//! which, and on what, the kernel has checked); in `system.` are the two ACLs, which go together with the
+//! mode (`node_acl`). The kernel hands on names in any other as well: there is nothing.
 
 use crate::fs::acl::Acl;
 use crate::fs::attr::{Caller, Ino, SetXattr};
@@ -20,9 +21,9 @@ const XATTR_NAME_MAX: usize = 255;
 const XATTR_VALUE_MAX: usize = VALUE_MAX;
 /// Longest list of names with their NULs: what listxattr(2) can return.
 const XATTR_LIST_MAX: usize = 64 << 10;
-const SYSTEM: &[u8] = b"system.";
 /// Only root is told of these.
 const TRUSTED: &[u8] = b"trusted.";
+const NAMESPACES: [&[u8]; 3] = [b"user.", TRUSTED, b"security."];
 
 impl FileSystem {
     /// The value of an extended attribute.
@@ -93,14 +94,14 @@ impl FileSystem {
         Ok(names.split_inclusive(|byte| *byte == 0).filter(is_seen).flatten().copied().collect())
     }
 
-    /// Removes an extended attribute.
+    /// Removes an extended attribute. An ACL may be removed where there is none.
     pub fn removexattr(&self, ino: Ino, name: &[u8]) -> Result<()> {
-        check_name(name)?;
+        let acl = check_name(name)?;
         let mut change = self.change()?;
         let mut node = change.node(ino)?;
         let key = key::xattr(ino, name);
         if !node.inode.has_xattrs || change.txn().value(&key)?.is_none() {
-            return Err(FsError::NoAttribute);
+            return if acl.is_some() { Ok(()) } else { Err(FsError::NoAttribute) };
         }
         change.shrinks();
         change.txn_mut().delete(&key);
@@ -115,9 +116,11 @@ fn check_name(name: &[u8]) -> Result<Option<Kind>> {
     if name.is_empty() || name.len() > XATTR_NAME_MAX {
         return Err(FsError::RangeTooSmall);
     }
-    match Kind::of_name(name) {
-        None if name.starts_with(SYSTEM) => Err(FsError::NotSupported),
-        kind => Ok(kind),
+    let kind = Kind::of_name(name);
+    match NAMESPACES.iter().find_map(|namespace| name.strip_prefix(*namespace)) {
+        Some(b"") => Err(FsError::Invalid),
+        None if kind.is_none() => Err(FsError::NotSupported),
+        _ => Ok(kind),
     }
 }
 
