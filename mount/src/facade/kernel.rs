@@ -9,7 +9,8 @@ use fuser::{InitFlags, KernelConfig};
 /// * `POSIX_LOCKS`, `FLOCK_LOCKS`: one kernel, so its own locks do.
 /// * `AUTO_INVAL_DATA`: contents change only through this kernel, unless keys are served.
 const WANTED: [InitFlags; 12] = [
-    // The kernel asks for ACLs, keeps them, also that there is none, and goes by them.
+    // The kernel asks for ACLs, keeps them, also that there is none, and goes by them. It forgets them with
+    // the attributes, and (Linux 6.18.44) never keeps those of the root: that node is older than this.
     InitFlags::FUSE_POSIX_ACL,
     // What the umask takes away is settled by us: nothing, where a default ACL is.
     InitFlags::FUSE_DONT_MASK,
