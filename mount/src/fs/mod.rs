@@ -5,8 +5,8 @@
 //! `error`, `name` (shown names and raw keys). Stored formats, pure: `key`, `fields` (reading and
 //! appending numbers), `stat` (owner, permissions, times), `acl`, `entry` (pair or reference), `inode`,
 //! `fs_record`, `deferred_record`. State: `records` (reading them), `node` (a node, wherever it is
-//! recorded), `node_acl` (its ACLs), `table` (what the kernel holds), `change` (a transaction and its effects on the table),
-//! `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
+//! recorded), `node_acl` (its ACLs), `table` (what the kernel holds), `change` (a transaction and its
+//! effects on the table), `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
 //! it leaves to do), `link` (and rename), `content` (pieces of a file), `ahead` (which reads follow
 //! each other), `file` (read, write, holes), `copy`, `directory`, `xattr`, `keys` (the root as a key-value store). For the command line:
 //! `paths`, `check`. And `tests`, of what no single operation promises.
