@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-const USER: Caller = Caller { uid: 0, gid: 0 };
+const USER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 

@@ -34,7 +34,7 @@ impl World {
         let store = home();
         let fs = FileSystem::open(store.clone(), now).unwrap();
         let root = fs.getattr(ROOT).unwrap();
-        let mut node = new_node(FileType::Directory, 0o755, Caller { uid: root.uid, gid: root.gid });
+        let mut node = new_node(FileType::Directory, 0o755, Caller { uid: root.uid, gid: root.gid, umask: 0 });
         node.ino = ROOT;
         let model = Model { nodes: BTreeMap::from([(ROOT_ID, node)]), next: 1 };
         World { home, open: Some((store, fs)), model, random: Random(seed), held: HashMap::new(), log: Vec::new() }
@@ -124,7 +124,7 @@ impl World {
     }
 
     fn caller(&mut self) -> Caller {
-        if self.random.chance(50) { ROOT_CALLER } else { Caller { uid: 1000, gid: 1000 } }
+        if self.random.chance(50) { ROOT_CALLER } else { Caller { uid: 1000, gid: 1000, umask: 0 } }
     }
 
     fn node(&mut self) -> (Id, Ino) {
@@ -206,7 +206,7 @@ impl World {
             names.push(0);
             assert_eq!(self.expect(None, |fs| fs.getxattr(ino, name)).unwrap(), *value);
         }
-        assert_eq!(self.expect(None, |fs| fs.listxattr(ino)).unwrap(), names);
+        assert_eq!(self.expect(None, |fs| fs.listxattr(ROOT_CALLER, ino)).unwrap(), names);
     }
 
     fn step(&mut self) {
@@ -287,7 +287,10 @@ impl World {
         self.note(format!("setattr {ino} {set:?}"));
         let attr = self.expect(None, |fs| fs.setattr(caller, ino, &set)).unwrap();
         let node = self.model.nodes.get_mut(&id).unwrap();
-        if node.kind != FileType::Directory && (set.uid.is_some() || set.gid.is_some()) {
+        // A change of nothing is how the kernel sends chown(2) without an owner.
+        let may_chown = caller.uid == 0 || caller.uid == node.uid;
+        let sets_owner = set.uid.is_some() || set.gid.is_some() || set == SetAttr::default() && may_chown;
+        if node.kind != FileType::Directory && sets_owner {
             kill(&mut node.perm);
         }
         node.perm = set.mode.map_or(node.perm, |mode| mode as u16);
@@ -342,7 +345,7 @@ impl World {
                 (SetXattr::Replace, false) => Some(FsError::NoAttribute),
                 _ => None,
             };
-            if self.expect(expected, |fs| fs.setxattr(ino, &name, &value, how)).is_some() {
+            if self.expect(expected, |fs| fs.setxattr(ino, &name, &value, how, false)).is_some() {
                 let node = self.model.nodes.get_mut(&id).unwrap();
                 node.xattrs.insert(name, value.to_vec());
                 node.ctime = now();

@@ -145,7 +145,7 @@ fn what_is_acknowledged_is_there_after_a_crash() {
 #[test]
 fn what_is_read_is_durable() {
     let served = Served::new();
-    let caller = kivafs_mount::fs::Caller { uid: 0, gid: 0 };
+    let caller = kivafs_mount::fs::Caller { uid: 0, gid: 0, umask: 0 };
     served.fs.put_path(caller, b"file", &mut &b"content"[..]).unwrap();
     assert!(!served.fs.store().is_durable());
     assert_eq!(served.client().get(b"file").unwrap().unwrap(), b"content");

@@ -12,7 +12,7 @@ use assert_fs::TempDir;
 use fuser::{Config, Session, SessionACL};
 use kivafs::backend::MemoryDisk;
 use kivafs::store::{CreateOptions, OpenOptions, Store};
-use kivafs_mount::facade::{self, Manners, Service, SyncMode};
+use kivafs_mount::facade::{self, Appearance, Manners, Service, SyncMode};
 use kivafs_mount::fs::{FileSystem, check, coarse_now};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -54,7 +54,13 @@ impl Mounted {
         let dir = TempDir::new().unwrap();
         let store = open_on(disk);
         let fs = Arc::new(FileSystem::open(store.clone(), coarse_now).unwrap());
-        let manners = Manners { sync: SyncMode::OnRequest, timeout, held_max: 100_000, serves_keys: false };
+        let manners = Manners {
+            sync: SyncMode::OnRequest,
+            timeout,
+            held_max: 100_000,
+            serves_keys: false,
+            appearance: Appearance::default(),
+        };
         let (facade, service) = facade::start(fs, manners).unwrap();
         let fuse: OwnedFd = File::options().read(true).write(true).open("/dev/fuse").expect("needs FUSE").into();
         let options = format!(

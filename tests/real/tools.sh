@@ -83,6 +83,82 @@ copy_everything() {
     [ "$(getfattr --only-values -n user.kivafs "$from/hard link")" = 'a value' ]
 }
 
+# A tree with ACLs of all kinds, also inherited ones, made twice.
+make_acls() {
+    local top=$1
+    mkdir "$top" "$top/shared" "$top/setgid"
+    setfacl -m u:nobody:rwx,g:daemon:rx,d:u:nobody:rw,d:g:daemon:r,d:o::- "$top/shared"
+    chmod 2770 "$top/setgid"
+    setfacl -m d:u::rwx,d:g::rx,d:o::- "$top/setgid"
+    for mask in 000 022 077; do
+        (
+            umask $mask
+            for directory in . shared setgid; do
+                mkdir -p "$top/$directory/below $mask/deeper"
+                echo text >"$top/$directory/file $mask"
+                head -c 100000 /dev/zero >"$top/$directory/below $mask/large"
+                mkfifo "$top/$directory/below $mask/deeper/fifo"
+            done
+        )
+    done
+    setfacl -m u:1234:r,u:nobody:-,m::rwx "$top/file 022"
+    chmod g-w "$top/shared/file 022"
+    setfacl -x u:nobody "$top/shared/file 000"
+    setfacl -b "$top/shared/file 077"
+    setfacl -k "$top/shared/below 077"
+    setfattr -n user.kivafs -v 'a value' "$top/shared/file 022"
+    ln -s 'file 022' "$top/shared/link"
+    find "$top" -print0 | xargs -0 touch -h -d '2020-01-01 00:00:00 UTC'
+}
+
+# acls DIR: all that getfacl tells of what is below.
+acls() {
+    (cd "$1" && find . ! -type l -print0 | LC_ALL=C sort -z | xargs -0 getfacl --numeric --)
+}
+
+same_acls() {
+    diff <(acls "$1") <(acls "$2") || fail "$1 and $2 have other ACLs"
+    same "$1" "$2"
+}
+
+# tar_all DIR NAME TO: what is in DIR under that name, with all that there is of it.
+tar_all() {
+    local all=(--acls --xattrs --xattrs-include='*')
+    tar -C "$1" "${all[@]}" -cf - "$2" | tar -C "$3" "${all[@]}" -xpf -
+}
+
+access_control_lists() {
+    local there=$plain/acls here=$mnt/acls copies=$mnt/copies copy
+    make_acls "$there"
+    make_acls "$here"
+    [ "$(acls "$there" | grep -c '^default:user:65534:')" -gt 5 ] || fail "$plain has no ACLs: there is nothing to compare with"
+    same_acls "$there" "$here"
+    mkdir "$copies" "$copies/tar" "$copies/rsync" "$plain/back" "$plain/back/tar"
+    cp -a "$here" "$copies/cp"
+    same_acls "$there" "$copies/cp"
+    tar_all "$plain" acls "$copies/tar"
+    same_acls "$there" "$copies/tar/acls"
+    rsync -aAX "$there/" "$copies/rsync/"
+    same_acls "$there" "$copies/rsync"
+    remount
+    for copy in ../acls cp tar/acls rsync; do
+        same_acls "$there" "$copies/$copy"
+    done
+    # And back.
+    cp -a "$here" "$plain/back/cp"
+    rsync -aAX "$copies/tar/acls/" "$plain/back/rsync/"
+    tar_all "$copies" cp "$plain/back/tar"
+    for copy in cp rsync tar/cp; do
+        same_acls "$there" "$plain/back/$copy"
+    done
+    # All taken away, and put back from a list.
+    acls "$here" >"$place/acls"
+    setfacl --recursive --physical --remove-all "$here"
+    [ -z "$(getfacl --recursive --physical --skip-base "$here")" ] || fail "ACLs are left"
+    (cd "$here" && setfacl --restore="$place/acls")
+    diff "$place/acls" <(acls "$here")
+}
+
 clone_and_fsck() {
     local repository=$mnt/clone
     # Nobody's settings: the checkout may belong to somebody else, and nobody may have set a name.
@@ -201,6 +277,7 @@ try "rsync -a /usr/share/doc" documentation
 try "rsync of 2000 small files, twice" many_files
 try "tar in and out" tar_in_and_out
 try "cp -a of all kinds of files" copy_everything
+try "ACLs: setfacl, getfacl, cp -a, tar, rsync" access_control_lists
 try "git clone, commits, gc, git fsck" clone_and_fsck
 try "sqlite3 with a rollback journal" database delete
 try "sqlite3 with a write-ahead log" database wal

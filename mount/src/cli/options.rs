@@ -14,6 +14,10 @@ And for the mount:
   ro, rw             nothing is changed; or, as usual, may be
   allow_other        others may use the mount as its files' modes say (usual for root)
   root_only          only who mounts may use it
+  uid=NUMBER         all files are shown as that user's, whoever they belong to; chown to it changes
+                     nothing, and to anybody else is not permitted
+  gid=NUMBER         the same for the group
+  umask=MODE         permissions that no file is shown with, nor grants; chmod stores what it is given
   inodes=NUMBER      inodes that the kernel may hold before it is asked to let go of some [400000]
   commit=SECONDS     longest time from a change to its commit [5]
   sync, dirsync      every change, or every change of names, is durable before it is answered
@@ -29,7 +33,7 @@ group, nofail, _netdev, async, relatime, strictatime, lazytime, norelatime, nodi
 Other machines or another mount can't change a file: the kernel keeps names, attributes and contents
 until it needs the memory, or a key is set.";
 
-const VALID: &str = "ro, rw, allow_other, root_only, inodes=NUMBER, commit=SECONDS, sync, dirsync, threads=NUMBER, \
+const VALID: &str = "ro, rw, allow_other, root_only, uid=NUMBER, gid=NUMBER, umask=MODE, inodes=NUMBER, commit=SECONDS, sync, dirsync, threads=NUMBER, \
                      kvlds=PATH, kvlds=ADDRESS:PORT, kvlds_mode=MODE, log=LEVEL, log=/FILE[:LEVEL], mount(8)'s generic ones, and";
 
 /// What to do about an option that is not known.
@@ -112,6 +116,12 @@ fn take_word(options: &mut MountOptions, word: &str) -> bool {
 fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<bool, String> {
     match name {
         "inodes" => options.inodes_max = usize::try_from(take_number(name, value)?).unwrap_or(usize::MAX).max(1),
+        "uid" => options.appearance.uid = Some(take_id(name, value)?),
+        "gid" => options.appearance.gid = Some(take_id(name, value)?),
+        "umask" => {
+            let umask = parse_mode(value).map_err(|why| format!("option 'umask={value}': {why}"))?;
+            options.appearance.umask = umask as u16;
+        }
         "commit" => options.commit_interval = Duration::from_secs(take_number(name, value)?),
         "threads" => match take_number(name, value)? {
             threads @ 1..=64 => options.threads = threads as usize,
@@ -131,6 +141,15 @@ fn take_value(options: &mut MountOptions, name: &str, value: &str) -> Result<boo
         name => return Ok(name.starts_with("x-") || name.starts_with("X-")),
     }
     Ok(true)
+}
+
+/// The number of a user or group: names mean something else on every machine.
+fn take_id(name: &str, value: &str) -> Result<u32, String> {
+    // The last one stands for "nobody in particular" in the kernel.
+    match take_number(name, value)? {
+        number if number < u64::from(u32::MAX) => Ok(number as u32),
+        _ => Err(format!("option '{name}={value}': no user or group has that number")),
+    }
 }
 
 /// Where to listen. A path means the same in whatever directory this process goes on.

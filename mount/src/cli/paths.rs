@@ -68,7 +68,7 @@ pub fn put(words: &PutWords) -> Result<(), Failure> {
     }
     let path = path(words.path.as_deref());
     let mut input = input(words.file.as_deref())?;
-    let caller = Caller { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() };
+    let caller = Caller { uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw(), umask: 0 };
     with_store(&words.source, path, Access::Change(&words.takeover), |fs| {
         fs.put_path(caller, path.as_bytes(), &mut input).map(|_| ())
     })

@@ -8,8 +8,14 @@ pub fn ino(number: INodeNo) -> Ino {
     Ino(number.0)
 }
 
+/// Who asks for something that makes nothing.
 pub fn caller(request: &Request) -> Caller {
-    Caller { uid: request.uid(), gid: request.gid() }
+    maker(request, 0)
+}
+
+/// Who makes something.
+pub fn maker(request: &Request, umask: u32) -> Caller {
+    Caller { uid: request.uid(), gid: request.gid(), umask }
 }
 
 pub fn kind(kind: FileType) -> fuser::FileType {

@@ -10,7 +10,7 @@ use crate::facade::outlet::Outlet;
 use crate::facade::parked::{Obstacle, Parked, Refusal, Request};
 use crate::facade::patience::Patience;
 use crate::facade::stale::Forgetting;
-use crate::facade::{Manners, SyncMode};
+use crate::facade::{Appearance, Manners, SyncMode};
 use crate::fs::{self, FileSystem, FsError, Ino};
 use fuser::Errno;
 use kivafs::store::{Room, StoreError};
@@ -84,6 +84,11 @@ impl Core {
     /// For how long the kernel may believe what it is told.
     pub fn lifetimes(&self) -> Lifetimes {
         Lifetimes::new(self.manners.serves_keys)
+    }
+
+    /// What files look like.
+    pub fn appearance(&self) -> Appearance {
+        self.manners.appearance
     }
 
     /// Has the kernel forget a node's attributes, then calls `done`. Returns at once.

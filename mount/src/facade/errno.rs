@@ -18,6 +18,7 @@ pub fn errno(error: &FsError) -> Errno {
         FsError::ReadOnly => Errno::EROFS,
         FsError::TooBig => Errno::EFBIG,
         FsError::Invalid => Errno::EINVAL,
+        FsError::Denied => Errno::EACCES,
         FsError::NotPermitted => Errno::EPERM,
         FsError::NoAttribute => Errno::NO_XATTR,
         FsError::NoData => Errno::ENXIO,

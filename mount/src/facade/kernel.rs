@@ -6,10 +6,14 @@ use fuser::{InitFlags, KernelConfig};
 ///
 /// * `WRITEBACK_CACHE`: the kernel would own sizes, times and the order of changes.
 /// * `ATOMIC_O_TRUNC`: opening with O_TRUNC comes as setattr, which knows about set-user-id bits.
-/// * `DONT_MASK`: the kernel takes the umask off modes, since there are no default ACLs yet.
 /// * `POSIX_LOCKS`, `FLOCK_LOCKS`: one kernel, so its own locks do.
 /// * `AUTO_INVAL_DATA`: contents change only through this kernel, unless keys are served.
-const WANTED: [InitFlags; 10] = [
+const WANTED: [InitFlags; 12] = [
+    // The kernel asks for ACLs, keeps them, also that there is none, and goes by them. It forgets them with
+    // the attributes, and (Linux 6.18.44) never keeps those of the root: that node is older than this.
+    InitFlags::FUSE_POSIX_ACL,
+    // What the umask takes away is settled by us: nothing, where a default ACL is.
+    InitFlags::FUSE_DONT_MASK,
     InitFlags::FUSE_ASYNC_READ,
     InitFlags::FUSE_BIG_WRITES,
     InitFlags::FUSE_MAX_PAGES,

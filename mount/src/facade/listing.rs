@@ -1,7 +1,7 @@
 //! readdir and readdirplus: entries into the kernel's buffer until that is full.
 
-use crate::facade::convert;
 use crate::facade::lifetime::VALID;
+use crate::facade::{Appearance, convert};
 use crate::fs::{self, DirEntry, FileSystem, Handle};
 use fuser::{Errno, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use std::ffi::OsStr;
@@ -12,14 +12,14 @@ pub trait Buffer {
     /// With attributes?
     const PLUS: bool;
     /// Adds an entry; false: there is no room.
-    fn add(&mut self, entry: &DirEntry<'_>) -> bool;
+    fn add(&mut self, entry: &DirEntry<'_>, appearance: Appearance) -> bool;
     fn send(self, done: Result<(), Errno>);
 }
 
 impl Buffer for ReplyDirectory {
     const PLUS: bool = false;
 
-    fn add(&mut self, entry: &DirEntry<'_>) -> bool {
+    fn add(&mut self, entry: &DirEntry<'_>, _appearance: Appearance) -> bool {
         !ReplyDirectory::add(
             self,
             INodeNo(entry.ino.0),
@@ -40,7 +40,7 @@ impl Buffer for ReplyDirectory {
 impl Buffer for ReplyDirectoryPlus {
     const PLUS: bool = true;
 
-    fn add(&mut self, entry: &DirEntry<'_>) -> bool {
+    fn add(&mut self, entry: &DirEntry<'_>, appearance: Appearance) -> bool {
         let attr = entry.attr.expect("attributes were asked for");
         !ReplyDirectoryPlus::add(
             self,
@@ -48,7 +48,7 @@ impl Buffer for ReplyDirectoryPlus {
             entry.next,
             OsStr::from_bytes(entry.name),
             &VALID,
-            &convert::attr(attr),
+            &convert::attr(&appearance.of(attr)),
             Generation(0),
         )
     }
@@ -67,6 +67,7 @@ pub struct Listing<B> {
     pub handle: Handle,
     pub offset: u64,
     pub taken: bool,
+    pub appearance: Appearance,
 }
 
 impl<B: Buffer> Listing<B> {
@@ -74,9 +75,9 @@ impl<B: Buffer> Listing<B> {
     /// entry of readdirplus that was handed out counts as a lookup, so it must reach the kernel.
     /// It comes back with the next request.
     pub fn fill(&mut self, fs: &FileSystem) -> fs::Result<()> {
-        let Listing { buffer, handle, offset, taken } = self;
+        let Listing { buffer, handle, offset, taken, appearance } = self;
         let filled = fs.readdir(*handle, *offset, B::PLUS, &mut |entry| {
-            let took = buffer.add(entry);
+            let took = buffer.add(entry, *appearance);
             if took {
                 *offset = entry.next;
                 *taken = true;

@@ -31,6 +31,8 @@
 //! | `requests.rs` | each request: its method and its reply |
 //! | `listing.rs` | readdir and readdirplus |
 //! | `convert.rs` | the kernel's types to ours and back |
+//! | `appearance.rs` | `uid=`, `gid=`, `umask=`: what is shown instead of what is stored |
+//! | `groups.rs` | whether who asks is in a group |
 //! | `errno.rs` | one match from errors to errno |
 //! | `kernel.rs` | what is agreed with the kernel at the start |
 //! | `lifetime.rs` | for how long the kernel may believe what it is told |
@@ -45,11 +47,13 @@
 //! | `crowd.rs` | the thread that has the kernel let go of nodes when it holds too many |
 //! | `tests.rs` | what waits, and for how long, with storage that is told when to answer |
 
+mod appearance;
 mod convert;
 mod core;
 mod crowd;
 mod deferred;
 mod errno;
+mod groups;
 mod kernel;
 mod lifetime;
 mod listing;
@@ -63,6 +67,7 @@ mod stale;
 #[cfg(test)]
 mod tests;
 
+pub use appearance::Appearance;
 pub use kernel::REQUEST_BYTES_MAX;
 pub use requests::Facade;
 
@@ -98,6 +103,8 @@ pub struct Manners {
     pub held_max: usize,
     /// Others change keys while this is mounted.
     pub serves_keys: bool,
+    /// What files look like.
+    pub appearance: Appearance,
 }
 
 /// The threads behind a façade.

@@ -1,11 +1,13 @@
 //! Each request: its method and its reply.
 
-use crate::facade::convert::{self, attr, caller, ino};
+use crate::facade::Appearance;
+use crate::facade::convert::{self, attr, caller, ino, maker};
 use crate::facade::core::{Core, Effect};
+use crate::facade::groups::keeps_setgid;
 use crate::facade::kernel;
 use crate::facade::lifetime::VALID;
 use crate::facade::listing::{Buffer, Listing};
-use crate::fs::{self, Attr, FileSystem, FsError, Handle, SetAttr, Stale, WriteAt};
+use crate::fs::{self, ACCESS_ACL, Attr, Caller, FileSystem, FsError, Handle, SetAttr, Stale, WriteAt};
 use bytes::{Buf, Bytes};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
@@ -44,16 +46,21 @@ fn send_empty(reply: ReplyEmpty, done: Result<(), Errno>) {
     }
 }
 
-fn send_entry(reply: ReplyEntry, done: Result<Attr, Errno>) {
+fn send_entry(reply: ReplyEntry, appearance: Appearance, done: Result<Attr, Errno>) {
     match done {
-        Ok(found) => reply.entry(&VALID, &attr(&found), GENERATION),
+        Ok(found) => reply.entry(&VALID, &attr(&appearance.of(&found)), GENERATION),
         Err(errno) => reply.error(errno),
     }
 }
 
-fn send_attr(reply: ReplyAttr, lifetime: impl Fn(&Attr) -> Duration, done: Result<Attr, Errno>) {
+fn send_attr(
+    reply: ReplyAttr,
+    appearance: Appearance,
+    lifetime: impl Fn(&Attr) -> Duration,
+    done: Result<Attr, Errno>,
+) {
     match done {
-        Ok(found) => reply.attr(&lifetime(&found), &attr(&found)),
+        Ok(found) => reply.attr(&lifetime(&found), &attr(&appearance.of(&found))),
         Err(errno) => reply.error(errno),
     }
 }
@@ -75,6 +82,18 @@ fn bits_fall(fs: &FileSystem, node: INodeNo, may_keep: bool) -> fs::Result<bool>
     Ok(!may_keep && u32::from(fs.getattr(ino(node))?.perm) & (libc::S_ISUID | libc::S_ISGID) != 0)
 }
 
+/// Does setting an access ACL take set-group-id away? (As chmod does, which the kernel sees to itself.)
+fn setgid_falls(
+    fs: &FileSystem,
+    appearance: Appearance,
+    caller: Caller,
+    process: u32,
+    node: INodeNo,
+) -> fs::Result<bool> {
+    let shown = appearance.of(&fs.getattr(ino(node))?);
+    Ok(u32::from(shown.perm) & libc::S_ISGID != 0 && !keeps_setgid(caller, process, shown.gid))
+}
+
 /// A write under way: a file in very many pieces takes it in parts, and each may miss.
 struct Writing {
     /// What is still to be written.
@@ -93,7 +112,8 @@ impl Facade {
     }
 
     fn list<B: Buffer + Send + 'static>(&self, handle: FileHandle, offset: u64, buffer: B) {
-        let listing = Listing { buffer, handle: Handle(handle.0), offset, taken: false };
+        let appearance = self.core.appearance();
+        let listing = Listing { buffer, handle: Handle(handle.0), offset, taken: false, appearance };
         self.core.answer(
             Effect::None,
             0,
@@ -112,6 +132,7 @@ impl Filesystem for Facade {
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         let absent = self.core.lifetimes().of_absence(ino(parent));
+        let appearance = self.core.appearance();
         self.core.answer(
             Effect::None,
             0,
@@ -119,7 +140,7 @@ impl Filesystem for Facade {
             move |fs, name| fs.lookup(ino(parent), name),
             move |_, done| match done {
                 Err(Errno::ENOENT) => reply.entry(&absent, &convert::absent(), GENERATION),
-                done => send_entry(reply, done),
+                done => send_entry(reply, appearance, done),
             },
         );
     }
@@ -129,12 +150,13 @@ impl Filesystem for Facade {
     }
 
     fn getattr(&self, _request: &Request, node: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        let appearance = self.core.appearance();
         self.core.answer(
             Effect::None,
             0,
             (),
             move |fs, ()| fs.getattr(ino(node)),
-            move |(), done| send_attr(reply, |_| VALID, done),
+            move |(), done| send_attr(reply, appearance, |_| VALID, done),
         );
     }
 
@@ -157,15 +179,19 @@ impl Filesystem for Facade {
         reply: ReplyAttr,
     ) {
         let caller = caller(request);
-        let lifetimes = self.core.lifetimes();
+        let (lifetimes, appearance) = (self.core.lifetimes(), self.core.appearance());
         let change =
             SetAttr { mode, uid, gid, size, atime: atime.map(convert::set_time), mtime: mtime.map(convert::set_time) };
+        let change = match appearance.stored(change) {
+            Ok(change) => change,
+            Err(errno) => return reply.error(errno),
+        };
         self.core.answer(
             Effect::Node,
             0,
             change,
             move |fs, change| fs.setattr(caller, ino(node), change),
-            move |_, done| send_attr(reply, |attr| lifetimes.after_change(attr), done),
+            move |_, done| send_attr(reply, appearance, |attr| lifetimes.after_change(attr), done),
         );
     }
 
@@ -188,28 +214,28 @@ impl Filesystem for Facade {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
-        let caller = caller(request);
+        let (caller, appearance) = (maker(request, umask), self.core.appearance());
         self.core.answer(
             Effect::Names,
             0,
             owned(name),
             move |fs, name| fs.mknod(caller, ino(parent), name, mode, rdev),
-            move |_, done| send_entry(reply, done),
+            move |_, done| send_entry(reply, appearance, done),
         );
     }
 
-    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
-        let caller = caller(request);
+    fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        let (caller, appearance) = (maker(request, umask), self.core.appearance());
         self.core.answer(
             Effect::Names,
             0,
             owned(name),
             move |fs, name| fs.mkdir(caller, ino(parent), name, mode),
-            move |_, done| send_entry(reply, done),
+            move |_, done| send_entry(reply, appearance, done),
         );
     }
 
@@ -234,13 +260,13 @@ impl Filesystem for Facade {
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
-        let caller = caller(request);
+        let (caller, appearance) = (caller(request), self.core.appearance());
         self.core.answer(
             Effect::Names,
             0,
             (owned(name), owned(target.as_os_str())),
             move |fs, (name, target)| fs.symlink(caller, ino(parent), name, target),
-            move |_, done| send_entry(reply, done),
+            move |_, done| send_entry(reply, appearance, done),
         );
     }
 
@@ -268,7 +294,7 @@ impl Filesystem for Facade {
     }
 
     fn link(&self, _request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let lifetimes = self.core.lifetimes();
+        let (lifetimes, appearance) = (self.core.lifetimes(), self.core.appearance());
         self.core.answer(
             Effect::Names,
             0,
@@ -276,7 +302,8 @@ impl Filesystem for Facade {
             move |fs, name| fs.link(ino(node), ino(parent), name),
             move |_, done| match done {
                 Ok(found) => {
-                    reply.entry_with_ttls(&lifetimes.after_change(&found), &VALID, &attr(&found), GENERATION);
+                    let shown = attr(&appearance.of(&found));
+                    reply.entry_with_ttls(&lifetimes.after_change(&found), &VALID, &shown, GENERATION);
                 }
                 Err(errno) => reply.error(errno),
             },
@@ -302,12 +329,12 @@ impl Filesystem for Facade {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
-        let caller = caller(request);
-        let lifetimes = self.core.lifetimes();
+        let caller = maker(request, umask);
+        let (lifetimes, appearance) = (self.core.lifetimes(), self.core.appearance());
         let if_exists = convert::if_exists(flags);
         self.core.answer(
             Effect::Names,
@@ -317,7 +344,8 @@ impl Filesystem for Facade {
             move |_, done| match done {
                 Ok(made) => {
                     let lifetime = lifetimes.after_create(&made);
-                    reply.created(&lifetime, &attr(&made), GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
+                    let shown = attr(&appearance.of(&made));
+                    reply.created(&lifetime, &shown, GENERATION, NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE);
                 }
                 Err(errno) => reply.error(errno),
             },
@@ -503,7 +531,7 @@ impl Filesystem for Facade {
 
     fn setxattr(
         &self,
-        _request: &Request,
+        request: &Request,
         node: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -515,31 +543,37 @@ impl Filesystem for Facade {
             Ok(how) => how,
             Err(errno) => return reply.error(errno),
         };
+        let (caller, process, appearance) = (caller(request), request.pid(), self.core.appearance());
         self.core.answer(
             Effect::Node,
             value.len(),
             (owned(name), Box::<[u8]>::from(value)),
-            move |fs, (name, value)| fs.setxattr(ino(node), name, value, how),
+            move |fs, (name, value)| {
+                let falls = **name == *ACCESS_ACL && setgid_falls(fs, appearance, caller, process, node)?;
+                fs.setxattr(ino(node), name, value, how, falls)
+            },
             move |_, done| send_empty(reply, done),
         );
     }
 
     fn getxattr(&self, _request: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        let appearance = self.core.appearance();
         self.core.answer(
             Effect::None,
             0,
             owned(name),
             move |fs, name| fs.getxattr(ino(node), name),
-            move |_, done| send_xattr(reply, size, done),
+            move |name, done| send_xattr(reply, size, done.map(|value| appearance.of_xattr(&name, value))),
         );
     }
 
-    fn listxattr(&self, _request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        let caller = caller(request);
         self.core.answer(
             Effect::None,
             0,
             (),
-            move |fs, ()| fs.listxattr(ino(node)),
+            move |fs, ()| fs.listxattr(caller, ino(node)),
             move |(), done| send_xattr(reply, size, done),
         );
     }

@@ -3,7 +3,7 @@
 use crate::facade::core::{Core, Effect};
 use crate::facade::crowd::Crowd;
 use crate::facade::deferred::Deferred;
-use crate::facade::{Manners, SyncMode};
+use crate::facade::{Appearance, Manners, SyncMode};
 use crate::fs::{
     self, Caller, FileSystem, IfExists, Ino, ROOT, Silence, SilentDisk, WriteAt, coarse_now, open_on, store_on,
 };
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::Duration;
 
-const USER: Caller = Caller { uid: 0, gid: 0 };
+const USER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 /// Nobody has to wait for so long.
 const LONG: Duration = Duration::from_secs(3600);
 /// Whoever waits so long is to be told.
@@ -40,7 +40,8 @@ impl Bench {
 
     fn on(disk: Arc<SilentDisk>, sync: SyncMode, timeout: Duration) -> Bench {
         let fs = Arc::new(FileSystem::open(open_on(disk.clone()), coarse_now).unwrap());
-        let manners = Manners { sync, timeout, held_max: 100_000, serves_keys: false };
+        let manners =
+            Manners { sync, timeout, held_max: 100_000, serves_keys: false, appearance: Appearance::default() };
         let deferred = Deferred::start(fs.clone(), timeout).unwrap();
         let crowd = Crowd::start(fs.clone(), manners.held_max).unwrap();
         let core = Arc::new(Core::start(fs, manners, deferred.bell(), crowd.watch()).unwrap());

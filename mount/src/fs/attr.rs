@@ -36,6 +36,8 @@ pub struct Caller {
     pub uid: u32,
     /// File system group id.
     pub gid: u32,
+    /// Permissions that what it makes is not to have, unless a default ACL says what it has.
+    pub umask: u32,
 }
 
 /// Kind of a node.

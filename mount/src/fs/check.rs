@@ -1,5 +1,6 @@
 //! Walks all records of the file system and tells what is wrong with them.
 
+use crate::fs::acl::{Acl, MODE_BITS};
 use crate::fs::attr::{FileType, Ino, ROOT};
 use crate::fs::content::sound;
 use crate::fs::deferred_record::Deferred;
@@ -9,6 +10,7 @@ use crate::fs::fs_record::FsRecord;
 use crate::fs::inode::{Body, Inode};
 use crate::fs::key;
 use crate::fs::name::NAME_MAX;
+use crate::fs::node_acl::{Kind, is_stored};
 use crate::fs::records::Records;
 use bytes::Bytes;
 use kivafs::store::{AsMiss, Store, View};
@@ -16,7 +18,7 @@ use kivafs::tree::Value;
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
-/// Verifies the invariants F1 to F6 over the store's present state. The answer lists what is wrong,
+/// Verifies the invariants F1 to F6 and F9 over the store's present state. The answer lists what is wrong,
 /// one line each; empty: nothing. Waits for storage; takes some 300 bytes of memory for each node.
 pub fn check(store: &Store) -> Result<Vec<String>> {
     let view = store.view();
@@ -44,7 +46,12 @@ struct Found {
     deferred: Option<Deferred>,
     piece_bytes: u64,
     has_xattrs: bool,
+    /// Kind and permissions, as its entry or record has them.
+    is: Option<(FileType, u16)>,
     pair_may_have_xattrs: bool,
+    /// What its access ACL says of the mode.
+    acl_mode: Option<u16>,
+    has_default_acl: bool,
 }
 
 struct Check<'a> {
@@ -135,7 +142,9 @@ impl Check<'_> {
                 if key != key::inode(ino) {
                     check.wrong(key, "its key has another length");
                 }
-                check.node(ino).inode = Some(inode);
+                let found = check.node(ino);
+                found.is = Some((inode.kind, inode.stat.perm));
+                found.inode = Some(inode);
             }
         })
     }
@@ -156,6 +165,8 @@ impl Check<'_> {
                     let found = check.node(pair.ino);
                     found.pairs += 1;
                     found.pair_may_have_xattrs = pair.has_xattrs;
+                    let kind = if pair.is_symlink { FileType::Symlink } else { FileType::Regular };
+                    found.is = Some((kind, pair.stat.perm));
                 }
                 Entry::Ref(target) => {
                     let found = check.node(target.ino);
@@ -211,10 +222,35 @@ impl Check<'_> {
     }
 
     fn xattrs(&mut self) -> Result<()> {
-        self.visit(&key::all_xattrs(), &mut |check, key, _| match key::ino_of(key) {
-            Some(ino) => check.node(ino).has_xattrs = true,
-            None => check.wrong(key, "no inode number"),
-        })
+        let mut placed = Vec::new();
+        self.visit(&key::all_xattrs(), &mut |check, key, value| {
+            let Some(ino) = key::ino_of(key) else { return check.wrong(key, "no inode number") };
+            check.node(ino).has_xattrs = true;
+            match (Kind::of_name(key::name_of(key)), value) {
+                (None, _) => {}
+                (Some(kind), Value::Bytes(bytes)) => check.acl(key, ino, kind, bytes),
+                (Some(kind), value) => placed.push((key.to_vec(), ino, kind, value.clone())),
+            }
+        })?;
+        for (key, ino, kind, value) in placed {
+            let view = self.view;
+            let bytes = self.store.patiently(|| Records::bytes(view, std::slice::from_ref(&value)))?.concat();
+            self.acl(&key, ino, kind, &bytes);
+        }
+        Ok(())
+    }
+
+    fn acl(&mut self, key: &[u8], ino: Ino, kind: Kind, bytes: &[u8]) {
+        match (Acl::decode(bytes), kind) {
+            (None, _) => self.wrong(key, "no ACL (F9)"),
+            (Some(acl), Kind::Access) => {
+                if !is_stored(&acl, kind) {
+                    self.wrong(key, "an ACL that says no more than a mode (F9)");
+                }
+                self.node(ino).acl_mode = Some(acl.mode());
+            }
+            (Some(_), Kind::Default) => self.node(ino).has_default_acl = true,
+        }
     }
 
     fn verdict(&mut self, record: &FsRecord) {
@@ -262,6 +298,12 @@ fn defects(ino: Ino, found: &Found, record: &FsRecord) -> Vec<String> {
         None => found.pairs > 0 && found.pair_may_have_xattrs,
     };
     must(!found.has_xattrs || may_have_xattrs, "extended attributes of which it does not know".into());
+    if let Some((kind, perm)) = found.is {
+        let says = found.acl_mode.unwrap_or(perm & MODE_BITS);
+        must(says == perm & MODE_BITS, format!("mode {perm:o}, but its ACL says {says:o} (F9)"));
+        must(found.acl_mode.is_none() || kind != FileType::Symlink, "a symlink with an ACL (F9)".into());
+        must(!found.has_default_acl || kind == FileType::Directory, "a default ACL, but no directory (F9)".into());
+    }
     let Some(inode) = &found.inode else {
         must(found.pairs > 0 || found.deferred.is_none(), "work left to do for no node (F5)".into());
         return wrong;
@@ -319,12 +361,13 @@ fn unreachable_directories(parents: &HashMap<u64, Ino>) -> Vec<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::acl::tests::acl;
     use crate::fs::{FileSystem, Name, coarse_now};
 
     fn broken(break_it: impl FnOnce(&mut kivafs::store::Txn<'_>)) -> Vec<String> {
         let store = crate::fs::tests::store();
         let fs = FileSystem::open(store.clone(), coarse_now).unwrap();
-        let caller = crate::fs::Caller { uid: 1, gid: 2 };
+        let caller = crate::fs::Caller { uid: 1, gid: 2, umask: 0 };
         fs.mkdir(caller, ROOT, b"d", 0o755).unwrap();
         let file = fs.create(caller, ROOT, b"f", 0o644, crate::fs::IfExists::Fail).unwrap();
         let data = Bytes::from(vec![7; 100_000]);
@@ -349,6 +392,17 @@ mod tests {
         has(broken(|txn| txn.put(&key::piece(file, 65_000), vec![1; 700])), "overlaps");
         has(broken(|txn| txn.put(&key::inode(file), vec![1, 2, 3])), "make no sense");
         has(broken(|txn| txn.put(&key::xattr(file, b"user.x"), vec![1])), "attributes");
+        let three = acl(6, &[], 4, &[], None, 4).encode();
+        let named = acl(6, &[(5, 7)], 4, &[], Some(4), 4).encode();
+        let access = |ino| Kind::Access.key(ino);
+        has(broken(|txn| txn.put(&access(file), named.clone())), "attributes");
+        has(broken(|txn| txn.put(&access(file), vec![2, 0, 0])), "no ACL (F9)");
+        has(broken(|txn| txn.put(&access(file), three.clone())), "no more than a mode (F9)");
+        has(broken(|txn| txn.put(&access(Ino(2)), named.clone())), "mode 755, but its ACL says 644 (F9)");
+        has(broken(|txn| txn.put(&Kind::Default.key(file), three.clone())), "no directory (F9)");
+        let long: Vec<(u32, u16)> = (0..400).map(|id| (id, 7)).collect();
+        let long = acl(7, &long, 4, &[], Some(1), 4).encode();
+        has(broken(|txn| txn.put(&access(Ino(2)), long)), "its ACL says 714 (F9)");
         has(broken(|txn| txn.delete(key::FS)), "missing");
         has(broken(|txn| txn.put(&key::deferred(Ino(99)), vec![1, 1, 0, 0, 0, 0, 0, 0, 0, 0])), "F5");
     }

@@ -46,6 +46,9 @@ pub enum FsError {
     /// Arguments that make no sense together. (EINVAL)
     #[error("invalid argument")]
     Invalid,
+    /// A default ACL for what is no directory. (EACCES)
+    #[error("permission denied")]
+    Denied,
     /// A reserved name, or a kind of node that takes no such operation. (EPERM)
     #[error("operation not permitted")]
     NotPermitted,

@@ -214,7 +214,8 @@ impl FileSystem {
         }
     }
 
-    fn find(&self, ino: Ino) -> Result<Found> {
+    /// A node that is not removed, or what is left of one that is.
+    pub(crate) fn find(&self, ino: Ino) -> Result<Found> {
         if let Some(found) = self.find_once(ino)? {
             return Ok(found);
         }
@@ -248,7 +249,7 @@ impl FileSystem {
 }
 
 /// Where a node that the kernel asks about turned out to be.
-enum Found {
+pub(crate) enum Found {
     Node(View, Node),
     Gone(Attr),
 }
@@ -268,7 +269,7 @@ fn process_owner() -> Caller {
     use std::os::unix::fs::MetadataExt;
     // /proc/self belongs to the process's effective user and group.
     match std::fs::metadata("/proc/self") {
-        Ok(metadata) => Caller { uid: metadata.uid(), gid: metadata.gid() },
-        Err(_) => Caller { uid: 0, gid: 0 },
+        Ok(metadata) => Caller { uid: metadata.uid(), gid: metadata.gid(), umask: 0 },
+        Err(_) => Caller { uid: 0, gid: 0, umask: 0 },
     }
 }

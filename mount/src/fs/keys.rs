@@ -16,15 +16,16 @@ use crate::fs::error::Result;
 use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::Body;
 use crate::fs::key;
-use crate::fs::make::{Blank, new_node, touch};
+use crate::fs::make::{new_node, touch, with_usual_perm};
 use crate::fs::name::{NAME_MAX, Name};
 use crate::fs::node::Node;
+use crate::fs::node_acl::ACL_COST_MAX;
 use crate::fs::records::{Records, decoded};
 use crate::fs::remove::drop_link;
 use crate::fs::setattr::{drop_privileges, overwrite};
 use crate::fs::table::{Effect, Place, Stale};
 use bytes::Bytes;
-use kivafs::store::View;
+use kivafs::store::{TXN_BYTES_MAX, View};
 use std::ops::ControlFlow;
 
 /// Longest value, in bytes.
@@ -38,6 +39,8 @@ const CHANGE_OVERHEAD: usize = 150;
 /// So many changes are one transaction, however long their keys and values are, unless one is of a file
 /// that lies in pieces.
 pub const CHANGES_AT_ONCE: usize = BATCH_BYTES / (CHANGE_OVERHEAD + NAME_MAX + VALUE_MAX);
+/// Of more new files with ACLs the transaction would become too large.
+const _: () = assert!(BATCH_BYTES + CHANGES_AT_ONCE * ACL_COST_MAX < TXN_BYTES_MAX);
 
 /// What must be so for a change to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,12 +158,12 @@ impl FileSystem {
 
     /// Makes the first of these changes, in order and in one transaction; answers what became of each of
     /// them: at least one (if there is one), and those that are left out are to be asked for again. A
-    /// new file gets the store's default owner and permissions, an old one keeps its number, owner,
-    /// names and attributes. A change that changes nothing is not stored.
+    /// new file gets the store's default owner and permissions (or what the root's default ACL says), an
+    /// old one keeps its number, owner, names and attributes. A change that changes nothing is not stored.
     pub fn change_keys(&self, changes: &[KeyChange]) -> Result<Changed> {
         let mut change = self.change()?;
         let mut outcomes = Vec::new();
-        let (mut bytes, mut shrinks, mut stores) = (0, true, false);
+        let (mut bytes, mut shrinks, mut stores, mut inherited) = (0, true, false, 0);
         let mut dir = None;
         for asked in changes {
             let length = asked.value.as_ref().map_or(0, Bytes::len);
@@ -187,9 +190,9 @@ impl FileSystem {
                         dir => dir,
                     };
                 }
-                carry_out(&mut change, dir.as_ref(), asked, old)?;
+                inherited += usize::from(carry_out(&mut change, dir.as_ref(), asked, old)?);
             }
-            if is_long {
+            if is_long || inherited == CHANGES_AT_ONCE {
                 break;
             }
         }
@@ -243,7 +246,8 @@ fn verdict(change: &Change<'_>, asked: &KeyChange, old: Option<&Node>) -> Result
     })
 }
 
-fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old: Option<Node>) -> Result<()> {
+/// True: it has made a file that inherits an ACL.
+fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old: Option<Node>) -> Result<bool> {
     match (old, &asked.value) {
         (Some(mut node), Some(value)) => {
             overwrite(change, &mut node, value.clone())?;
@@ -262,16 +266,17 @@ fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old
         }
         (None, Some(value)) => {
             let record = change.fs_record()?;
-            let (owner, perm) = (Caller { uid: record.key_uid, gid: record.key_gid }, record.key_perm);
-            let body = Body::Inline(value.clone());
-            let mut node = new_node(change, owner, dir, Blank { kind: FileType::Regular, perm, body })?;
+            let owner = Caller { uid: record.key_uid, gid: record.key_gid, umask: 0 };
+            let (owner, blank) = with_usual_perm(owner, record.key_perm, Body::Inline(value.clone()));
+            let mut node = new_node(change, owner, dir, blank)?;
             let place = Place::of(ROOT, &asked.key);
             node.place = Some(place.clone());
             change.put_named(&mut node, place);
+            return Ok(node.inode.has_xattrs);
         }
         (None, None) => {}
     }
-    Ok(())
+    Ok(false)
 }
 
 #[cfg(test)]
@@ -282,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    const USER: Caller = Caller { uid: 1000, gid: 1000 };
+    const USER: Caller = Caller { uid: 1000, gid: 1000, umask: 0 };
     const LONG: usize = 300 << 16;
 
     fn file_system() -> FileSystem {

@@ -1,5 +1,6 @@
 //! Making nodes: mknod, mkdir, symlink, create.
 
+use crate::fs::acl::MODE_BITS;
 use crate::fs::attr::{Attr, Caller, FileType, IfExists, Ino};
 use crate::fs::change::Change;
 use crate::fs::content::{Piece, replace};
@@ -9,7 +10,8 @@ use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::{Body, Inode, Mapped};
 use crate::fs::name::Name;
 use crate::fs::node::Node;
-use crate::fs::setattr::{Resized, drop_privileges, resize};
+use crate::fs::node_acl::inherit;
+use crate::fs::setattr::{Resized, SETGID, drop_privileges, resize};
 use crate::fs::stat::Stat;
 use crate::fs::table::{Effect, Place};
 use bytes::Bytes;
@@ -18,11 +20,12 @@ use kivafs::tree::Value;
 /// Longest symlink target in bytes.
 pub(crate) const TARGET_MAX: usize = 4095;
 pub(crate) const PERM_MASK: u32 = 0o7777;
-const SETGID: u16 = libc::S_ISGID as u16;
+const USUAL_PERM: u16 = 0o666;
 
 /// What a new node is to be.
 pub(crate) struct Blank {
     pub(crate) kind: FileType,
+    /// As it is asked for: the umask, or the default ACL of the directory, still takes something away.
     pub(crate) perm: u16,
     pub(crate) body: Body,
 }
@@ -132,7 +135,7 @@ pub(crate) fn make(change: &mut Change<'_>, caller: Caller, parent: Ino, name: &
 }
 
 /// A node without a name, not yet put; but its number is taken, it is counted, and content that is
-/// too long for its record is put in pieces.
+/// too long for its record is put in pieces, as are ACLs that it inherits.
 pub(crate) fn new_node(change: &mut Change<'_>, caller: Caller, dir: Option<&Node>, blank: Blank) -> Result<Node> {
     let ino = change.new_ino()?;
     let now = change.now;
@@ -153,7 +156,16 @@ pub(crate) fn new_node(change: &mut Change<'_>, caller: Caller, dir: Option<&Nod
         body => body,
     };
     let stat = Stat { perm, uid: caller.uid, gid, mtime: now, ctime: now, atime: now };
-    Ok(Node { ino, place: None, inode: Inode { kind, has_xattrs: false, links: 1, stat, body } })
+    let mut node = Node { ino, place: None, inode: Inode { kind, has_xattrs: false, links: 1, stat, body } };
+    inherit(change, dir, &mut node, caller.umask)?;
+    Ok(node)
+}
+
+/// For a new file that nobody gave a mode: as if it were made with 0666 and an umask that leaves `perm`.
+/// So it has these permissions, or what a default ACL says.
+pub(crate) fn with_usual_perm(caller: Caller, perm: u16, body: Body) -> (Caller, Blank) {
+    let blank = Blank { kind: FileType::Regular, perm: USUAL_PERM | perm, body };
+    (Caller { umask: u32::from(!perm & MODE_BITS), ..caller }, blank)
 }
 
 /// A directory's entries have changed.

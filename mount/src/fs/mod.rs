@@ -3,10 +3,10 @@
 //!
 //! Files, in reading order. What callers say and hear: `attr` (numbers, kinds, attributes), `time`,
 //! `error`, `name` (shown names and raw keys). Stored formats, pure: `key`, `fields` (reading and
-//! appending numbers), `stat` (owner, permissions, times), `entry` (pair or reference), `inode`,
+//! appending numbers), `stat` (owner, permissions, times), `acl`, `entry` (pair or reference), `inode`,
 //! `fs_record`, `deferred_record`. State: `records` (reading them), `node` (a node, wherever it is
-//! recorded), `table` (what the kernel holds), `change` (a transaction and its effects on the table),
-//! `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
+//! recorded), `node_acl` (its ACLs), `table` (what the kernel holds), `change` (a transaction and its
+//! effects on the table), `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
 //! it leaves to do), `link` (and rename), `content` (pieces of a file), `ahead` (which reads follow
 //! each other), `file` (read, write, holes), `copy`, `directory`, `xattr`, `keys` (the root as a key-value store). For the command line:
 //! `paths`, `check`. And `tests`, of what no single operation promises.
@@ -47,7 +47,10 @@
 //!   was found in a view gets into the table only if that node did not move since before the view was
 //!   taken; a move after that finds it in the table.) In the same way who changes keys finds in the
 //!   table who is told of what was before, or that is not told.
+//! * F9 A stored ACL is valid. An access ACL says more than a mode does, and of the mode's nine bits the
+//!   same as the mode; a symlink has none. A default ACL is a directory's.
 
+mod acl;
 mod ahead;
 mod attr;
 mod change;
@@ -69,6 +72,7 @@ mod link;
 mod make;
 mod name;
 mod node;
+mod node_acl;
 mod paths;
 mod records;
 mod remove;
@@ -80,6 +84,7 @@ mod tests;
 mod time;
 mod xattr;
 
+pub use acl::masked_acl;
 pub use attr::{
     Allocate, Attr, Caller, DirEntry, FileType, Handle, INO_MAX, IfExists, Ino, ROOT, RenameMode, Seek, SetAttr,
     SetTime, SetXattr, Statfs, WriteAt,
@@ -92,6 +97,7 @@ pub use filesystem::FileSystem;
 pub use keys::{CHANGES_AT_ONCE, Changed, If, KeyChange, KeyRange, Outcome, VALUE_MAX};
 pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, SHOWN_MAX};
+pub use node_acl::ACCESS_ACL;
 pub use paths::{Listed, PathError};
 pub use table::{Forget, Stale};
 #[cfg(test)]

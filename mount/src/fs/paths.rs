@@ -11,9 +11,10 @@ use crate::fs::error::{FsError, Result};
 use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::Body;
 use crate::fs::key;
-use crate::fs::make::{Blank, new_node, touch};
+use crate::fs::make::{new_node, touch, with_usual_perm};
 use crate::fs::name::Name;
 use crate::fs::node::Node;
+use crate::fs::node_acl::hand_on;
 use crate::fs::records::{Records, decoded};
 use crate::fs::remove::drop_link;
 use crate::fs::table::{Effect, Place};
@@ -185,8 +186,8 @@ impl FileSystem {
     fn put_small(&self, caller: Caller, parent: Ino, name: &Name, content: &Bytes) -> Result<()> {
         let mut change = self.change()?;
         let dir = change.directory(parent)?;
-        let body = Body::Inline(content.clone());
-        let mut node = new_node(&mut change, caller, Some(&dir), regular(body))?;
+        let (caller, blank) = with_usual_perm(caller, NEW_PERM, Body::Inline(content.clone()));
+        let mut node = new_node(&mut change, caller, Some(&dir), blank)?;
         node.place = Some(Place::of(parent, name));
         publish(&mut change, dir, name, node)?;
         change.commit()
@@ -196,7 +197,8 @@ impl FileSystem {
     fn new_unnamed(&self, caller: Caller, parent: Ino) -> Result<Ino> {
         let mut change = self.change()?;
         let dir = change.directory(parent)?;
-        let mut node = new_node(&mut change, caller, Some(&dir), regular(Body::Inline(Bytes::new())))?;
+        let (caller, blank) = with_usual_perm(caller, NEW_PERM, Body::Inline(Bytes::new()));
+        let mut node = new_node(&mut change, caller, Some(&dir), blank)?;
         node.inode.links = 0;
         change.put_node(&node);
         let deferred = Deferred { unlinked: true, cut_from: None };
@@ -235,10 +237,6 @@ impl FileSystem {
     }
 }
 
-fn regular(body: Body) -> Blank {
-    Blank { kind: FileType::Regular, perm: NEW_PERM, body }
-}
-
 /// The first entries of a range.
 fn list_batch(view: &View, range: &key::Range) -> Result<Vec<(Name, Attr)>> {
     let mut found = Vec::new();
@@ -264,8 +262,9 @@ fn publish(change: &mut Change<'_>, mut dir: Node, name: &Name, mut node: Node) 
             return Err(FsError::IsADirectory);
         }
         if old.inode.kind == FileType::Regular {
+            hand_on(change, &old, &mut node)?;
             let (new, old) = (&mut node.inode.stat, &old.inode.stat);
-            (new.perm, new.uid, new.gid) = (old.perm, old.uid, old.gid);
+            (new.uid, new.gid) = (old.uid, old.gid);
         }
         drop_link(change, old)?;
     }

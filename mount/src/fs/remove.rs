@@ -11,6 +11,7 @@ use crate::fs::key;
 use crate::fs::make::{add_subdir, touch};
 use crate::fs::name::Name;
 use crate::fs::node::Node;
+use crate::fs::node_acl::Kind;
 use crate::fs::records::{Records, decoded};
 use crate::fs::setattr::{STEP_PIECES, continue_cut};
 use crate::fs::table::{Effect, Place};
@@ -225,6 +226,8 @@ fn erase_record(change: &mut Change<'_>, node: &Node) -> Result<()> {
             keys.push(key.to_vec());
             ControlFlow::Continue(())
         })?;
+        // A scan does not see what this transaction has put: what it has made may have inherited ACLs.
+        keys.extend([Kind::Access, Kind::Default].map(|kind| kind.key(node.ino)));
         keys.iter().for_each(|key| change.txn_mut().delete(key));
     }
     if node.place.is_none() {

@@ -9,8 +9,8 @@ use crate::fs::error::{FsError, Result};
 use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::{Body, Mapped, SIZE_MAX};
 use crate::fs::key;
-use crate::fs::make::PERM_MASK;
 use crate::fs::node::Node;
+use crate::fs::node_acl::chmod;
 use crate::fs::records::Records;
 use crate::fs::time::Time;
 use bytes::Bytes;
@@ -20,15 +20,17 @@ use kivafs::tree::Value;
 /// store keeps back for removals is enough for it.
 pub(crate) const STEP_PIECES: usize = 256;
 const SETUID: u16 = libc::S_ISUID as u16;
-const SETGID: u16 = libc::S_ISGID as u16;
+pub(crate) const SETGID: u16 = libc::S_ISGID as u16;
 const GROUP_EXECUTE: u16 = libc::S_IXGRP as u16;
 /// File capabilities fall with the setuid bit.
 const CAPABILITY: &[u8] = b"security.capability";
 
 impl FileSystem {
-    /// Changes attributes, all or none. Setuid and setgid fall when the owner changes, and when
-    /// somebody other than root changes the length; what the kernel knows better (who may, and
-    /// whether setgid stands with a new group) it has settled before.
+    /// Changes attributes, all or none. Setuid and setgid fall when the owner is set, and when somebody
+    /// other than root changes the length; what the kernel knows better (who may, and whether setgid
+    /// stands with a new group) it has settled before. A change of nothing is how chown(2) without an owner
+    /// arrives, which has these bits fall, too. But then the kernel has not settled who may: for others
+    /// than root and the owner it changes no more than it says.
     pub fn setattr(&self, caller: Caller, ino: Ino, wanted: &SetAttr) -> Result<Attr> {
         if wanted.size.is_some_and(|size| size > SIZE_MAX) {
             return Err(FsError::TooBig);
@@ -50,14 +52,18 @@ impl FileSystem {
                     drop_privileges(&mut change, &mut node);
                 }
             }
-            let owner_changes = wanted.uid.is_some() || wanted.gid.is_some();
-            if owner_changes && node.inode.kind != FileType::Directory {
+            let may_chown = caller.uid == 0 || caller.uid == node.inode.stat.uid;
+            let is_of_nothing = *wanted == SetAttr::default();
+            let sets_owner = wanted.uid.is_some() || wanted.gid.is_some() || is_of_nothing && may_chown;
+            if sets_owner && node.inode.kind != FileType::Directory {
                 drop_privileges(&mut change, &mut node);
+            }
+            if let Some(mode) = wanted.mode {
+                chmod(&mut change, &mut node, mode)?;
             }
             let stat = &mut node.inode.stat;
             stat.uid = wanted.uid.unwrap_or(stat.uid);
             stat.gid = wanted.gid.unwrap_or(stat.gid);
-            stat.perm = wanted.mode.map_or(stat.perm, |mode| (mode & PERM_MASK) as u16);
             stat.atime = wanted.atime.map_or(stat.atime, |time| time_of(time, change.now));
             stat.mtime = wanted.mtime.map_or(stat.mtime, |time| time_of(time, change.now));
             stat.ctime = change.now;

@@ -1,6 +1,7 @@
 //! What random operations on small files do not come across: long files cut and removed in steps,
 //! several threads, directories that change while they are read, damage.
 
+use crate::fs::acl::tests::acl;
 use crate::fs::records::Records;
 use crate::fs::*;
 use bytes::Bytes;
@@ -19,7 +20,7 @@ use std::time::Duration;
 pub(crate) mod silent_disk;
 pub(crate) use silent_disk::{Silence, SilentDisk};
 
-const USER: Caller = Caller { uid: 1000, gid: 1000 };
+const USER: Caller = Caller { uid: 1000, gid: 1000, umask: 0 };
 
 /// A small store in memory. Nothing is committed unless a test asks for it.
 pub(crate) fn store() -> Arc<Store> {
@@ -197,7 +198,7 @@ fn a_removed_file_lives_while_it_is_open() {
     for (name, content) in [(&b"small"[..], &b"pair"[..]), (b"long", &[7; 5000])] {
         let ino = create(&fs, name);
         write(&fs, ino, 0, content);
-        fs.setxattr(ino, b"user.a", b"v", SetXattr::Any).unwrap();
+        fs.setxattr(ino, b"user.a", b"v", SetXattr::Any, false).unwrap();
         fs.open_file(ino).unwrap();
         done(&fs, || fs.unlink(ROOT, name));
         settle(&fs);
@@ -451,7 +452,10 @@ fn damage_is_no_panic() {
         write(&fs, inos[2], 0, b"content");
         write(&fs, inos[3], 100, &[3; 70_000]);
         write(&fs, inos[4], 100_000, &[3; 700]);
-        fs.setxattr(inos[3], b"user.a", b"v", SetXattr::Any).unwrap();
+        fs.setxattr(inos[3], b"user.a", b"v", SetXattr::Any, false).unwrap();
+        let acl = acl(7, &[(5, 7)], 5, &[], Some(1), 0).encode();
+        fs.setxattr(inos[2], b"system.posix_acl_access", &acl, SetXattr::Any, false).unwrap();
+        fs.setxattr(dir, b"system.posix_acl_default", &acl, SetXattr::Any, false).unwrap();
         fs.link(inos[3], dir, b"link").unwrap();
         fs.symlink(USER, dir, b"symlink", &[b't'; 2000]).unwrap();
         fs.open_file(inos[4]).unwrap();
@@ -479,13 +483,15 @@ fn damage_is_no_panic() {
         txn.commit().unwrap();
         let _ = check(fs.store());
         for ino in inos {
-            let _ = (fs.getattr(ino), fs.readlink(ino), fs.listxattr(ino), fs.getxattr(ino, b"user.a"));
+            let _ = (fs.getattr(ino), fs.readlink(ino), fs.listxattr(USER, ino), fs.getxattr(ino, b"user.a"));
             let _ = (fs.read(ino, 0, 200_000), fs.lseek(ino, 50, Seek::Data), fs.lseek(ino, 50, Seek::Hole));
             let _ = fs.write(ino, WriteAt::Offset(90_000), &Bytes::from(vec![1; 30_000]), true);
             let _ = fs.copy_file_range(USER, (ino, 0), (inos[3], 300_000), 80_000);
             let _ = fs.fallocate(USER, ino, 10, 70_000, Allocate::ZeroRange);
             let _ = fs.setattr(USER, ino, &SetAttr { size: Some(7), uid: Some(1), ..SetAttr::default() });
-            let _ = fs.setxattr(ino, b"user.b", b"w", SetXattr::Create);
+            let _ = fs.setattr(USER, ino, &SetAttr { mode: Some(0o751), ..SetAttr::default() });
+            let _ = fs.getxattr(ino, b"system.posix_acl_access");
+            let _ = fs.setxattr(ino, b"user.b", b"w", SetXattr::Create, false);
             let _ = fs.link(ino, ROOT, b"another");
             if let Ok(handle) = fs.opendir(ino) {
                 let _ = fs.readdir(handle, 0, true, &mut |_| true);

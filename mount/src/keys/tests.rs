@@ -103,7 +103,7 @@ fn a_batch_takes_effect_at_one_instant() {
 #[test]
 fn a_long_file_is_no_pair_and_its_space_is_given_back() {
     let (_disk, keys) = fresh();
-    let caller = crate::fs::Caller { uid: 0, gid: 0 };
+    let caller = crate::fs::Caller { uid: 0, gid: 0, umask: 0 };
     keys.fs.put_path(caller, b"long", &mut &vec![7; 3 << 20][..]).unwrap();
     assert_eq!((keys.get(b"long").unwrap(), all(&keys, b"", None)), (None, Vec::new()));
     assert_eq!(keys.apply(&[Change::set("long", "").only(If::Absent)]).unwrap(), [Outcome::Not]);

@@ -1,6 +1,6 @@
 //! What a mount is asked to be.
 
-pub use crate::facade::SyncMode;
+pub use crate::facade::{Appearance, SyncMode};
 use crate::kvlds::server::{Address, USUAL_MODE};
 use crate::life::place::Place;
 use kivafs::store::{Compression, CreateOptions, OpenOptions};
@@ -164,6 +164,8 @@ pub struct MountOptions {
     pub inodes_max: usize,
     /// Longest time from a change to its commit.
     pub commit_interval: Duration,
+    /// Whose files are said to be.
+    pub appearance: Appearance,
     /// Which changes are durable at once.
     pub sync: SyncMode,
     /// Threads that read requests.
@@ -190,6 +192,7 @@ impl Default for MountOptions {
             allow_other: None,
             inodes_max: 400_000,
             commit_interval: Duration::from_secs(5),
+            appearance: Appearance::default(),
             sync: SyncMode::default(),
             threads: 2,
             kernel: KernelFlags::default(),

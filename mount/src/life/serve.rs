@@ -140,6 +140,7 @@ fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeErro
         timeout: plan.options.store.timeout,
         held_max: plan.options.inodes_max,
         serves_keys: socket.is_some(),
+        appearance: plan.options.appearance,
     };
     let started = facade::start(fs.clone(), manners);
     let (facade, service) = started.map_err(|error| LifeError::system("cannot start threads", error))?;

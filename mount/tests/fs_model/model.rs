@@ -13,7 +13,7 @@ pub fn now() -> Time {
     NOW.get()
 }
 
-pub const ROOT_CALLER: Caller = Caller { uid: 0, gid: 0 };
+pub const ROOT_CALLER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
 pub const SIZE_LIMIT: usize = 300_000;
 
 /// Splitmix64: small, and the same everywhere.

@@ -77,7 +77,7 @@ fn a_directory_has_no_value_and_stays() {
     let options = kivafs::store::OpenOptions::default();
     let opened = std::sync::Arc::new(kivafs::store::Store::open_at(&store, &options).unwrap());
     let fs = kivafs_mount::fs::FileSystem::open(opened.clone(), kivafs_mount::fs::coarse_now).unwrap();
-    let (caller, root) = (kivafs_mount::fs::Caller { uid: 0, gid: 0 }, kivafs_mount::fs::ROOT);
+    let (caller, root) = (kivafs_mount::fs::Caller { uid: 0, gid: 0, umask: 0 }, kivafs_mount::fs::ROOT);
     opened.patiently(|| fs.mkdir(caller, root, b"dir", 0o755)).unwrap();
     opened.close().unwrap();
     drop((fs, opened));
