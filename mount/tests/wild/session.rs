@@ -4,7 +4,7 @@ use crate::request::{BATCH_FORGET, CREATE, FORGET, LOOKUP, READ, WRITE};
 use fuser::{Config, Session, SessionACL};
 use kivafs::backend::MemoryDisk;
 use kivafs::store::{CreateOptions, OpenOptions, Store};
-use kivafs_mount::facade::{self, Manners, Service, SyncMode};
+use kivafs_mount::facade::{self, Appearance, Manners, Service, SyncMode};
 use kivafs_mount::fs::{FileSystem, check, coarse_now};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt::ReceiveTimeout,
@@ -43,7 +43,13 @@ impl Wild {
         let store = Arc::new(Store::open_on(disk.clone(), &OpenOptions::default()).unwrap());
         let fs = Arc::new(FileSystem::open(store.clone(), coarse_now).unwrap());
         let timeout = Duration::from_secs(PATIENCE_SECONDS as u64);
-        let manners = Manners { sync: SyncMode::OnRequest, timeout, held_max: 100, serves_keys: false };
+        let manners = Manners {
+            sync: SyncMode::OnRequest,
+            timeout,
+            held_max: 100,
+            serves_keys: false,
+            appearance: Appearance::default(),
+        };
         let (facade, service) = facade::start(fs, manners).unwrap();
         let (kernel, served) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap();
