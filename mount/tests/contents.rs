@@ -23,15 +23,18 @@ mod random;
 mod twin;
 
 use op::{Op, Shape};
-use place::{Medium, Place, on_each_medium};
+use place::{Medium, Place, Watchdog, on_each_medium};
 use random::{Random, for_each_seed};
 use std::collections::VecDeque;
+use std::time::Duration;
 use twin::Twin;
 
 on_each_medium!(files_hold_what_was_written_by_all_ways_at_all_times);
 
 /// As many operations come between unmounting and mounting.
 const REMOUNT_EVERY: usize = 1000;
+/// For so many operations, and one remount.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// As many of the last ones are shown when one goes wrong.
 const SHOWN: usize = 60;
 
@@ -44,9 +47,12 @@ fn files_hold_what_was_written_by_all_ways_at_all_times(medium: Medium) {
         let mut random = Random::new(seed);
         let mut twins = open(&place);
         let mut last = VecDeque::new();
+        let watch = |number| Watchdog::new(format!("operation {number}, KIVAFS_SEED={seed}"), PATIENCE);
+        let mut _watchdog = watch(0);
         for number in 0..operations {
             if number % REMOUNT_EVERY == REMOUNT_EVERY - 1 {
                 twins = remounted(&place, twins);
+                _watchdog = watch(number);
             }
             let op = Op::choose(&mut random, shape, twins.each_ref().map(Twin::length));
             if last.len() == SHOWN {

@@ -45,14 +45,14 @@ with_restic() {
     restic init
     for round in 1 2 3; do
         change "$round"
-        (cd "$plain/tree" && restic backup --quiet .)
+        (cd "$plain" && restic backup --quiet tree)
         restic check --read-data
         remount
     done
     restic check --read-data
     [ "$(restic snapshots --json | grep -o '"short_id"' | wc -l)" = 3 ]
     (cd "$place" && restic restore latest --target "$plain/restic")
-    same "$plain/tree" "$plain/restic"
+    same "$plain/tree" "$plain/restic/tree"
     snapshot=$(restic snapshots --json latest | grep -o '"short_id":"[^"]*"' | cut -d'"' -f4)
     restic forget --prune "$snapshot"
     remount
@@ -65,14 +65,14 @@ with_borg() {
     borg init --encryption=none
     for round in 4 5 6; do
         change "$round"
-        (cd "$plain/tree" && borg create "::round-$round" .)
+        (cd "$plain" && borg create "::round-$round" tree)
         borg check --verify-data
         remount
     done
     borg check --verify-data
     mkdir "$plain/borg"
     (cd "$plain/borg" && borg extract --numeric-ids ::round-6)
-    same "$plain/tree" "$plain/borg"
+    same "$plain/tree" "$plain/borg/tree"
     borg delete ::round-4
     borg compact
     remount
