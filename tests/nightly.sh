@@ -16,8 +16,7 @@ seeds=("$RANDOM$RANDOM" "$RANDOM$RANDOM" "$RANDOM$RANDOM")
 
 # random_test PROGRAM MEDIUM [VARIABLE=VALUE...]: what is random in one of mount/tests.
 random_test() {
-    local "${@:3}"
-    export "${@:3}"
+    local -x "${@:3}"
     cargo_test -p kivafs-mount --test "$1" -- "in_a_$2" --nocapture --test-threads 1
 }
 

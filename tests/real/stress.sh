@@ -40,9 +40,9 @@ begin stress "$@"
 try "stress-ng: names" all dentry:1000 dir:500 dirdeep:2000 dirmany:500 filename:300 getdent:300 mknod:300 rename:20000 \
     chdir:500 touch:5000 open:3000
 try "stress-ng: links" all link:4 symlink:2 rename:20000 touch:5000
-try "stress-ng: attributes" all access:300 chmod:200 chown:2000 fstat:2000 utime:5000 xattr:100
-try "stress-ng: contents" all copy-file:20 fallocate:30 fpunch:8 fsize:50 hdd:300 io:50 iomix:2000 mmap:50 seek:5000 \
-    sendfile:300 sync-file:20
-try "stress-ng: locks and watches" all fcntl:2000 flock:20000 lease:500 locka:20000 lockf:5000 lockofd:20000 inotify:20 \
-    dnotify:50
+try "stress-ng: attributes" all access:100 chmod:50 chown:2000 fstat:1000 utime:5000 xattr:50
+try "stress-ng: contents" all copy-file:20 fallocate:20 fsize:50 hdd:300 iomix:300 mmap:20 seek:2000 sendfile:300 \
+    sync-file:10
+try "stress-ng: locks and watches" all fcntl:2000 flock:20000 lease:300 locka:5000 lockf:2000 lockofd:5000 inotify:5 \
+    dnotify:20
 finish
