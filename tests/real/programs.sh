@@ -7,10 +7,8 @@
 . "$(dirname "$0")/place.sh"
 . "$root/tests/need.sh"
 
-# Whether the trees have ACLs, too: the mount must have them.
-acls=off
-
-# A directory with all kinds of files, on the disk: links, attributes of users and of root, times, modes.
+# A directory with all kinds of files, on the disk: links, attributes of users and of root, ACLs, times,
+# modes.
 make_tree() {
     local tree=$1 number
     mkdir -p "$tree/some/deep/directory" "$tree/setgid" "$tree/empty"
@@ -33,10 +31,8 @@ make_tree() {
     setfattr -n user.long -v "$(printf 'v%.0s' {1..2000})" "$tree/some/file 150"
     setfattr -n trusted.kivafs -v 'of root' "$tree/some/file 2"
     setcap cap_net_raw+ep "$tree/some/file 3"
-    if [ "$acls" = on ]; then
-        setfacl -m u:1234:rw,g:4321:r,m:rw "$tree/some/file 4" "$tree/some/file 200"
-        setfacl -m u:1234:rwx,d:u:1234:rwx,d:g::r-x "$tree/setgid" "$tree/some/deep"
-    fi
+    setfacl -m u:1234:rw,g:4321:r,m:rw "$tree/some/file 4" "$tree/some/file 200"
+    setfacl -m u:1234:rwx,d:u:1234:rwx,d:g::r-x "$tree/setgid" "$tree/some/deep"
 }
 
 rsync_of_everything() {
