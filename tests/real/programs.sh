@@ -63,14 +63,15 @@ used() {
     df --output=used --block-size=1K "$mnt" | tail -n 1
 }
 
-# A copy within the store takes next to no room, and is one of its own.
+# A copy within the store takes next to no room, and is one of its own. (What is in use is counted by whole
+# segments, of 16 MiB: the next one may have been begun meanwhile.)
 copy_without_copying() {
     local before
     head -c 64M /dev/urandom >"$plain/big"
     cp "$plain/big" "$mnt/big"
     before=$(used)
     cp --reflink=auto "$mnt/big" "$mnt/copy"
-    [ $(($(used) - before)) -lt 1024 ] || fail "a copy of 64 MiB takes $(($(used) - before)) KiB"
+    [ $(($(used) - before)) -le 16384 ] || fail "a copy of 64 MiB takes $(($(used) - before)) KiB"
     cmp "$plain/big" "$mnt/copy"
     echo changed | dd of="$mnt/copy" bs=1 seek=1000000 conv=notrunc status=none
     remount
