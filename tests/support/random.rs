@@ -65,7 +65,7 @@ pub fn scaled(count: usize) -> usize {
     (count * number_from_env("KIVAFS_TEST_SCALE").unwrap_or(1) as usize).max(1)
 }
 
-fn number_from_env(name: &str) -> Option<u64> {
+pub fn number_from_env(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is not a number: {text:?}")))
 }

@@ -16,7 +16,12 @@ use fuser::Errno;
 use kivafs::store::{Room, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// Who hears that what a name stood for was removed meanwhile has the kernel look for the name once more,
+/// and no more than once: what it finds for so long must not be gone, too, before it is opened, or the
+/// program is told ESTALE.
+const ASKS_AGAIN: Duration = Duration::from_secs(10);
 
 /// What a request changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -219,6 +224,9 @@ impl Core {
     /// The errno; what it can't say goes to the log. Poison, which every change then meets, once.
     fn told_errno(&self, error: &FsError) -> Errno {
         let poison = matches!(error, FsError::Poisoned(_));
+        if matches!(error, FsError::Stale) {
+            self.fs.let_removed_stay(ASKS_AGAIN);
+        }
         if is_storage(error) && !(poison && self.poison_told.swap(true, Ordering::Relaxed)) {
             tracing::error!("{error}");
         }

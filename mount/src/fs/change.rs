@@ -145,13 +145,14 @@ impl<'a> Change<'a> {
         self.effects.push(Effect::Looked(node.ino, node.form(), place));
     }
 
-    /// Whether the node is open. If not, it is not opened before this change is over.
-    pub(crate) fn is_open(&mut self, ino: Ino) -> bool {
-        let open = self.fs.table.lock().doom_unless_open(ino);
-        if !open {
+    /// Whether the node stays without a name, above all because it is open. If not, it is not opened
+    /// before this change is over.
+    pub(crate) fn stays(&mut self, ino: Ino) -> bool {
+        let stays = self.fs.table.lock().doom_unless_it_stays(ino);
+        if !stays {
             self.doomed.push(ino);
         }
-        open
+        stays
     }
 
     /// A number that no node ever had (F1); the node is counted (F4).

@@ -9,7 +9,7 @@
 use crate::fs::attr::{Attr, DirEntry, FileType, Handle, Ino};
 use crate::fs::entry::Entry;
 use crate::fs::error::{FsError, Result};
-use crate::fs::filesystem::FileSystem;
+use crate::fs::filesystem::{FileSystem, Found};
 use crate::fs::inode::Body;
 use crate::fs::key;
 use crate::fs::name::Name;
@@ -79,11 +79,14 @@ struct Listed {
 }
 
 impl FileSystem {
-    /// Opens a directory for `readdir`.
+    /// Opens a directory for `readdir`. One that was removed while the kernel holds it is empty.
     pub fn opendir(&self, ino: Ino) -> Result<Handle> {
-        let (view, node) = self.node(ino)?;
-        node.must_be_directory()?;
-        let directory = OpenDirectory::new(ino, Some(view));
+        let view = match self.find(ino)? {
+            Found::Node(view, node) => node.must_be_directory().map(|()| Some(view))?,
+            Found::Gone(attr) if attr.kind == FileType::Directory => None,
+            Found::Gone(_) => return Err(FsError::Stale),
+        };
+        let directory = OpenDirectory::new(ino, view);
         let mut open = self.directories.open.lock();
         open.0 += 1;
         let number = open.0;

@@ -15,13 +15,14 @@ use crate::fs::name::{NAME_MAX, Name};
 use crate::fs::node::Node;
 use crate::fs::records::Records;
 use crate::fs::stat::Stat;
-use crate::fs::table::{Known, Opened, Place, Table};
+use crate::fs::table::{Forgotten, Known, Opened, Place, Table};
 use crate::fs::time::{Clock, Time};
 use bytes::Bytes;
 use kivafs::store::{Store, View};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// A file system on an open store. Usable from any number of threads; see the module for its
 /// contract.
@@ -108,7 +109,18 @@ impl FileSystem {
 
     /// The kernel lets go of a node `count` times. True: now it does not hold it any more.
     pub fn forget(&self, ino: Ino, count: u64) -> bool {
-        self.table.lock().forget(ino, count)
+        let forgotten = self.table.lock().forget(ino, count);
+        if forgotten == Forgotten::Over {
+            self.deferred_due.store(true, Ordering::Relaxed);
+        }
+        forgotten != Forgotten::Held
+    }
+
+    /// For `time`, files that lose their last name while the kernel holds them can still be opened, until
+    /// it lets go of them. Else only those are kept that are open: keeping one takes a second
+    /// transaction, and a file that is held is rarely opened in the moment in which it is removed.
+    pub fn let_removed_stay(&self, time: Duration) {
+        self.table.lock().let_stay(time);
     }
 
     /// How many nodes the kernel holds.

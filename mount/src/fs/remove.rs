@@ -101,7 +101,7 @@ impl FileSystem {
         let Some(mut node) = Node::find(change.txn(), ino, None)? else {
             return Err(FsError::damaged(format!("{ino}: work is left to do, but there is no record")));
         };
-        if deferred.unlinked && !change.is_open(ino) {
+        if deferred.unlinked && !change.stays(ino) {
             erase_step(&mut change, node)?;
         } else if deferred.cut_from.is_some() {
             continue_cut(&mut change, &mut node)?;
@@ -119,7 +119,7 @@ impl FileSystem {
                 kivafs::tree::Value::Extent(_) => None,
             };
             match decoded(key, record.zip(key::ino_of(key))) {
-                Ok((deferred, ino)) if deferred.cut_from.is_none() && self.table.lock().is_open(ino) => {
+                Ok((deferred, ino)) if deferred.cut_from.is_none() && self.table.lock().stays(ino) => {
                     ControlFlow::Continue(())
                 }
                 Ok((_, ino)) => {
@@ -154,7 +154,7 @@ pub(crate) fn drop_directory(change: &mut Change<'_>, mut node: Node) -> Result<
 }
 
 /// A name of that file is gone (or stands for another). With the last one the file goes, unless it
-/// is open.
+/// is open, or is to stay (see [`FileSystem::let_removed_stay`]).
 pub(crate) fn drop_link(change: &mut Change<'_>, mut node: Node) -> Result<()> {
     node.inode.stat.ctime = change.now;
     match node.inode.links {
@@ -167,15 +167,15 @@ pub(crate) fn drop_link(change: &mut Change<'_>, mut node: Node) -> Result<()> {
         }
     }
     node.inode.links = 0;
-    let open = change.is_open(node.ino);
-    if !open && erase(change, &node)? {
+    let stays = change.stays(node.ino);
+    if !stays && erase(change, &node)? {
         return Ok(());
     }
     let cut_from = change.txn().deferred(node.ino)?.and_then(|deferred| deferred.cut_from);
     change.promote(&mut node, false);
     change.put_node(&node);
     change.txn_mut().put(&key::deferred(node.ino), Deferred { unlinked: true, cut_from }.encode());
-    if open {
+    if stays {
         change.then(Effect::Unlinked(node.ino));
     } else {
         change.then(Effect::Gone(node.ino, node.attr()));

@@ -11,6 +11,7 @@ use crate::fs::name::Name;
 use lru::LruCache;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 /// Where a node has its name: the key of that entry. A pair is there itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ pub(crate) enum Effect {
     Looked(Ino, Form, Place),
     /// It is open once more.
     Opened(Ino),
-    /// It has no name any more, but is open.
+    /// It has no name any more, but stays.
     Unlinked(Ino),
     /// The node has this name now.
     Moved(Ino, Form, Place),
@@ -94,7 +95,7 @@ struct Held {
     opens: u32,
     /// A change that removes it, found not open, is under way.
     doomed: bool,
-    /// It goes with its last open.
+    /// It has no name, and goes when it stays no more.
     unlinked: bool,
 }
 
@@ -103,6 +104,8 @@ pub(crate) struct Table {
     /// In the order in which the kernel last asked about them, or for what is in them.
     held: LruCache<u64, Held>,
     gone: HashMap<u64, Box<Attr>>,
+    /// Until then what the kernel holds is removed as if it were open.
+    stay_until: Option<Instant>,
     version: u64,
     /// The versions in which nodes changed, each the newest of those nodes that share it.
     changed: Box<[u64]>,
@@ -118,6 +121,17 @@ pub(crate) enum Known {
     Elsewhere,
 }
 
+/// What came of letting go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Forgotten {
+    /// It is still held.
+    Held,
+    /// It is not.
+    Free,
+    /// Nor is it, and it has stayed without a name until now.
+    Over,
+}
+
 /// What came of an attempt to count an open.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Opened {
@@ -130,7 +144,7 @@ pub(crate) enum Opened {
 impl Default for Table {
     fn default() -> Table {
         let changed = vec![0; VERSIONS].into();
-        Table { held: LruCache::unbounded(), gone: HashMap::new(), version: 0, changed }
+        Table { held: LruCache::unbounded(), gone: HashMap::new(), stay_until: None, version: 0, changed }
     }
 }
 
@@ -183,24 +197,41 @@ impl Table {
         over
     }
 
-    /// True: the node is not held any more.
-    pub(crate) fn forget(&mut self, ino: Ino, count: u64) -> bool {
+    pub(crate) fn forget(&mut self, ino: Ino, count: u64) -> Forgotten {
+        let mut stayed = false;
         if let Some(held) = self.held.peek_mut(&ino.0) {
             held.lookups = held.lookups.saturating_sub(u32::try_from(count).unwrap_or(u32::MAX));
+            stayed = held.unlinked && !self.gone.contains_key(&ino.0);
             self.drop_if_unused(ino);
         }
-        !self.held.contains(&ino.0)
+        match self.held.contains(&ino.0) {
+            true => Forgotten::Held,
+            false if stayed => Forgotten::Over,
+            false => Forgotten::Free,
+        }
     }
 
     pub(crate) fn is_open(&self, ino: Ino) -> bool {
         self.held.peek(&ino.0).is_some_and(|held| held.opens > 0)
     }
 
-    /// Tells whether the node is open; if not, opens wait until [`Table::spare`] or `Gone`.
-    pub(crate) fn doom_unless_open(&mut self, ino: Ino) -> bool {
-        let held = self.slot(ino);
-        held.doomed = held.opens == 0;
-        held.opens > 0
+    /// For so long what the kernel holds is not gone with its last name, but when it is let go.
+    pub(crate) fn let_stay(&mut self, time: Duration) {
+        self.stay_until = Some(Instant::now() + time);
+    }
+
+    /// Tells whether the node is to stay without a name: it is open, or held while such things stay.
+    pub(crate) fn stays(&self, ino: Ino) -> bool {
+        let held = self.held.peek(&ino.0).filter(|_| !self.gone.contains_key(&ino.0));
+        let stay = || self.stay_until.is_some_and(|until| Instant::now() < until);
+        self.is_open(ino) || held.is_some_and(|held| held.lookups > 0 && stay())
+    }
+
+    /// Tells whether the node stays; if not, opens wait until [`Table::spare`] or `Gone`.
+    pub(crate) fn doom_unless_it_stays(&mut self, ino: Ino) -> bool {
+        let stays = self.stays(ino);
+        self.slot(ino).doomed = !stays;
+        stays
     }
 
     /// The change that doomed the node is over.
@@ -405,14 +436,29 @@ mod tests {
     }
 
     #[test]
+    fn what_is_held_stays_for_a_while() {
+        let mut table = Table::default();
+        assert!(table.look(0, INO, Form::Record, place(b"a")) && !table.stays(INO));
+        table.let_stay(Duration::from_secs(3600));
+        assert!(table.doom_unless_it_stays(INO) && !table.stays(Ino(10)));
+        table.apply(vec![Effect::Unlinked(INO)]);
+        assert_eq!(table.open(INO), Opened::Yes);
+        assert!(table.release(INO), "only the kernel's knowledge of it is left");
+        assert_eq!(table.forget(INO, 1), Forgotten::Over);
+        table.let_stay(Duration::ZERO);
+        assert!(table.look(0, INO, Form::Record, place(b"a")) && !table.stays(INO));
+        assert_eq!(table.forget(INO, 1), Forgotten::Free);
+    }
+
+    #[test]
     fn an_open_waits_for_a_removal() {
         let mut table = Table::default();
-        assert!(!table.doom_unless_open(INO));
+        assert!(!table.doom_unless_it_stays(INO));
         assert_eq!(table.open(INO), Opened::Wait);
         table.spare(INO);
         assert_eq!(table.len(), 0);
         assert_eq!(table.open(INO), Opened::Yes);
-        assert!(table.doom_unless_open(INO));
+        assert!(table.doom_unless_it_stays(INO));
         assert_eq!(table.open(INO), Opened::Yes);
     }
 }

@@ -220,6 +220,53 @@ fn a_removed_file_lives_while_it_is_open() {
     assert_eq!(fs.statfs().unwrap().files, 1);
 }
 
+/// As on any other file system: a name was found, and is removed or replaced before the file is opened.
+#[test]
+fn what_is_removed_before_it_is_opened_may_stay_until_it_is_let_go() {
+    let fs = file_system();
+    for content in [&b"pair"[..], &[7; 5000]] {
+        let inos = [b"gone", b"stay", b"left"].map(|name| create(&fs, name));
+        inos.iter().for_each(|ino| write(&fs, *ino, 0, content));
+        let [gone, stay, left] = inos;
+        done(&fs, || fs.unlink(ROOT, b"gone"));
+        assert!(matches!(fs.open_file(gone), Err(FsError::Stale)));
+        fs.let_removed_stay(Duration::from_secs(3600));
+        done(&fs, || fs.unlink(ROOT, b"stay"));
+        done(&fs, || fs.rename((ROOT, b"left"), (ROOT, b"other"), RenameMode::Replace));
+        let new = create(&fs, b"new");
+        done(&fs, || fs.rename((ROOT, b"new"), (ROOT, b"other"), RenameMode::Replace));
+        settle(&fs);
+        for ino in [stay, left] {
+            fs.open_file(ino).unwrap();
+            assert_eq!(read(&fs, ino), content);
+            assert_eq!(fs.getattr(ino).unwrap().nlink, 0);
+            fs.release(ino);
+            settle(&fs);
+            assert_eq!(read(&fs, ino), content);
+            assert!(fs.forget(ino, 1) && fs.deferred_due());
+            settle(&fs);
+            assert!(matches!(fs.getattr(ino), Err(FsError::Stale)));
+        }
+        fs.let_removed_stay(Duration::ZERO);
+        done(&fs, || fs.unlink(ROOT, b"other"));
+        assert!(fs.forget(gone, 1) && fs.forget(new, 1));
+        settle(&fs);
+        assert_eq!((fs.held(), fs.statfs().unwrap().files, pieces(&fs).len()), (0, 1, 0));
+    }
+}
+
+#[test]
+fn a_directory_that_is_removed_before_it_is_opened_is_empty() {
+    let fs = file_system();
+    let ino = done(&fs, || fs.mkdir(USER, ROOT, b"dir", 0o755)).ino;
+    done(&fs, || fs.rmdir(ROOT, b"dir"));
+    let handle = fs.opendir(ino).unwrap();
+    assert_eq!(list(&fs, handle, 0, 9, true).0, [[0; 0]; 0]);
+    fs.releasedir(handle);
+    assert!(fs.forget(ino, 1));
+    whole(&fs);
+}
+
 #[test]
 fn small_writes_gather_until_they_are_stored() {
     let fs = file_system();

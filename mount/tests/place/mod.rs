@@ -5,9 +5,11 @@
 #[path = "../../../tests/support/ceph.rs"]
 pub mod ceph;
 mod medium;
+mod watchdog;
 
 pub use medium::Medium;
 pub(crate) use medium::on_each_medium;
+pub use watchdog::Watchdog;
 
 use assert_fs::TempDir;
 use nix::mount::{MntFlags, umount2};

@@ -7,9 +7,9 @@
 
 use crate::instant::prefixes;
 use crate::model::shape_of;
-use crate::place::{Medium, on_each_medium};
+use crate::place::{Medium, Watchdog, on_each_medium};
 use crate::random::Random;
-use crate::served::{Place, Watchdog};
+use crate::served::Place;
 use crate::worker::{Signals, Worker};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};

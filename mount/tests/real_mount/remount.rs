@@ -5,8 +5,8 @@
 //! for: that must wait for it, and must not be unmounted by its end.
 
 use crate::model::shape_of;
-use crate::place::{Medium, on_each_medium};
-use crate::served::{Place, Watchdog};
+use crate::place::{Medium, Watchdog, on_each_medium};
+use crate::served::Place;
 use crate::worker::{Signals, Worker};
 use std::sync::atomic::Ordering;
 use std::time::Duration;

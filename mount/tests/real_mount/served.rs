@@ -8,7 +8,6 @@ use std::mem::MaybeUninit;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// A new store, and a directory to mount it at. Whatever stands there when this goes is detached.
@@ -185,25 +184,6 @@ impl Drop for Served {
         // Only when a test fails: nothing may be left that waits for an answer.
         let _ = self.child.kill();
         let _ = self.child.wait();
-    }
-}
-
-/// Ends the test process, and with it a wait that nothing else can end, if a step takes too long.
-pub struct Watchdog {
-    /// Its end is what the thread waits for.
-    _step: Sender<()>,
-}
-
-impl Watchdog {
-    pub fn new(what: String, limit: Duration) -> Watchdog {
-        let (sender, receiver) = channel();
-        std::thread::spawn(move || {
-            if receiver.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("{what}: not done after {limit:?}; giving up");
-                std::process::abort();
-            }
-        });
-        Watchdog { _step: sender }
     }
 }
 
