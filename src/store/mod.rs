@@ -50,7 +50,7 @@
 //! # Locks
 //!
 //! In this order: `placing`, `writer`, then one of (`published`, `committed`, `in_flight`,
-//! `graveyard`, `signals`, the cache's shards, the log's own). No lock is held while storage is
+//! `graveyard`, `seen`, `signals`, the cache's shards, the log's own). No lock is held while storage is
 //! waited for, except `placing` (by the threads that place) and, for one slot's allocation a
 //! segment, `writer`.
 
@@ -90,6 +90,7 @@ use crate::tree::{Node, Pages, Root};
 use ahead::Ahead;
 use cache::Cache;
 use commit::{COMMIT_OVERHEAD, InFlight};
+use figures::Seen;
 use keeper::Signals;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
@@ -127,6 +128,7 @@ struct Core {
     durable: AtomicU64,
     /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
+    seen: Mutex<Seen>,
     signals: Signals,
     /// Nobody waits for storage any more, nor for threads that do.
     abandoned: AtomicBool,
@@ -314,11 +316,10 @@ impl Store {
         self.core.log.wait_for_room(None);
     }
 
-    /// How full it is, in whole segments; in a bucket, in live bytes. Takes the writer lock for a moment: not to be called by
-    /// who has a transaction under way, which would wait for itself.
+    /// How full it is, in whole segments; in a bucket, in live bytes. Waits for nobody: where a transaction is under
+    /// way for long, its own above all, it may be as it was when it was last asked for.
     pub fn space(&self) -> Space {
-        let segments = Segments::of(&self.core.writer.lock().table);
-        self.core.space(segments)
+        self.core.space()
     }
 
     /// Opened for reading: who wrote to it when it was opened, if anybody did.
@@ -331,8 +332,8 @@ impl Store {
         self.core.activity()
     }
 
-    /// All that can be counted or measured, as of now. Reads no storage; takes the writer lock for a moment,
-    /// as [`Store::space`].
+    /// All that can be counted or measured, as of now. Reads no storage, and waits for nobody, as
+    /// [`Store::space`].
     pub fn figures(&self) -> Figures {
         self.core.figures()
     }

@@ -36,7 +36,7 @@ impl Figures {
             held: core.fs.held(),
             held_max: core.held_max(),
             deferred: core.fs.deferred_due(),
-            nodes: core.fs.statfs().ok().map(|full| full.files),
+            nodes: core.fs.nodes().ok(),
             store: core.fs.store().figures(),
             memory: Memory::now(),
         }
