@@ -113,6 +113,11 @@ write_in_parallel() {
     for writer in "${pids[@]}"; do wait "$writer"; done
 }
 
+# A disk that fills up would be full for all who use it.
+free=$(df --output=avail -B1M "${TMPDIR:-/var/tmp}" | tail -n 1)
+[ "$free" -ge $((size * 5 / 4 + 4096)) ] ||
+    fail "memory: $free MiB of disk are free in ${TMPDIR:-/var/tmp}, too few for a file of $size MiB: set MEMORY_SIZE"
+
 begin memory "${1:-file}"
 printf '%-44s %7s %7s %7s\n' "MiB (cache=$cache, inodes=$inodes)" peak after bound >"$place/table"
 try "mounted with limits" mount_with_limits

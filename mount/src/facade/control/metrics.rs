@@ -4,7 +4,6 @@
 
 use crate::facade::control::figures::Figures;
 use crate::meter::{BOUNDS, Histogram};
-use kivafs::backend::{DiskCacheStats, Usage};
 use kivafs::store::CacheFigures;
 use prometheus::TextEncoder;
 use prometheus::proto::{Bucket, Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
@@ -16,12 +15,8 @@ pub fn text(figures: &Figures) -> String {
     of_requests(&mut families, figures);
     of_store(&mut families, &figures.store);
     of_cache(&mut families, &figures.store.cache);
-    if let Some(usage) = &figures.store.usage {
-        of_bucket(&mut families, usage);
-    }
-    if let Some(stats) = &figures.store.disk_cache {
-        of_disk_cache(&mut families, stats);
-    }
+    of_bucket(&mut families, &figures.store);
+    of_disk_cache(&mut families, &figures.store);
     TextEncoder::new().encode_to_string(&families.0).expect("each family has a name and a metric")
 }
 
@@ -116,7 +111,8 @@ fn of_cache(families: &mut Families, cache: &CacheFigures) {
     families.gauge("kivafs_cache_bytes_max", "Most that it may take (cache=).", cache.bytes_max);
 }
 
-fn of_bucket(families: &mut Families, usage: &Usage) {
+fn of_bucket(families: &mut Families, figures: &kivafs::store::Figures) {
+    let Some(usage) = &figures.usage else { return };
     let requests = [("put", usage.puts), ("get", usage.gets), ("list", usage.lists), ("delete", usage.deletes)];
     let requests = requests.map(|(kind, value)| Labelled { label: [("kind", kind)], value });
     families.counters("kivafs_s3_requests_total", "Requests to S3, each attempt.", requests);
@@ -124,7 +120,8 @@ fn of_bucket(families: &mut Families, usage: &Usage) {
     families.counter("kivafs_s3_received_bytes_total", "Bytes of objects received.", usage.bytes_down);
 }
 
-fn of_disk_cache(families: &mut Families, stats: &DiskCacheStats) {
+fn of_disk_cache(families: &mut Families, figures: &kivafs::store::Figures) {
+    let Some(stats) = &figures.disk_cache else { return };
     families.counter("kivafs_disk_cache_hits_total", "What was asked for and on the disk.", stats.hits);
     families.counter("kivafs_disk_cache_misses_total", "And what was not.", stats.misses);
     families.counter("kivafs_disk_cache_stored_bytes_total", "Bytes written there.", stats.stored_bytes);
