@@ -1,10 +1,10 @@
 //! Each request for what is in `.kivafs`: its reply.
 
+use crate::facade::Appearance;
 use crate::facade::control::figures::Figures;
 use crate::facade::control::nodes::{FILES, Node};
 use crate::facade::control::open::Open;
 use crate::facade::control::{metrics, stats};
-use crate::facade::Appearance;
 use crate::facade::convert;
 use crate::facade::core::Core;
 use crate::facade::listing::Buffer;
