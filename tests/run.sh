@@ -2,7 +2,8 @@
 # All tests: cargo's, then the release build on a real mount. Says at the end what failed.
 #
 #   tests/run.sh            everything
-#   tests/run.sh --long     and 200 rounds each of kill -9 and of umount X; mount X
+#   tests/run.sh --long     and 200 rounds each of kill -9 and of umount X; mount X; memory with a file of
+#                           10 GiB and a million small ones
 #
 # (But for those that take hours: nightly.sh.)
 
@@ -11,7 +12,7 @@ cd "$(dirname "$0")/.."
 . tests/steps.sh
 
 case "${1:-}" in
-"") ;;
+"") export MEMORY_SIZE=512M MEMORY_FILES=20000 ;;
 --long) export KIVAFS_ROUNDS=200 ;;
 *) fail "usage: tests/run.sh [--long]" ;;
 esac
@@ -23,7 +24,7 @@ for script in tools programs pjdfstest fsx; do
         step "real mount, $script, in a $medium" real "$script" "$medium"
     done
 done
-for script in space outage; do
+for script in space outage memory; do
     step "real mount, $script" real "$script"
 done
 conclude

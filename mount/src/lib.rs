@@ -7,10 +7,13 @@
 //! | [`cli`] | words of a command line to one call, errors to one line and an exit code |
 //! | [`mod@bench`] | the project's benchmarks |
 //! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
+//! | [`top`] | rates of a mount, from its metrics |
 //! | [`facade`] | FUSE requests: convert, call one method, reply |
 //! | [`kvlds`] | keys over a socket: kivaloo's protocol |
 //! | [`keys`] | keys and values as a Rust API, for programs that open a store themselves |
 //! | [`fs`] | POSIX semantics, and those of keys, as methods; no FUSE types |
+//! | [`meter`] | counts requests, and the time that they take |
+//! | [`shown`] | numbers, sizes and times as people read them |
 
 pub mod bench;
 pub mod cli;
@@ -19,3 +22,6 @@ pub mod fs;
 pub mod keys;
 pub mod kvlds;
 pub mod life;
+pub mod meter;
+pub mod shown;
+pub mod top;

@@ -164,6 +164,15 @@ fn look_about(place: &Mounted, round: usize) {
     assert_eq!(text, "content of 3");
     let df = std::process::Command::new("df").arg(place.dir.path()).output().unwrap();
     assert!(df.status.success());
+    assert!(std::fs::read_to_string(place.path(".kivafs/stats")).unwrap().contains("waiting"));
+    requests_that_wait(place);
+}
+
+/// Requests that wait for something to be read, as the mount itself tells.
+fn requests_that_wait(place: &Mounted) -> usize {
+    let told = std::fs::read_to_string(place.path(".kivafs/metrics")).unwrap();
+    let count = told.lines().find_map(|line| line.strip_prefix("kivafs_waiting_requests{for=\"read\"} "));
+    count.unwrap().parse().unwrap()
 }
 
 /// Threads of this process whose names begin so.
@@ -272,6 +281,7 @@ fn reads_that_stall_keep_back_no_others() {
         std::thread::yield_now();
     }
     (0..10).for_each(|round| look_about(&place, round));
+    assert!(requests_that_wait(&place) >= 100, "{} are told of", requests_that_wait(&place));
     disk.fall(Silence::NONE);
     stalled.into_iter().for_each(|thread| thread.join().unwrap().unwrap());
     place.end();

@@ -170,6 +170,9 @@ pub struct Counters {
     pub commit_bytes: Counter,
     /// Bytes of data segments written.
     pub data_bytes: Counter,
+    /// Payloads read from the medium, and the bytes that they have there.
+    pub reads: Counter,
+    pub read_bytes: Counter,
 }
 
 /// Where a log lies.
@@ -333,6 +336,9 @@ impl Log {
                 })?
             }
         };
+        let counters = &self.shared.counters;
+        counters.reads.add(stored.len() as u64);
+        counters.read_bytes.add(stored.iter().map(|(which, _)| u64::from(pointers[*which].length)).sum());
         for (which, payload) in read {
             answers[which] = payload;
         }

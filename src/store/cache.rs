@@ -85,11 +85,40 @@ impl Hasher for Number {
 struct Shard<T> {
     entries: LruCache<Pointer, Entry<T>, BuildHasherDefault<Number>>,
     bytes: usize,
+    /// Looks for what was here, and for what was not: counted under the lock that is held anyway.
+    hits: u64,
+    misses: u64,
+}
+
+/// What a group of the cache holds, and how often it was looked into since the store was opened. What
+/// was not there is looked for once more when it has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    /// Looks for what was there.
+    pub hits: u64,
+    /// Looks for what was not.
+    pub misses: u64,
+    /// How many there are.
+    pub count: u64,
+    /// What they take in memory.
+    pub bytes: u64,
+}
+
+/// What the cache holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheFigures {
+    /// The most that it may take.
+    pub bytes_max: u64,
+    /// Pages of the tree.
+    pub pages: Kept,
+    /// Units of data.
+    pub units: Kept,
 }
 
 impl<T> Default for Shard<T> {
     fn default() -> Shard<T> {
-        Shard { entries: LruCache::unbounded_with_hasher(BuildHasherDefault::default()), bytes: 0 }
+        let entries = LruCache::unbounded_with_hasher(BuildHasherDefault::default());
+        Shard { entries, bytes: 0, hits: 0, misses: 0 }
     }
 }
 
@@ -103,9 +132,23 @@ impl<T> Shard<T> {
 
     /// What is there, for who may ask for it again.
     fn get(&mut self, at: &Pointer) -> Option<&mut T> {
-        let entry = self.entries.peek_mut(at)?;
+        let entry = self.look(at)?;
         entry.is_asked_for = true;
         Some(&mut entry.kept)
+    }
+
+    fn look(&mut self, at: &Pointer) -> Option<&mut Entry<T>> {
+        let found = self.entries.peek_mut(at);
+        *if found.is_some() { &mut self.hits } else { &mut self.misses } += 1;
+        found
+    }
+
+    /// Adds what this one holds.
+    fn add_to(&self, kept: &mut Kept) {
+        kept.hits += self.hits;
+        kept.misses += self.misses;
+        kept.count += self.entries.len() as u64;
+        kept.bytes += self.bytes as u64;
     }
 
     /// Forgets until no more than that is left. Before something is put, so that it is not what goes:
@@ -204,7 +247,7 @@ impl Cache {
 
     /// The unit, if it is here, for who will not ask for it again.
     pub fn unit_once(&self, at: &Pointer) -> Option<Payload> {
-        self.units.lock().entries.peek(at).map(|entry| entry.kept.clone())
+        self.units.lock().look(at).map(|entry| entry.kept.clone())
     }
 
     /// Whether the unit is here.
@@ -215,6 +258,14 @@ impl Cache {
     /// Whether the page is here.
     pub fn has_page(&self, at: &Pointer) -> bool {
         self.page_shard(at).lock().entries.contains(at)
+    }
+
+    /// What is here, and how often it was looked for.
+    pub fn figures(&self) -> CacheFigures {
+        let mut figures = CacheFigures { bytes_max: self.bytes as u64, ..CacheFigures::default() };
+        self.pages.iter().for_each(|shard| shard.lock().add_to(&mut figures.pages));
+        self.units.lock().add_to(&mut figures.units);
+        figures
     }
 
     /// Bytes of units that may be fetched before they are asked for, by all readers together.
@@ -358,6 +409,22 @@ mod tests {
         drop(expected);
         put_units(&cache, 2000..3000);
         assert!(held(&cache) > half * 3 / 4);
+    }
+
+    #[test]
+    fn looks_are_counted() {
+        let cache = Cache::new(CACHE_BYTES as u64);
+        let page_bytes = put_pages(&cache, 0..10) as u64;
+        put_units(&cache, 0..3);
+        for number in 0..20 {
+            assert_eq!(cache.page(&at(number)).is_ok(), number < 10);
+            assert!(cache.unit(&at(3)).is_none() && cache.unit_once(&at(2)).is_some() && cache.unit(&at(1)).is_some());
+            // Who only wants to know is not counted.
+            assert!(!cache.has_unit(&at(3)) && cache.has_page(&at(9)));
+        }
+        let units = Kept { hits: 40, misses: 20, count: 3, bytes: 3 * (UNIT_BYTES + UNIT_OVERHEAD_BYTES) as u64 };
+        let pages = Kept { hits: 10, misses: 10, count: 10, bytes: 10 * page_bytes };
+        assert_eq!(cache.figures(), CacheFigures { bytes_max: CACHE_BYTES as u64, pages, units });
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! it is what a commit takes), `commit` (what goes into a
 //! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
 //! background threads), `abandon` (waiting no longer), `cache`, `ahead` (fetching, also before it is
-//! asked for), `check`; the formats `redo` and `table`.
+//! asked for), `figures` (what is counted), `check`; the formats `redo` and `table`.
 //!
 //! # Contract
 //!
@@ -50,7 +50,7 @@
 //! # Locks
 //!
 //! In this order: `placing`, `writer`, then one of (`published`, `committed`, `in_flight`,
-//! `graveyard`, `signals`, the cache's shards, the log's own). No lock is held while storage is
+//! `graveyard`, `seen`, `signals`, the cache's shards, the log's own). No lock is held while storage is
 //! waited for, except `placing` (by the threads that place) and, for one slot's allocation a
 //! segment, `writer`.
 
@@ -62,6 +62,7 @@ mod check;
 mod checkpoint;
 mod commit;
 mod error;
+mod figures;
 mod keeper;
 mod look;
 mod open;
@@ -75,7 +76,9 @@ mod writer;
 
 pub use crate::log::{Geometry, Payload};
 pub use crate::tree::{Direction, Extent, Value};
+pub use cache::{CacheFigures, Kept};
 pub use error::{AsMiss, Miss, OpenError, Room, StoreError};
+pub use figures::{Activity, Figures, Segments, Space};
 pub use look::{BucketInfo, Elsewhere, Holder, Info};
 pub use open::{Compression, CreateOptions, OPENING_PATIENCE, OpenOptions};
 pub use txn::{TXN_BYTES_MAX, Txn};
@@ -87,6 +90,7 @@ use crate::tree::{Node, Pages, Root};
 use ahead::Ahead;
 use cache::Cache;
 use commit::{COMMIT_OVERHEAD, InFlight};
+use figures::Seen;
 use keeper::Signals;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::VecDeque;
@@ -95,33 +99,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Instant;
 use writer::Writer;
-
-/// What a bucket is taken to hold where no limit was given.
-const BUCKET_BYTES: u64 = 1 << 50;
-
-/// How full a store is, in bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Space {
-    /// What the store may come to occupy: what it takes now plus what can still be written.
-    pub total: u64,
-    /// What its log and its data segments take.
-    pub used: u64,
-    /// What can still be written.
-    pub free: u64,
-}
-
-/// What a store did since it was opened.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Activity {
-    /// Commits made.
-    pub commits: u64,
-    /// Flushes of the disk.
-    pub syncs: u64,
-    /// Bytes of commits written.
-    pub commit_bytes: u64,
-    /// Bytes of data segments written.
-    pub data_bytes: u64,
-}
 
 /// An open store. Usable from any number of threads.
 ///
@@ -151,6 +128,7 @@ struct Core {
     durable: AtomicU64,
     /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
+    seen: Mutex<Seen>,
     signals: Signals,
     /// Nobody waits for storage any more, nor for threads that do.
     abandoned: AtomicBool,
@@ -338,19 +316,10 @@ impl Store {
         self.core.log.wait_for_room(None);
     }
 
-    /// How full it is, in whole segments; in a bucket, in live bytes. Takes the writer lock for a moment: not to be called by
-    /// who has a transaction under way, which would wait for itself.
+    /// How full it is, in whole segments; in a bucket, in live bytes. Waits for nobody: where a transaction is under
+    /// way for long, its own above all, it may be as it was when it was last asked for.
     pub fn space(&self) -> Space {
-        let geometry = self.core.log.geometry();
-        let Some(disk) = self.core.log.disk() else {
-            let used = self.core.writer.lock().table.live();
-            let total = if self.core.size_limit > 0 { self.core.size_limit } else { BUCKET_BYTES };
-            return Space { total: total.max(used), used, free: total.saturating_sub(used) };
-        };
-        let segments = self.core.writer.lock().table.iter().count() as u64;
-        let used = geometry.slots_offset() + segments * u64::from(geometry.segment_bytes);
-        let free = disk.free_space().unwrap_or(0).min(self.core.log.unallocated_bytes());
-        Space { total: used + free, used, free }
+        self.core.space()
     }
 
     /// Opened for reading: who wrote to it when it was opened, if anybody did.
@@ -360,13 +329,13 @@ impl Store {
 
     /// What was done so far.
     pub fn activity(&self) -> Activity {
-        let counters = self.core.log.counters();
-        Activity {
-            commits: counters.commits.get(),
-            syncs: counters.syncs.get(),
-            commit_bytes: counters.commit_bytes.get(),
-            data_bytes: counters.data_bytes.get(),
-        }
+        self.core.activity()
+    }
+
+    /// All that can be counted or measured, as of now. Reads no storage, and waits for nobody, as
+    /// [`Store::space`].
+    pub fn figures(&self) -> Figures {
+        self.core.figures()
     }
 
     /// Longest value that this store takes: [`VALUE_MAX`](crate::tree::VALUE_MAX), or less where

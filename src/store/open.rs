@@ -4,6 +4,7 @@ use super::ahead::Ahead;
 use super::cache::Cache;
 use super::checkpoint::StoredTable;
 use super::commit::InFlight;
+use super::figures::Seen;
 use super::keeper::Signals;
 use super::look::{Elsewhere, Holder, holder_of};
 use super::table::{self, Deltas, Table};
@@ -350,6 +351,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         log,
         cache,
         ahead: Ahead::default(),
+        seen: Mutex::new(Seen::of(&writer)),
         writer: Mutex::new(writer),
         placing: Mutex::new(()),
         room: Condvar::new(),

@@ -143,6 +143,11 @@ impl Table {
         8 + self.changed.len() as u64 * chunk + (self.chunks.len() * ITEM_BYTES) as u64
     }
 
+    /// How many segments there are.
+    pub fn count(&self) -> u64 {
+        self.chunks.values().map(|chunk| chunk.len() as u64).sum()
+    }
+
     /// All segments, by number.
     pub fn iter(&self) -> impl Iterator<Item = (SegmentNo, Entry)> + '_ {
         self.chunks.iter().flat_map(|(chunk, entries)| {

@@ -9,7 +9,7 @@
 //! of DynamoDB takes one unit for each KiB that was begun. Only the sum of all bytes is known here,
 //! so that the units counted are the fewest that there can be.
 
-use crate::life::shown::{bytes, count};
+use crate::shown::{bytes, count};
 use kivafs::store::{BucketInfo, Info};
 use serde_json::json;
 use std::fmt;

@@ -1,7 +1,8 @@
 //! What went wrong: its line and its exit code.
 
+use crate::life::LifeError;
 use crate::life::holder::socket_of;
-use crate::life::{LifeError, shown};
+use crate::shown;
 use kivafs::store::{Holder, OpenError};
 use std::ffi::OsStr;
 use std::path::Path;

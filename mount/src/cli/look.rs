@@ -7,7 +7,7 @@ use crate::cli::words::{CheckWords, InfoWords};
 use crate::fs;
 use crate::life::holder::{patiently, sleep};
 use crate::life::place::Place;
-use crate::life::shown::{bytes, instant, requests, time_span};
+use crate::shown::{bytes, instant, requests, time_span};
 use kivafs::store::{BucketInfo, Holder, Info, OpenError, OpenOptions, Store};
 use serde_json::{Value, json};
 use std::time::{SystemTime, UNIX_EPOCH};

@@ -28,6 +28,7 @@
 //! | `cost.rs` | info --cost: what requests cost |
 //! | `paths.rs` | get, put, ls, rm |
 //! | `keys.rs` | the same of keys, through a server of them |
+//! | `top.rs` | top |
 //! | `bench.rs` | bench |
 
 mod bench;
@@ -45,6 +46,7 @@ mod place;
 mod serve;
 pub mod size;
 pub mod store_options;
+mod top;
 mod words;
 
 use clap::Parser;
@@ -90,6 +92,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Put(words) => paths::put(&words),
         Command::Ls(words) => paths::ls(&words),
         Command::Rm(words) => paths::rm(&words),
+        Command::Top(words) => top::top(&words),
         Command::Bench(words::BenchCommand::S3(words)) => bench::s3(&words),
         Command::Bench(words::BenchCommand::Kv(words)) => bench::kv(&words),
     }

@@ -37,9 +37,29 @@ pub enum Command {
     Ls(LsWords),
     /// Remove a file or an empty directory of a store
     Rm(RmWords),
+    /// Show what a mount does, live
+    Top(TopWords),
     /// Measure, beside what the machine or the server can do
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+#[derive(Debug, Args)]
+pub struct TopWords {
+    /// Where it is mounted
+    pub dir: PathBuf,
+    /// Show it once, and end
+    #[arg(long, conflicts_with = "times")]
+    pub once: bool,
+    /// Show it so often, and end; without: until Ctrl-C
+    #[arg(short = 'n', long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub times: Option<u64>,
+    /// Seconds that each is over
+    #[arg(long, value_name = "SECONDS", default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub interval: u64,
+    /// For programs: an object a line
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]

@@ -5,13 +5,15 @@ use crate::facade::deferred::Bell;
 use crate::facade::errno::{errno, is_storage};
 use crate::facade::lifetime::Lifetimes;
 use crate::facade::notices::Notices;
+use crate::facade::operation::Operation;
 use crate::facade::outage::Outage;
 use crate::facade::outlet::Outlet;
-use crate::facade::parked::{Obstacle, Parked, Refusal, Request};
+use crate::facade::parked::{Obstacle, Parked, ParkedFigures, Refusal, Request};
 use crate::facade::patience::Patience;
 use crate::facade::stale::Forgetting;
 use crate::facade::{Appearance, Manners, SyncMode};
 use crate::fs::{self, FileSystem, FsError, Ino};
+use crate::meter::Meter;
 use fuser::Errno;
 use kivafs::store::{Room, StoreError};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +41,7 @@ pub enum Effect {
 /// What all requests share.
 pub struct Core {
     pub fs: Arc<FileSystem>,
+    pub meter: Meter,
     manners: Manners,
     parked: Parked,
     syncs: Patience<Result<(), Errno>>,
@@ -67,6 +70,7 @@ impl Core {
             notices: Notices::start(Arc::clone(&outlet))?,
             forgetting: Forgetting::start(fs.clone(), Arc::clone(&outlet))?,
             fs,
+            meter: Meter::default(),
             manners,
             writes,
             bell,
@@ -113,10 +117,14 @@ impl Core {
         self.syncs.stop();
     }
 
-    /// How many requests are parked, and the bytes that they hold.
-    #[cfg(test)]
-    pub fn parked_now(&self) -> (usize, usize) {
+    /// What is parked.
+    pub fn parked_now(&self) -> ParkedFigures {
         self.parked.now()
+    }
+
+    /// Most nodes that the kernel is to hold.
+    pub fn held_max(&self) -> usize {
+        self.manners.held_max
     }
 
     /// The kernel lets go of a node `count` times.
@@ -127,9 +135,16 @@ impl Core {
         self.ring();
     }
 
-    /// When a request that comes now has to be answered.
-    fn deadline(&self) -> Instant {
-        Instant::now() + self.manners.timeout
+    /// When it has to be answered.
+    fn deadline(&self, operation: &Operation) -> Instant {
+        operation.begun + self.manners.timeout
+    }
+
+    /// Answers what can be done at once, and cannot fail.
+    pub fn at_once(&self, operation: Operation, work: impl FnOnce(&FileSystem), reply: impl FnOnce()) {
+        work(&self.fs);
+        operation.answered(&self.meter, &Ok(()));
+        reply();
     }
 
     /// Calls `call` with `state` until nothing is missing, then `reply`. The first call is made
@@ -138,7 +153,7 @@ impl Core {
     /// request holds.
     pub fn answer<S, T>(
         self: &Arc<Core>,
-        effect: Effect,
+        operation: Operation,
         bytes: usize,
         state: S,
         call: impl Fn(&FileSystem, &mut S) -> fs::Result<T> + Send + 'static,
@@ -147,9 +162,9 @@ impl Core {
         S: Send + 'static,
         T: Send + 'static,
     {
-        let until = self.deadline();
-        let asked = Box::new(Asked { core: self.clone(), effect, until, state, call, reply });
-        let parked = match self.room_for(effect) {
+        let until = self.deadline(&operation);
+        let asked = Box::new(Asked { core: self.clone(), operation, until, state, call, reply });
+        let parked = match self.room_for(operation.effect()) {
             Ok(()) => asked.ask(),
             Err(room) => Some((asked as Box<dyn Request>, Obstacle::Miss(room.into()))),
         };
@@ -171,11 +186,17 @@ impl Core {
 
     fn finish<T: Send + 'static>(
         self: &Arc<Core>,
-        effect: Effect,
+        operation: Operation,
         until: Instant,
         done: fs::Result<T>,
         reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
     ) {
+        let effect = operation.effect();
+        let core = self.clone();
+        let reply = move |done: Result<T, Errno>| {
+            operation.answered(&core.meter, &done);
+            reply(done);
+        };
         let durable_first = match self.manners.sync {
             SyncMode::OnRequest => false,
             SyncMode::Names => effect == Effect::Names,
@@ -199,8 +220,12 @@ impl Core {
     /// Calls `done` once everything up to here is durable, or can't become so; or with EIO when
     /// that took too long: then the outcome is not known, and the changes stay first in line. A
     /// later sync gets its own answer. Does not wait.
-    pub fn sync_then(self: &Arc<Core>, done: impl FnOnce(Result<(), Errno>) + Send + 'static) {
-        self.sync_until(self.deadline(), done);
+    pub fn sync_then(self: &Arc<Core>, operation: Operation, done: impl FnOnce(Result<(), Errno>) + Send + 'static) {
+        let core = self.clone();
+        self.sync_until(self.deadline(&operation), move |synced| {
+            operation.answered(&core.meter, &synced);
+            done(synced);
+        });
     }
 
     fn sync_until(self: &Arc<Core>, until: Instant, done: impl FnOnce(Result<(), Errno>) + Send + 'static) {
@@ -237,7 +262,7 @@ impl Core {
 /// A request, with all that it needs to be asked again.
 struct Asked<S, C, R> {
     core: Arc<Core>,
-    effect: Effect,
+    operation: Operation,
     until: Instant,
     state: S,
     call: C,
@@ -259,17 +284,21 @@ where
                 Err(error) => Err(error),
             },
         };
-        let Asked { core, effect, until, state, reply, .. } = *self;
-        core.finish(effect, until, done, move |done| reply(state, done));
+        let Asked { core, operation, until, state, reply, .. } = *self;
+        core.finish(operation, until, done, move |done| reply(state, done));
         None
     }
 
     fn refuse(self: Box<Self>, why: Refusal) {
-        let Asked { core, effect, until, state, reply, .. } = *self;
+        let Asked { core, operation, until, state, reply, .. } = *self;
         match why {
-            Refusal::Failed(error) => core.finish(effect, until, Err(error), move |done| reply(state, done)),
+            Refusal::Failed(error) => core.finish(operation, until, Err(error), move |done| reply(state, done)),
             // That it was too late was told.
-            Refusal::TooLate => reply(state, Err(Errno::EIO)),
+            Refusal::TooLate => {
+                let refused = Err(Errno::EIO);
+                operation.answered(&core.meter, &refused);
+                reply(state, refused);
+            }
         }
     }
 }

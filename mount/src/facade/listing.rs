@@ -6,20 +6,21 @@ use crate::fs::{self, DirEntry, FileSystem, Handle};
 use fuser::{Errno, Generation, INodeNo, ReplyDirectory, ReplyDirectoryPlus};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::time::Duration;
 
 /// One of the two buffers.
 pub trait Buffer {
     /// With attributes?
     const PLUS: bool;
-    /// Adds an entry; false: there is no room.
-    fn add(&mut self, entry: &DirEntry<'_>, appearance: Appearance) -> bool;
+    /// Adds an entry, of which the kernel may believe what it is told for so long; false: there is no room.
+    fn add(&mut self, entry: &DirEntry<'_>, appearance: Appearance, lifetime: Duration) -> bool;
     fn send(self, done: Result<(), Errno>);
 }
 
 impl Buffer for ReplyDirectory {
     const PLUS: bool = false;
 
-    fn add(&mut self, entry: &DirEntry<'_>, _appearance: Appearance) -> bool {
+    fn add(&mut self, entry: &DirEntry<'_>, _appearance: Appearance, _lifetime: Duration) -> bool {
         !ReplyDirectory::add(
             self,
             INodeNo(entry.ino.0),
@@ -40,14 +41,14 @@ impl Buffer for ReplyDirectory {
 impl Buffer for ReplyDirectoryPlus {
     const PLUS: bool = true;
 
-    fn add(&mut self, entry: &DirEntry<'_>, appearance: Appearance) -> bool {
+    fn add(&mut self, entry: &DirEntry<'_>, appearance: Appearance, lifetime: Duration) -> bool {
         let attr = entry.attr.expect("attributes were asked for");
         !ReplyDirectoryPlus::add(
             self,
             INodeNo(entry.ino.0),
             entry.next,
             OsStr::from_bytes(entry.name),
-            &VALID,
+            &lifetime,
             &convert::attr(&appearance.of(attr)),
             Generation(0),
         )
@@ -77,7 +78,7 @@ impl<B: Buffer> Listing<B> {
     pub fn fill(&mut self, fs: &FileSystem) -> fs::Result<()> {
         let Listing { buffer, handle, offset, taken, appearance } = self;
         let filled = fs.readdir(*handle, *offset, B::PLUS, &mut |entry| {
-            let took = buffer.add(entry, *appearance);
+            let took = buffer.add(entry, *appearance, VALID);
             if took {
                 *offset = entry.next;
                 *taken = true;

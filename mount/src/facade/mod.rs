@@ -36,6 +36,8 @@
 //! | `errno.rs` | one match from errors to errno |
 //! | `kernel.rs` | what is agreed with the kernel at the start |
 //! | `lifetime.rs` | for how long the kernel may believe what it is told |
+//! | `operation.rs` | one request, as it is counted and told of |
+//! | `control/` | `.kivafs`: the mount itself as files |
 //! | `core.rs` | call once, or park; durable before the answer, if that is asked for |
 //! | `parked.rs` | requests that wait for storage, and the threads that wait for them |
 //! | `patience.rs` | the thread that answers who has waited for too long |
@@ -48,6 +50,7 @@
 //! | `tests.rs` | what waits, and for how long, with storage that is told when to answer |
 
 mod appearance;
+mod control;
 mod convert;
 mod core;
 mod crowd;
@@ -58,6 +61,7 @@ mod kernel;
 mod lifetime;
 mod listing;
 mod notices;
+mod operation;
 mod outage;
 mod outlet;
 mod parked;

@@ -88,6 +88,23 @@ enum Queue {
 
 const QUEUES: usize = 4;
 
+/// What is parked at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ParkedFigures {
+    /// Requests.
+    pub requests: usize,
+    /// Bytes that they hold.
+    pub bytes: usize,
+    /// Those of them that wait for something to be read.
+    pub for_reads: usize,
+    /// For space to be given back.
+    pub for_space: usize,
+    /// For room for a change.
+    pub for_changes: usize,
+    /// For room for bulk data.
+    pub for_bulk: usize,
+}
+
 struct Entry {
     /// `None`: it is being asked again.
     request: Option<Box<dyn Request>>,
@@ -199,11 +216,18 @@ impl Parked {
         self.shared.enqueue(&mut state, number, request, obstacle);
     }
 
-    /// How many requests are parked, and the bytes that they hold.
-    #[cfg(test)]
-    pub fn now(&self) -> (usize, usize) {
+    /// What is parked.
+    pub fn now(&self) -> ParkedFigures {
+        let waiting = |queue: Queue| self.shared.waiting[queue as usize].load(Ordering::Relaxed);
         let state = self.shared.state.lock();
-        (state.requests.len(), state.parked_bytes)
+        ParkedFigures {
+            requests: state.requests.len(),
+            bytes: state.parked_bytes,
+            for_reads: waiting(Queue::Fetch),
+            for_space: waiting(Queue::Space),
+            for_changes: waiting(Queue::Change),
+            for_bulk: waiting(Queue::Bulk),
+        }
     }
 
     /// Drops what is parked: nobody is there any more to hear an answer. Does not wait for threads

@@ -1,13 +1,16 @@
 //! Each request: its method and its reply.
 
 use crate::facade::Appearance;
+use crate::facade::control::{self, Control};
 use crate::facade::convert::{self, attr, caller, ino, maker};
-use crate::facade::core::{Core, Effect};
+use crate::facade::core::Core;
 use crate::facade::groups::keeps_setgid;
 use crate::facade::kernel;
 use crate::facade::lifetime::VALID;
 use crate::facade::listing::{Buffer, Listing};
+use crate::facade::operation::Operation;
 use crate::fs::{self, ACCESS_ACL, Attr, Caller, FileSystem, FsError, Handle, SetAttr, Stale, WriteAt};
+use crate::meter::Kind;
 use bytes::{Buf, Bytes};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
@@ -33,6 +36,7 @@ const NO_HANDLE: FileHandle = FileHandle(0);
 /// The façade of one session.
 pub struct Facade {
     core: Arc<Core>,
+    control: Control,
 }
 
 fn owned(name: &OsStr) -> Box<[u8]> {
@@ -108,14 +112,14 @@ struct Writing {
 
 impl Facade {
     pub(super) fn new(core: Arc<Core>) -> Facade {
-        Facade { core }
+        Facade { control: Control::new(core.clone()), core }
     }
 
-    fn list<B: Buffer + Send + 'static>(&self, handle: FileHandle, offset: u64, buffer: B) {
+    fn list<B: Buffer + Send + 'static>(&self, operation: Operation, handle: FileHandle, offset: u64, buffer: B) {
         let appearance = self.core.appearance();
         let listing = Listing { buffer, handle: Handle(handle.0), offset, taken: false, appearance };
         self.core.answer(
-            Effect::None,
+            operation,
             0,
             listing,
             |fs, listing| listing.fill(fs),
@@ -131,28 +135,41 @@ impl Filesystem for Facade {
     }
 
     fn lookup(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if control::has_name(parent, name) {
+            return self.control.lookup(parent, name, reply);
+        }
         let absent = self.core.lifetimes().of_absence(ino(parent));
         let appearance = self.core.appearance();
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Lookup, parent),
             0,
             owned(name),
-            move |fs, name| fs.lookup(ino(parent), name),
-            move |_, done| match done {
-                Err(Errno::ENOENT) => reply.entry(&absent, &convert::absent(), GENERATION),
-                done => send_entry(reply, appearance, done),
+            // That there is none is an answer, and no error.
+            move |fs, name| match fs.lookup(ino(parent), name) {
+                Err(FsError::NotFound) => Ok(None),
+                found => found.map(Some),
+            },
+            move |_, done| match done.transpose() {
+                None => reply.entry(&absent, &convert::absent(), GENERATION),
+                Some(done) => send_entry(reply, appearance, done),
             },
         );
     }
 
     fn forget(&self, _request: &Request, node: INodeNo, count: u64) {
+        if control::has(node) {
+            return;
+        }
         self.core.forget(ino(node), count);
     }
 
     fn getattr(&self, _request: &Request, node: INodeNo, _handle: Option<FileHandle>, reply: ReplyAttr) {
+        if control::has(node) {
+            return self.control.getattr(node, reply);
+        }
         let appearance = self.core.appearance();
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Getattr, node),
             0,
             (),
             move |fs, ()| fs.getattr(ino(node)),
@@ -182,12 +199,15 @@ impl Filesystem for Facade {
         let (lifetimes, appearance) = (self.core.lifetimes(), self.core.appearance());
         let change =
             SetAttr { mode, uid, gid, size, atime: atime.map(convert::set_time), mtime: mtime.map(convert::set_time) };
+        if control::has(node) {
+            return self.control.setattr(node, &change, reply);
+        }
         let change = match appearance.stored(change) {
             Ok(change) => change,
             Err(errno) => return reply.error(errno),
         };
         self.core.answer(
-            Effect::Node,
+            Operation::now(Kind::Setattr, node),
             0,
             change,
             move |fs, change| fs.setattr(caller, ino(node), change),
@@ -197,7 +217,7 @@ impl Filesystem for Facade {
 
     fn readlink(&self, _request: &Request, node: INodeNo, reply: ReplyData) {
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Readlink, node),
             0,
             (),
             move |fs, ()| fs.readlink(ino(node)),
@@ -218,9 +238,12 @@ impl Filesystem for Facade {
         rdev: u32,
         reply: ReplyEntry,
     ) {
+        if control::has_name(parent, name) {
+            return reply.error(Errno::EPERM);
+        }
         let (caller, appearance) = (maker(request, umask), self.core.appearance());
         self.core.answer(
-            Effect::Names,
+            Operation::now(Kind::Mknod, parent),
             0,
             owned(name),
             move |fs, name| fs.mknod(caller, ino(parent), name, mode, rdev),
@@ -229,9 +252,12 @@ impl Filesystem for Facade {
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
+        if control::has_name(parent, name) {
+            return reply.error(Errno::EPERM);
+        }
         let (caller, appearance) = (maker(request, umask), self.core.appearance());
         self.core.answer(
-            Effect::Names,
+            Operation::now(Kind::Mkdir, parent),
             0,
             owned(name),
             move |fs, name| fs.mkdir(caller, ino(parent), name, mode),
@@ -240,8 +266,11 @@ impl Filesystem for Facade {
     }
 
     fn unlink(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if control::has_name(parent, name) {
+            return reply.error(Errno::EPERM);
+        }
         self.core.answer(
-            Effect::Names,
+            Operation::now(Kind::Unlink, parent),
             0,
             owned(name),
             move |fs, name| fs.unlink(ino(parent), name),
@@ -250,8 +279,11 @@ impl Filesystem for Facade {
     }
 
     fn rmdir(&self, _request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if control::has_name(parent, name) {
+            return reply.error(Errno::EPERM);
+        }
         self.core.answer(
-            Effect::Names,
+            Operation::now(Kind::Rmdir, parent),
             0,
             owned(name),
             move |fs, name| fs.rmdir(ino(parent), name),
@@ -260,9 +292,12 @@ impl Filesystem for Facade {
     }
 
     fn symlink(&self, request: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        if control::has_name(parent, name) {
+            return reply.error(Errno::EPERM);
+        }
         let (caller, appearance) = (caller(request), self.core.appearance());
         self.core.answer(
-            Effect::Names,
+            Operation::now(Kind::Symlink, parent),
             0,
             (owned(name), owned(target.as_os_str())),
             move |fs, (name, target)| fs.symlink(caller, ino(parent), name, target),
@@ -280,12 +315,15 @@ impl Filesystem for Facade {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
+        if control::has_name(parent, name) || control::has_name(new_parent, new_name) {
+            return reply.error(Errno::EPERM);
+        }
         let mode = match convert::rename_mode(flags) {
             Ok(mode) => mode,
             Err(errno) => return reply.error(errno),
         };
         self.core.answer(
-            Effect::Names,
+            Operation::now(Kind::Rename, parent),
             0,
             (owned(name), owned(new_name)),
             move |fs, (name, new_name)| fs.rename((ino(parent), name), (ino(new_parent), new_name), mode),
@@ -294,9 +332,12 @@ impl Filesystem for Facade {
     }
 
     fn link(&self, _request: &Request, node: INodeNo, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if control::has(node) || control::has_name(parent, name) {
+            return reply.error(Errno::EPERM);
+        }
         let (lifetimes, appearance) = (self.core.lifetimes(), self.core.appearance());
         self.core.answer(
-            Effect::Names,
+            Operation::now(Kind::Link, node),
             0,
             owned(name),
             move |fs, name| fs.link(ino(node), ino(parent), name),
@@ -310,9 +351,12 @@ impl Filesystem for Facade {
         );
     }
 
-    fn open(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if control::has(node) {
+            return self.control.open(node, flags, reply);
+        }
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Open, node),
             0,
             (),
             move |fs, ()| fs.open_file(ino(node)),
@@ -333,11 +377,14 @@ impl Filesystem for Facade {
         flags: i32,
         reply: ReplyCreate,
     ) {
+        if control::has_name(parent, name) {
+            return reply.error(Errno::EPERM);
+        }
         let caller = maker(request, umask);
         let (lifetimes, appearance) = (self.core.lifetimes(), self.core.appearance());
         let if_exists = convert::if_exists(flags);
         self.core.answer(
-            Effect::Names,
+            Operation::now(Kind::Create, parent),
             0,
             owned(name),
             move |fs, name| fs.create(caller, ino(parent), name, mode, if_exists),
@@ -356,23 +403,30 @@ impl Filesystem for Facade {
         &self,
         _request: &Request,
         node: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         offset: u64,
         size: u32,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if control::has(node) {
+            return self.control.read(handle, offset, size, reply);
+        }
+        let core = self.core.clone();
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Read, node),
             0,
             (),
             // No kernel asks for more; whoever did would get the memory of all of it filled.
             move |fs, ()| fs.read(ino(node), offset, size.min(kernel::REQUEST_BYTES_MAX) as usize),
-            move |(), done| match done.as_deref() {
-                Ok([piece]) => reply.data(piece),
-                Ok(pieces) => reply.data(&pieces.concat()),
-                Err(errno) => reply.error(*errno),
+            move |(), done| {
+                core.meter.read(done.iter().flatten().map(Bytes::len).sum());
+                match done.as_deref() {
+                    Ok([piece]) => reply.data(piece),
+                    Ok(pieces) => reply.data(&pieces.concat()),
+                    Err(errno) => reply.error(*errno),
+                }
             },
         );
     }
@@ -389,6 +443,9 @@ impl Filesystem for Facade {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
+        if control::has(node) {
+            return self.control.write(node, data.len(), reply);
+        }
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         // From a mapping's pages: the kernel does not look at the length of the answer, and takes
         // all of them for written.
@@ -396,7 +453,7 @@ impl Filesystem for Facade {
         let appends = !must_be_whole && self.core.lifetimes().appends(flags.0);
         let core = self.core.clone();
         self.core.answer(
-            Effect::Bulk,
+            Operation::now(Kind::Write, node),
             data.len(),
             Writing { data: Bytes::copy_from_slice(data), done: 0, falls: false, is_elsewhere: false },
             move |fs, writing| {
@@ -424,6 +481,7 @@ impl Filesystem for Facade {
                 Ok((writing.done, writing.falls))
             },
             move |writing, done| {
+                core.meter.written(done.map_or(0, |(length, _)| length));
                 match done {
                     Ok((length, true)) => core.forget_attributes(ino(node), move || reply.written(length as u32)),
                     Ok((length, false)) => reply.written(length as u32),
@@ -454,24 +512,29 @@ impl Filesystem for Facade {
         &self,
         _request: &Request,
         node: INodeNo,
-        _handle: FileHandle,
+        handle: FileHandle,
         _flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.core.fs.release(ino(node));
-        reply.ok();
+        if control::has(node) {
+            return self.control.release(handle, reply);
+        }
+        self.core.at_once(Operation::now(Kind::Release, node), |fs| fs.release(ino(node)), || reply.ok());
         self.core.ring();
     }
 
-    fn fsync(&self, _request: &Request, _node: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
-        self.core.sync_then(move |done| send_empty(reply, done));
+    fn fsync(&self, _request: &Request, node: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        self.core.sync_then(Operation::now(Kind::Fsync, node), move |done| send_empty(reply, done));
     }
 
     fn opendir(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        if control::has(node) {
+            return reply.opened(NO_HANDLE, FopenFlags::empty());
+        }
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Opendir, node),
             0,
             (),
             move |fs, ()| fs.opendir(ino(node)),
@@ -482,33 +545,42 @@ impl Filesystem for Facade {
         );
     }
 
-    fn readdir(&self, _request: &Request, _node: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
-        self.list(handle, offset, reply);
+    fn readdir(&self, _request: &Request, node: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        if control::has(node) {
+            return self.control.list(offset, reply);
+        }
+        self.list(Operation::now(Kind::Readdir, node), handle, offset, reply);
     }
 
     fn readdirplus(
         &self,
         _request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.list(handle, offset, reply);
+        if control::has(node) {
+            return self.control.list(offset, reply);
+        }
+        self.list(Operation::now(Kind::Readdirplus, node), handle, offset, reply);
     }
 
-    fn releasedir(&self, _request: &Request, _node: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
-        self.core.fs.releasedir(Handle(handle.0));
-        reply.ok();
+    fn releasedir(&self, _request: &Request, node: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
+        if control::has(node) {
+            return reply.ok();
+        }
+        let operation = Operation::now(Kind::Releasedir, node);
+        self.core.at_once(operation, |fs| fs.releasedir(Handle(handle.0)), || reply.ok());
     }
 
-    fn fsyncdir(&self, _request: &Request, _node: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
-        self.core.sync_then(move |done| send_empty(reply, done));
+    fn fsyncdir(&self, _request: &Request, node: INodeNo, _handle: FileHandle, _data_only: bool, reply: ReplyEmpty) {
+        self.core.sync_then(Operation::now(Kind::Fsyncdir, node), move |done| send_empty(reply, done));
     }
 
-    fn statfs(&self, _request: &Request, _node: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, _request: &Request, node: INodeNo, reply: ReplyStatfs) {
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Statfs, node),
             0,
             (),
             |fs, ()| fs.statfs(),
@@ -539,13 +611,16 @@ impl Filesystem for Facade {
         _position: u32,
         reply: ReplyEmpty,
     ) {
+        if control::has(node) {
+            return reply.error(Errno::EPERM);
+        }
         let how = match convert::set_xattr(flags) {
             Ok(how) => how,
             Err(errno) => return reply.error(errno),
         };
         let (caller, process, appearance) = (caller(request), request.pid(), self.core.appearance());
         self.core.answer(
-            Effect::Node,
+            Operation::now(Kind::Setxattr, node),
             value.len(),
             (owned(name), Box::<[u8]>::from(value)),
             move |fs, (name, value)| {
@@ -557,9 +632,12 @@ impl Filesystem for Facade {
     }
 
     fn getxattr(&self, _request: &Request, node: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if control::has(node) {
+            return reply.error(Errno::NO_XATTR);
+        }
         let appearance = self.core.appearance();
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Getxattr, node),
             0,
             owned(name),
             move |fs, name| fs.getxattr(ino(node), name),
@@ -568,9 +646,12 @@ impl Filesystem for Facade {
     }
 
     fn listxattr(&self, request: &Request, node: INodeNo, size: u32, reply: ReplyXattr) {
+        if control::has(node) {
+            return send_xattr(reply, size, Ok([]));
+        }
         let caller = caller(request);
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Listxattr, node),
             0,
             (),
             move |fs, ()| fs.listxattr(caller, ino(node)),
@@ -579,8 +660,11 @@ impl Filesystem for Facade {
     }
 
     fn removexattr(&self, _request: &Request, node: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        if control::has(node) {
+            return reply.error(Errno::EPERM);
+        }
         self.core.answer(
-            Effect::Node,
+            Operation::now(Kind::Removexattr, node),
             0,
             owned(name),
             move |fs, name| fs.removexattr(ino(node), name),
@@ -612,6 +696,9 @@ impl Filesystem for Facade {
         mode: i32,
         reply: ReplyEmpty,
     ) {
+        if control::has(node) {
+            return reply.error(Errno::EPERM);
+        }
         let caller = caller(request);
         let core = self.core.clone();
         let what = match convert::allocate(mode) {
@@ -619,7 +706,7 @@ impl Filesystem for Facade {
             Err(errno) => return reply.error(errno),
         };
         self.core.answer(
-            Effect::Node,
+            Operation::now(Kind::Fallocate, node),
             0,
             (),
             move |fs, ()| {
@@ -643,13 +730,16 @@ impl Filesystem for Facade {
         whence: i32,
         reply: ReplyLseek,
     ) {
+        if control::has(node) {
+            return reply.error(Errno::EINVAL);
+        }
         let (what, offset) = match (convert::seek(whence), u64::try_from(offset)) {
             (Ok(what), Ok(offset)) => (what, offset),
             (Ok(_), Err(_)) => return reply.error(Errno::ENXIO),
             (Err(errno), _) => return reply.error(errno),
         };
         self.core.answer(
-            Effect::None,
+            Operation::now(Kind::Lseek, node),
             0,
             (),
             move |fs, ()| fs.lseek(ino(node), offset, what),
@@ -673,11 +763,15 @@ impl Filesystem for Facade {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        if control::has(from) || control::has(to) {
+            // Whoever asked reads and writes instead.
+            return reply.error(Errno::EXDEV);
+        }
         let caller = caller(request);
         let core = self.core.clone();
         let length = length.min(COPY_BYTES_MAX);
         self.core.answer(
-            Effect::Bulk,
+            Operation::now(Kind::CopyFileRange, to),
             0,
             (),
             move |fs, ()| {

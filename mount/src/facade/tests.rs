@@ -1,14 +1,17 @@
 //! Requests to a store whose storage falls silent.
 
-use crate::facade::core::{Core, Effect};
+use crate::facade::core::Core;
 use crate::facade::crowd::Crowd;
 use crate::facade::deferred::Deferred;
+use crate::facade::operation::Operation;
+use crate::facade::parked::ParkedFigures;
 use crate::facade::{Appearance, Manners, SyncMode};
 use crate::fs::{
     self, Caller, FileSystem, IfExists, Ino, ROOT, Silence, SilentDisk, WriteAt, coarse_now, open_on, store_on,
 };
+use crate::meter::Kind;
 use bytes::Bytes;
-use fuser::Errno;
+use fuser::{Errno, INodeNo};
 use kivafs::backend::MemoryDisk;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -51,19 +54,25 @@ impl Bench {
     /// A request, as they all come. What is answered at once is answered when this returns.
     fn ask<T: Send + 'static>(
         &self,
-        effect: Effect,
+        kind: Kind,
         bytes: usize,
         call: impl Fn(&FileSystem) -> fs::Result<T> + Send + 'static,
     ) -> Answer<T> {
         let (told, answer) = channel();
         // Nobody listens any more where a test is over.
-        self.core.answer(effect, bytes, (), move |fs, ()| call(fs), move |(), done| drop(told.send(done)));
+        self.core.answer(
+            Operation::now(kind, INodeNo::ROOT),
+            bytes,
+            (),
+            move |fs, ()| call(fs),
+            move |(), done| drop(told.send(done)),
+        );
         answer
     }
 
     fn create(&self, name: &str) -> Answer<Ino> {
         let name = name.to_owned().into_bytes();
-        self.ask(Effect::Names, 0, move |fs| {
+        self.ask(Kind::Create, 0, move |fs| {
             let made = fs.create(USER, ROOT, &name, 0o644, IfExists::Fail)?;
             fs.release(made.ino);
             Ok(made.ino)
@@ -72,16 +81,16 @@ impl Bench {
 
     fn write(&self, file: Ino, offset: u64, bytes: Vec<u8>) -> Answer<usize> {
         let bytes = Bytes::from(bytes);
-        self.ask(Effect::Bulk, bytes.len(), move |fs| fs.write(file, WriteAt::Offset(offset), &bytes, false))
+        self.ask(Kind::Write, bytes.len(), move |fs| fs.write(file, WriteAt::Offset(offset), &bytes, false))
     }
 
     fn read(&self, file: Ino, offset: u64, length: usize) -> Answer<Vec<u8>> {
-        self.ask(Effect::None, 0, move |fs| Ok(fs.read(file, offset, length)?.concat()))
+        self.ask(Kind::Read, 0, move |fs| Ok(fs.read(file, offset, length)?.concat()))
     }
 
     fn sync(&self) -> Answer<()> {
         let (told, answer) = channel();
-        self.core.sync_then(move |done| _ = told.send(done));
+        self.core.sync_then(Operation::now(Kind::Fsync, INodeNo::ROOT), move |done| _ = told.send(done));
         answer
     }
 
@@ -96,7 +105,7 @@ impl Bench {
 
     /// Returns when nothing is kept of requests that were answered, which is just after that.
     fn until_nothing_is_parked(&self) {
-        while self.core.parked_now() != (0, 0) {
+        while self.core.parked_now() != ParkedFigures::default() {
             std::thread::yield_now();
         }
     }
@@ -109,7 +118,7 @@ impl Bench {
             bench.write(file, window << 16, random(window)).recv().unwrap().unwrap();
         }
         let bench = Bench::on(bench.end(), sync, timeout);
-        let found = bench.ask(Effect::None, 0, |fs| fs.lookup(ROOT, b"cold")).recv().unwrap().unwrap();
+        let found = bench.ask(Kind::Lookup, 0, |fs| fs.lookup(ROOT, b"cold")).recv().unwrap().unwrap();
         assert_eq!((found.ino, found.size), (file, windows << 16));
         (bench, file)
     }
@@ -181,9 +190,9 @@ fn what_needs_no_storage_is_answered_however_many_wait_for_it() {
     let writes: Vec<_> = (0..20).map(|window| bench.write(cold, window << 20, vec![9; 1 << 20])).collect();
     for _ in 0..2 {
         assert_eq!(now(&bench.read(small, 0, 100)), b"content");
-        assert_eq!(now(&bench.ask(Effect::None, 0, |fs| fs.lookup(ROOT, b"small"))).ino, small);
-        assert_eq!(now(&bench.ask(Effect::None, 0, move |fs| fs.getattr(cold))).size, 64 << 16);
-        let handle = now(&bench.ask(Effect::None, 0, |fs| fs.opendir(ROOT)));
+        assert_eq!(now(&bench.ask(Kind::Lookup, 0, |fs| fs.lookup(ROOT, b"small"))).ino, small);
+        assert_eq!(now(&bench.ask(Kind::Getattr, 0, move |fs| fs.getattr(cold))).size, 64 << 16);
+        let handle = now(&bench.ask(Kind::Opendir, 0, |fs| fs.opendir(ROOT)));
         let mut listed = 0;
         bench
             .core
@@ -195,8 +204,8 @@ fn what_needs_no_storage_is_answered_however_many_wait_for_it() {
             .unwrap();
         assert_eq!(listed, 100);
         bench.core.fs.releasedir(handle);
-        now(&bench.ask(Effect::None, 0, FileSystem::statfs));
-        now(&bench.ask(Effect::None, 0, move |fs| fs.open_file(small)));
+        now(&bench.ask(Kind::Statfs, 0, FileSystem::statfs));
+        now(&bench.ask(Kind::Open, 0, move |fs| fs.open_file(small)));
         bench.core.fs.release(small);
     }
     assert!(first.try_recv().is_err());
@@ -255,10 +264,10 @@ fn parked_writes_hold_so_much_memory_and_no_more() {
         let written: Vec<_> = (0..120).map(|at| its.write(file, at << 20, vec![3; MIB])).collect();
         written.iter().map(|written| written.recv().unwrap().unwrap()).sum::<usize>()
     });
-    while bench.core.parked_now().1 < 32 * MIB {
+    while bench.core.parked_now().bytes < 32 * MIB {
         std::thread::yield_now();
     }
-    assert!(!reader.is_finished() && bench.core.parked_now().1 < 34 * MIB);
+    assert!(!reader.is_finished() && bench.core.parked_now().bytes < 34 * MIB);
     bench.disk.fall(Silence::NONE);
     assert_eq!(reader.join().unwrap(), 120 * MIB);
     Arc::into_inner(bench).unwrap().end();

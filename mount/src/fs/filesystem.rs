@@ -203,6 +203,11 @@ impl FileSystem {
         }
     }
 
+    /// How many nodes there are.
+    pub fn nodes(&self) -> Result<u64> {
+        Ok(self.store.view().fs_record()?.map_or(1, |record| record.nodes))
+    }
+
     /// How full the store is.
     pub fn statfs(&self) -> Result<Statfs> {
         let space = self.store.space();

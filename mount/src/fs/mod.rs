@@ -96,7 +96,7 @@ pub use file::WRITE_MAX;
 pub use filesystem::FileSystem;
 pub use keys::{CHANGES_AT_ONCE, Changed, If, KeyChange, KeyRange, Outcome, VALUE_MAX};
 pub use link::LINKS_MAX;
-pub use name::{NAME_MAX, Name, SHOWN_MAX};
+pub use name::{NAME_MAX, Name, RESERVED, SHOWN_MAX};
 pub use node_acl::ACCESS_ACL;
 pub use paths::{Listed, PathError};
 pub use table::{Forget, Stale};

@@ -28,6 +28,8 @@ use std::fmt;
 
 /// Longest raw name, and longest shown name that may be made through the mount, in bytes.
 pub const NAME_MAX: usize = 255;
+/// The name in the root that no key has: for who mounts, what it likes to show there.
+pub const RESERVED: &[u8] = b".kivafs";
 /// Longest shown name: every byte of the key takes three.
 pub const SHOWN_MAX: usize = 3 * NAME_MAX;
 
@@ -35,7 +37,7 @@ const SHIFT: &[u8] = b"25";
 const SLASH: &[u8] = b"2F";
 const NUL: &[u8] = b"00";
 /// Whole keys that cannot be shown, and what follows the `%` in what is shown instead.
-const SPECIAL: [(&[u8], &[u8]); 4] = [(b"", b"-"), (b".", b"2E"), (b"..", b"2E."), (b".kivafs", b"2Ekivafs")];
+const SPECIAL: [(&[u8], &[u8]); 4] = [(b"", b"-"), (b".", b"2E"), (b"..", b"2E."), (RESERVED, b"2Ekivafs")];
 
 /// A name as the tree has it: any 0 to [`NAME_MAX`] bytes.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

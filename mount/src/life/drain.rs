@@ -2,7 +2,7 @@
 
 use crate::life::place::Place;
 use crate::life::progress::Progress;
-use crate::life::shown;
+use crate::shown;
 use kivafs::store::{Store, StoreError};
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};

@@ -36,7 +36,6 @@
 //! | `journal.rs` | where the log goes |
 //! | `progress.rs` | one line on a terminal for what takes long |
 //! | `written.rs` | what a server of keys wrote, as it says at its end |
-//! | `shown.rs` | numbers, sizes and times as people read them |
 
 pub mod attach;
 pub mod background;
@@ -52,7 +51,6 @@ pub mod plan;
 pub mod progress;
 pub mod serve;
 pub mod serve_keys;
-pub mod shown;
 pub mod signals;
 pub mod unmount;
 pub mod verdict;

@@ -9,7 +9,7 @@ const NAME: &str = "written: ";
 
 /// `written: 5678 bytes: 1234 in 3 commits, 4444 of data; 4 flushes`
 pub fn line(activity: &Activity) -> String {
-    let Activity { commits, syncs, commit_bytes, data_bytes } = activity;
+    let Activity { commits, syncs, commit_bytes, data_bytes, .. } = activity;
     let bytes = commit_bytes + data_bytes;
     format!("{NAME}{bytes} bytes: {commit_bytes} in {commits} commits, {data_bytes} of data; {syncs} flushes")
 }
@@ -26,7 +26,8 @@ mod tests {
 
     #[test]
     fn what_is_said_is_read() {
-        let said = line(&Activity { commits: 3, syncs: 4, commit_bytes: 1234, data_bytes: 4444 });
+        let said =
+            line(&Activity { commits: 3, syncs: 4, commit_bytes: 1234, data_bytes: 4444, ..Activity::default() });
         assert_eq!(said, "written: 5678 bytes: 1234 in 3 commits, 4444 of data; 4 flushes");
         let log = format!("DEBUG /s: written: 1 bytes: ...\nDEBUG /s: {said}\nDEBUG more\n");
         assert_eq!(bytes(&log), Some(5678));

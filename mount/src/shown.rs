@@ -36,6 +36,18 @@ pub fn time_span(span: Duration) -> String {
     }
 }
 
+/// `12 us`, `3.4 ms`, `1.2 s`: of seconds, as many digits as matter.
+pub fn brief(seconds: f64) -> String {
+    let micros = seconds * 1e6;
+    match micros {
+        micros if micros < 9.95 => format!("{micros:.1} us"),
+        micros if micros < 999.5 => format!("{micros:.0} us"),
+        micros if micros < 9950.0 => format!("{:.1} ms", micros / 1e3),
+        micros if micros < 999_500.0 => format!("{:.0} ms", micros / 1e3),
+        micros => format!("{:.1} s", micros / 1e6),
+    }
+}
+
 /// `2026-11-22 15:41 UTC`: who reads it may sit in another zone than who wrote it.
 pub fn instant(time: SystemTime) -> String {
     let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
@@ -107,6 +119,12 @@ mod tests {
             assert_eq!(instant(UNIX_EPOCH + Duration::from_secs(seconds)), text);
         }
         assert_eq!(instant(UNIX_EPOCH - Duration::from_secs(1)), "1970-01-01 00:00 UTC");
+    }
+
+    #[test]
+    fn moments_for_people() {
+        let shown = [0.0, 1.25e-6, 9.96e-6, 999.4e-6, 999.6e-6, 9.96e-3, 0.9994, 0.9996, 75.04].map(brief);
+        assert_eq!(shown, ["0.0 us", "1.2 us", "10 us", "999 us", "1.0 ms", "10 ms", "999 ms", "1.0 s", "75.0 s"]);
     }
 
     #[test]
