@@ -5,6 +5,7 @@
 //! | module | job |
 //! |---|---|
 //! | [`cli`] | words of a command line to one call, errors to one line and an exit code |
+//! | [`install`] | putting the program in place |
 //! | [`mod@bench`] | the project's benchmarks |
 //! | [`life`] | a mount from its beginning to its end: open, mount, serve, drain |
 //! | [`top`] | rates of a mount, from its metrics |
@@ -19,6 +20,7 @@ pub mod bench;
 pub mod cli;
 pub mod facade;
 pub mod fs;
+pub mod install;
 pub mod keys;
 pub mod kvlds;
 pub mod life;

@@ -77,15 +77,26 @@ fn a_wrong_command_line_is_exit_code_2_and_one_line() {
     kivafs(["create", "/store", "--size", "much"]).fails(2, &["much", "K, M, G"]);
     kivafs(["mount", "/store", "/dir", "-o", "rw,bogus"]).fails(2, &["'bogus'", "cache=SIZE"]);
     kivafs(["mount", "/store", "/dir", "--takeover"]).fails(2, &["--takeover", "local"]);
-    kivafs_as("mount.kivafs", ["/store"]).fails(2, &["usage", "STORE DIR"]);
-    kivafs_as("mount.kivafs", ["/store", "/dir", "-o", "bogus"]).fails(2, &["'bogus'"]);
-    kivafs_as("/sbin/umount.fuse.kivafs", ["-q", "/dir"]).fails(2, &["-q"]);
+}
+
+/// Scripts take what mount(8) hands on for its own.
+#[test]
+fn exit_codes_under_the_names_of_helpers_are_those_of_mount_8() {
+    kivafs_as("mount.kivafs", ["/store"]).fails(1, &["usage", "STORE DIR"]);
+    kivafs_as("mount.kivafs", ["/store", "/dir", "-o", "bogus"]).fails(1, &["'bogus'"]);
+    kivafs_as("/sbin/umount.fuse.kivafs", ["-q", "/dir"]).fails(1, &["-q"]);
+    kivafs_as("mount.kivafs", ["/no/such/store", "/usr"]).fails(32, &["no such store"]);
+    kivafs_as("umount.kivafs", ["/proc"]).fails(32, &["no kivafs mount"]);
 }
 
 #[test]
 fn help_and_version_are_for_stdout() {
     for words in [vec!["--help"], vec!["help", "mount"], vec!["--version"], vec!["mount", "--help"]] {
         assert!(kivafs(&words).silently().text().contains("kivafs"));
+    }
+    for name in ["mount.kivafs", "umount.fuse.kivafs"] {
+        assert!(kivafs_as(name, ["-h"]).silently().text().starts_with("usage: "), "{name}");
+        assert!(kivafs_as(name, ["-V"]).silently().text().starts_with("kivafs "), "{name}");
     }
     assert!(kivafs(["mount", "--help"]).text().contains("log=/FILE[:LEVEL]"));
     for command in ["create", "mount", "info", "check", "get", "put", "ls", "rm"] {
@@ -180,8 +191,8 @@ fn a_bad_url_is_exit_code_2_for_every_command() {
             kivafs(words).fails(2, &[url, why, "s3://BUCKET"]);
         }
     }
-    kivafs_as("mount.kivafs", ["s3://", "/dir"]).fails(2, &["a bucket is missing"]);
-    kivafs_as("umount.kivafs", ["s3://"]).fails(2, &["a bucket is missing"]);
+    kivafs_as("mount.kivafs", ["s3://", "/dir"]).fails(1, &["a bucket is missing"]);
+    kivafs_as("umount.kivafs", ["s3://"]).fails(1, &["a bucket is missing"]);
 }
 
 #[test]

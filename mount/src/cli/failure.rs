@@ -50,6 +50,14 @@ impl Failure {
         }
     }
 
+    /// The exit code, as mount(8) and umount(8) hand it on: 1 the words are wrong, 32 it was not done.
+    pub fn code_of_helper(&self) -> u8 {
+        match self.code() {
+            2 => 1,
+            _ => 32,
+        }
+    }
+
     /// The exit code.
     pub fn code(&self) -> u8 {
         match self {
@@ -117,6 +125,9 @@ impl From<LifeError> for Failure {
                 Failure::InUse(held(&store, &holder, last_commit))
             }
             LifeError::Relayed(code) => Failure::Told(code),
+            error @ (LifeError::AlreadyMounted { .. }
+            | LifeError::HeldByReader { .. }
+            | LifeError::HeldDetached { .. }) => Failure::InUse(error.to_string()),
             error => Failure::Failed(error.to_string()),
         }
     }

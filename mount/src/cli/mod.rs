@@ -3,7 +3,8 @@
 //! # Contract
 //!
 //! * **Exit codes.** 0 done; 1 failed, or something is broken; 2 the command line is wrong;
-//!   3 another process has the store.
+//!   3 another process has the store. Under the names of helpers those of mount(8), which hands them
+//!   on: 0 done; 1 the words are wrong; 32 it was not done.
 //! * **One line.** Every error is one line on stderr that says what happened, to what, and what to
 //!   do next; then nothing has changed. What programs read goes to stdout.
 //! * **Names.** Called as `mount.kivafs`, `mount.fuse.kivafs`, `umount.kivafs` or
@@ -30,11 +31,13 @@
 //! | `keys.rs` | the same of keys, through a server of them |
 //! | `top.rs` | top |
 //! | `bench.rs` | bench |
+//! | `install.rs` | install, uninstall |
 
 mod bench;
 mod cost;
 mod failure;
 mod given;
+mod install;
 mod keys;
 mod look;
 mod mode;
@@ -51,6 +54,7 @@ mod words;
 
 use clap::Parser;
 use failure::Failure;
+use mount_words::Asked;
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
@@ -59,24 +63,45 @@ use words::{Command, Words};
 /// Does what the command line says; the first argument is the name of the program.
 pub fn run(arguments: Vec<OsString>) -> ExitCode {
     let name = arguments.first().and_then(|name| Path::new(name).file_name()).unwrap_or_default();
-    let done = match name.to_str() {
-        Some("mount.kivafs" | "mount.fuse.kivafs") => mount_words::mount(&arguments[1..]).and_then(mount::by_helper),
-        Some("umount.kivafs" | "umount.fuse.kivafs") => mount_words::umount(&arguments[1..]).and_then(mount::umount_as),
-        _ => match Words::try_parse_from(arguments) {
-            Ok(words) => execute(words.command),
-            Err(error) if !error.use_stderr() => {
-                print!("{error}");
-                Ok(())
-            }
-            Err(error) => Err(Failure::usage(&error)),
-        },
+    type Code = fn(&Failure) -> u8;
+    let (done, code): (_, Code) = match name.to_str() {
+        Some("mount.kivafs" | "mount.fuse.kivafs") => {
+            let done = mount_words::mount(&arguments[1..]).and_then(|asked| done_or_shown(asked, mount::by_helper));
+            (done, Failure::code_of_helper)
+        }
+        Some("umount.kivafs" | "umount.fuse.kivafs") => {
+            let done = mount_words::umount(&arguments[1..]).and_then(|asked| done_or_shown(asked, mount::umount_as));
+            (done, Failure::code_of_helper)
+        }
+        _ => (by_command(arguments), Failure::code),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell();
-            ExitCode::from(failure.code())
+            ExitCode::from(code(&failure))
         }
+    }
+}
+
+fn done_or_shown<T>(asked: Asked<T>, work: impl FnOnce(T) -> Result<(), Failure>) -> Result<(), Failure> {
+    match asked {
+        Asked::Do(what) => work(what),
+        Asked::Show(text) => {
+            println!("{text}");
+            Ok(())
+        }
+    }
+}
+
+fn by_command(arguments: Vec<OsString>) -> Result<(), Failure> {
+    match Words::try_parse_from(arguments) {
+        Ok(words) => execute(words.command),
+        Err(error) if !error.use_stderr() => {
+            print!("{error}");
+            Ok(())
+        }
+        Err(error) => Err(Failure::usage(&error)),
     }
 }
 
@@ -95,5 +120,7 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Top(words) => top::top(&words),
         Command::Bench(words::BenchCommand::S3(words)) => bench::s3(&words),
         Command::Bench(words::BenchCommand::Kv(words)) => bench::kv(&words),
+        Command::Install(words) => install::install(&words),
+        Command::Uninstall(words) => install::uninstall(&words),
     }
 }

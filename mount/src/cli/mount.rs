@@ -9,7 +9,7 @@ use crate::cli::words::{CreateWords, MountWords, UmountWords};
 use crate::life::background::{self, Ready};
 use crate::life::plan::{MountOptions, Plan};
 use crate::life::unmount::{Manner, Unmounted, unmount};
-use crate::life::{attach, serve};
+use crate::life::{LifeError, attach, serve};
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
 
@@ -27,7 +27,7 @@ pub fn mount(words: &MountWords) -> Result<(), Failure> {
         return Err(Failure::Usage("--takeover: who mounts with 'ro' takes nothing: leave it out".into()));
     }
     match (words.serve_in_background, words.foreground) {
-        _ if plan.options.remount => Ok(attach::remount(&plan.dir, &plan.options)?),
+        _ if plan.options.remount => remount(&plan),
         (true, _) => Ok(serve::serve(&plan, Ready::in_background()?)?),
         (false, true) => Ok(serve::serve(&plan, Ready::Foreground)?),
         (false, false) => start(&plan, lists, unknown),
@@ -38,10 +38,33 @@ pub fn mount(words: &MountWords) -> Result<(), Failure> {
 pub fn by_helper(asked: HelperMount) -> Result<(), Failure> {
     let plan = plan(&asked.store, &asked.dir, &asked.options, asked.unknown)?;
     match asked.fake {
-        true => Ok(()),
-        false if plan.options.remount => Ok(attach::remount(&plan.dir, &plan.options)?),
-        false => start(&plan, &asked.options, asked.unknown),
+        true => {}
+        false if plan.options.remount => remount(&plan)?,
+        false => start(&plan, &asked.options, asked.unknown)?,
     }
+    if asked.verbose {
+        let done = match (asked.fake, plan.options.remount) {
+            (true, _) => "would be mounted",
+            (false, true) => "remounted",
+            (false, false) => "mounted",
+        };
+        println!("kivafs: {} {done} at {}", plan.store, plan.dir.display());
+    }
+    Ok(())
+}
+
+/// The kernel's part of a mount changes at once. Who serves goes on as it began: that must not go
+/// unsaid, since `sync` is a promise.
+fn remount(plan: &Plan) -> Result<(), Failure> {
+    attach::remount(&plan.dir, &plan.options)?;
+    if !plan.options.are_the_kernels() {
+        eprintln!(
+            "kivafs: {}: remount changes only ro, rw, dev, suid, exec, atime and their opposites: \
+             for the other options unmount it, and mount it again",
+            plan.dir.display()
+        );
+    }
+    Ok(())
 }
 
 fn plan(store: &Path, dir: &Path, lists: &[OsString], unknown: Unknown) -> Result<Plan, Failure> {
@@ -75,6 +98,13 @@ pub fn umount(words: &UmountWords) -> Result<(), Failure> {
 
 /// As `umount.kivafs`.
 pub fn umount_as(asked: HelperUmount) -> Result<(), Failure> {
-    unmount(&place::target(&asked.place)?, asked.manner)?;
+    match unmount(&place::target(&asked.place)?, asked.manner) {
+        // Like umount(8) of anything that is mounted more than once: what was asked for is done.
+        Err(LifeError::StillMounted { .. }) => {}
+        done => drop(done?),
+    }
+    if asked.verbose {
+        println!("kivafs: {} unmounted", asked.place.display());
+    }
     Ok(())
 }

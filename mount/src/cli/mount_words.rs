@@ -11,6 +11,15 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
+/// What the words mean.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked<T> {
+    /// To be done.
+    Do(T),
+    /// `-h` or `-V`: to be shown.
+    Show(String),
+}
+
 /// What `mount.kivafs` was asked for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct HelperMount {
@@ -21,6 +30,8 @@ pub struct HelperMount {
     pub unknown: Unknown,
     /// `-f`: everything but the mount.
     pub fake: bool,
+    /// `-v`.
+    pub verbose: bool,
 }
 
 /// What `umount.kivafs` was asked for.
@@ -28,26 +39,38 @@ pub struct HelperMount {
 pub struct HelperUmount {
     pub place: PathBuf,
     pub manner: Manner,
+    /// `-v`.
+    pub verbose: bool,
 }
 
+const MOUNT_USAGE: &str = "usage: mount.kivafs STORE DIR [-sfnvhV] [-o OPTIONS]";
+const UMOUNT_USAGE: &str = "usage: umount.kivafs DIR [-flnrvhV]";
+
 /// The words of `mount.kivafs`.
-pub fn mount(words: &[OsString]) -> Result<HelperMount, Failure> {
-    let taken = Taken::from(words, b"sfnvh", b"Not")?;
+pub fn mount(words: &[OsString]) -> Result<Asked<HelperMount>, Failure> {
+    let taken = Taken::from(words, b"sfnvhV", b"Not")?;
+    if let Some(text) = taken.to_show(MOUNT_USAGE) {
+        return Ok(Asked::Show(text));
+    }
     match <[OsString; 2]>::try_from(taken.places) {
-        Ok([store, dir]) => Ok(HelperMount {
+        Ok([store, dir]) => Ok(Asked::Do(HelperMount {
             store: store.into(),
             dir: dir.into(),
             options: taken.values.into_iter().filter(|(flag, _)| *flag == b'o').map(|(_, value)| value).collect(),
             unknown: if taken.flags.contains(&b's') { Unknown::Ignore } else { Unknown::Refuse },
             fake: taken.flags.contains(&b'f'),
-        }),
-        Err(_) => Err(Failure::Usage("usage: mount.kivafs STORE DIR [-sfnv] [-o OPTIONS]".into())),
+            verbose: taken.flags.contains(&b'v'),
+        })),
+        Err(_) => Err(Failure::Usage(format!("{MOUNT_USAGE}: see mount.kivafs(8)"))),
     }
 }
 
 /// The words of `umount.kivafs`.
-pub fn umount(words: &[OsString]) -> Result<HelperUmount, Failure> {
-    let taken = Taken::from(words, b"flnrvh", b"Nt")?;
+pub fn umount(words: &[OsString]) -> Result<Asked<HelperUmount>, Failure> {
+    let taken = Taken::from(words, b"flnrvhV", b"Nt")?;
+    if let Some(text) = taken.to_show(UMOUNT_USAGE) {
+        return Ok(Asked::Show(text));
+    }
     match <[OsString; 1]>::try_from(taken.places) {
         Ok([place]) => {
             let manner = match (taken.flags.contains(&b'f'), taken.flags.contains(&b'l')) {
@@ -55,9 +78,9 @@ pub fn umount(words: &[OsString]) -> Result<HelperUmount, Failure> {
                 (false, true) => Manner::Lazy,
                 (false, false) => Manner::Orderly,
             };
-            Ok(HelperUmount { place: place.into(), manner })
+            Ok(Asked::Do(HelperUmount { place: place.into(), manner, verbose: taken.flags.contains(&b'v') }))
         }
-        Err(_) => Err(Failure::Usage("usage: umount.kivafs DIR [-flnrv]".into())),
+        Err(_) => Err(Failure::Usage(format!("{UMOUNT_USAGE}: see mount.kivafs(8)"))),
     }
 }
 
@@ -69,6 +92,15 @@ struct Taken {
 }
 
 impl Taken {
+    fn to_show(&self, usage: &str) -> Option<String> {
+        let asked = |letter| self.flags.contains(&letter);
+        match (asked(b'h'), asked(b'V')) {
+            (true, _) => Some(usage.into()),
+            (false, true) => Some(format!("kivafs {}", env!("CARGO_PKG_VERSION"))),
+            (false, false) => None,
+        }
+    }
+
     /// Flags stand before, between and after places, may be joined, and a value may follow its
     /// flag at once.
     fn from(words: &[OsString], plain: &[u8], valued: &[u8]) -> Result<Taken, Failure> {
@@ -78,6 +110,8 @@ impl Taken {
             let bytes = word.as_bytes();
             if bytes == b"--" {
                 taken.places.extend(words.by_ref().cloned());
+            } else if let Some(letter) = long_word(bytes) {
+                taken.flags.push(letter);
             } else if bytes.len() < 2 || bytes[0] != b'-' {
                 taken.places.push(word.clone());
             } else {
@@ -117,6 +151,15 @@ impl Taken {
     }
 }
 
+/// What people try first.
+fn long_word(word: &[u8]) -> Option<u8> {
+    match word {
+        b"--help" => Some(b'h'),
+        b"--version" => Some(b'V'),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,13 +168,20 @@ mod tests {
         text.split_whitespace().map(OsString::from).collect()
     }
 
+    fn done<T>(asked: Result<Asked<T>, Failure>) -> T {
+        match asked.unwrap() {
+            Asked::Do(what) => what,
+            Asked::Show(text) => panic!("only shown: {text}"),
+        }
+    }
+
     #[test]
     fn words_of_mount() {
-        let asked = mount(&words("/s /d -sn -v -o ro,cache=1M -onoatime -t fuse.kivafs")).unwrap();
-        assert_eq!((asked.store, asked.dir), ("/s".into(), "/d".into()));
+        let asked = done(mount(&words("/s /d -sn -v -o ro,cache=1M -onoatime -t fuse.kivafs")));
+        assert_eq!((asked.verbose, asked.store, asked.dir), (true, "/s".into(), "/d".into()));
         assert_eq!(asked.options, ["ro,cache=1M", "noatime"]);
         assert_eq!((asked.unknown, asked.fake), (Unknown::Ignore, false));
-        let asked = mount(&words("-f /s -- -d")).unwrap();
+        let asked = done(mount(&words("-f /s -- -d")));
         assert_eq!((asked.dir, asked.unknown, asked.fake), ("-d".into(), Unknown::Refuse, true));
         for wrong in ["", "/s", "/s /d /e", "/s /d -o", "/s /d -x", "/s /d -N 7"] {
             assert!(matches!(mount(&words(wrong)), Err(Failure::Usage(_))), "{wrong}");
@@ -140,11 +190,25 @@ mod tests {
 
     #[test]
     fn words_of_umount() {
-        let manner = |text: &str| umount(&words(text)).map(|asked| asked.manner).ok();
+        let manner = |text: &str| match umount(&words(text)) {
+            Ok(Asked::Do(asked)) => Some(asked.manner),
+            _ => None,
+        };
         assert_eq!(manner("/d"), Some(Manner::Orderly));
         assert_eq!(manner("/d -n -r -v -t fuse.kivafs"), Some(Manner::Orderly));
         assert_eq!(manner("-l /d"), Some(Manner::Lazy));
         assert_eq!(manner("-lf /d"), Some(Manner::Forced));
         assert_eq!(manner("-q /d"), None);
+    }
+
+    #[test]
+    fn help_and_version_are_shown_whatever_else_is_said() {
+        for text in ["-h", "--help", "/s /d -vh", "-V -h"] {
+            assert!(matches!(mount(&words(text)), Ok(Asked::Show(shown)) if shown == MOUNT_USAGE), "{text}");
+            assert!(matches!(umount(&words(text)), Ok(Asked::Show(shown)) if shown == UMOUNT_USAGE), "{text}");
+        }
+        for text in ["-V", "--version"] {
+            assert!(matches!(mount(&words(text)), Ok(Asked::Show(shown)) if shown.starts_with("kivafs ")), "{text}");
+        }
     }
 }

@@ -26,8 +26,8 @@ And for the mount:
   kvlds_mode=MODE    of the socket's file: who may write to it may connect [0600]
   log=LEVEL          error, warn, info, debug or trace [info]; to stderr with -f, else to syslog
   log=/FILE[:LEVEL]  the log goes to the end of that file
-  dev, suid, noexec, noatime (and their opposites); nodev and nosuid are usual
-  remount            change ro, rw, dev, suid, exec of a mount that is there
+  dev, suid, noexec  and nodev, nosuid, exec, noatime, atime: as of mount(8) [nodev,nosuid]
+  remount            change ro, rw, dev, suid, exec, atime of a mount that is there; nothing else
 From fstab these are taken and change nothing: defaults, auto, noauto, user, users, nouser, owner,
 group, nofail, _netdev, async, relatime, strictatime, lazytime, norelatime, nodiratime, x-*, comment=*.
 Other machines or another mount can't change a file: the kernel keeps names, attributes and contents

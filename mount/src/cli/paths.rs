@@ -7,6 +7,7 @@ use crate::cli::words::{GetWords, LsWords, PutWords, RmWords, SourceWords, Takeo
 use crate::fs::{Caller, FileSystem, PathError, coarse_now};
 use crate::life::drain::close;
 use crate::life::holder::{patiently, sleep};
+use crate::life::supervisor::Supervisor;
 use kivafs::store::OpenOptions;
 use std::ffi::OsStr;
 use std::io::{BufWriter, Read, Write, stdin, stdout};
@@ -40,7 +41,7 @@ fn with_store(
     let fs = FileSystem::open(store.clone(), coarse_now).map_err(|error| failed(&error))?;
     // Closed also after a failure, which then is what to tell.
     let done = work(&fs).map_err(|error| Failure::Failed(error.to_string()));
-    let closed = close(&place, store, options.timeout).map_err(|error| failed(&error));
+    let closed = close(&place, store, options.timeout, &mut Supervisor::nobody()).map_err(|error| failed(&error));
     done.and(closed)
 }
 

@@ -39,6 +39,10 @@ pub enum Command {
     Rm(RmWords),
     /// Show what a mount does, live
     Top(TopWords),
+    /// Put the program in place, with its names for mount(8), man pages, completions and a systemd unit
+    Install(InstallWords),
+    /// Take away what install has put in place; what was changed by hand stays
+    Uninstall(InstallWords),
     /// Measure, beside what the machine or the server can do
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -68,6 +72,16 @@ pub enum BenchCommand {
     S3(BenchS3Words),
     /// Keys over a socket, with the pairs and requests of kivaloo's own benchmarks
     Kv(BenchKvWords),
+}
+
+#[derive(Debug, Args)]
+pub struct InstallWords {
+    /// Where programs of that kind lie
+    #[arg(long, value_name = "DIR", default_value = "/usr/local")]
+    pub prefix: PathBuf,
+    /// All of it below this directory, which will be the root: for who makes packages
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
 }
 
 #[derive(Debug, Args)]

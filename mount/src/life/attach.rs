@@ -8,6 +8,7 @@ use crate::life::mountinfo::FS_TYPE;
 use crate::life::plan::{MountOptions, Plan};
 use crate::life::{LifeError, mountinfo};
 use nix::cmsg_space;
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use std::fs::File;
@@ -82,8 +83,12 @@ pub fn remount(dir: &Path, options: &MountOptions) -> Result<(), LifeError> {
         Some(top) if top.is_ours() => {}
         _ => return Err(LifeError::NotMounted(dir.into())),
     }
-    mount(None::<&str>, dir, None::<&str>, kernel_flags(options) | MsFlags::MS_REMOUNT, None::<&str>)
-        .map_err(|errno| LifeError::system(format!("{}: cannot remount", dir.display()), errno))
+    mount(None::<&str>, dir, None::<&str>, kernel_flags(options) | MsFlags::MS_REMOUNT, None::<&str>).map_err(|errno| {
+        match errno {
+            Errno::EPERM => LifeError::RemountByUser(dir.into()),
+            errno => LifeError::system(format!("{}: cannot remount", dir.display()), errno),
+        }
+    })
 }
 
 fn mount_by_helper(plan: &Plan) -> Result<OwnedFd, LifeError> {

@@ -5,6 +5,7 @@
 //! of the server (its stderr is ours) and its exit code reach who called.
 
 use crate::life::LifeError;
+use crate::life::supervisor::Supervisor;
 use nix::unistd::{User, dup2_stderr, dup2_stdin, dup2_stdout, geteuid, setsid};
 use std::ffi::OsString;
 use std::fs::File;
@@ -74,6 +75,14 @@ impl Ready {
         // Started by way of /proc/self/exe, which would make it "exe" in lists of processes.
         nix::sys::prctl::set_name(c"kivafs").map_err(|errno| LifeError::system("prctl", errno))?;
         Ok(Ready::Background)
+    }
+
+    /// Who is to hear how this process goes on.
+    pub fn supervisor(&self) -> Supervisor {
+        match self {
+            Ready::Foreground => Supervisor::of_this_process(),
+            Ready::Background => Supervisor::nobody(),
+        }
     }
 
     /// Says so. In the background this also lets go of the terminal and the working directory.

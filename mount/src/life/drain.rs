@@ -2,6 +2,7 @@
 
 use crate::life::place::Place;
 use crate::life::progress::Progress;
+use crate::life::supervisor::Supervisor;
 use crate::shown;
 use kivafs::store::{Store, StoreError};
 use std::io::Read;
@@ -132,7 +133,12 @@ impl AsFd for Drain {
 
 /// Closes a store that no mount shows, with progress on a terminal. Ok: everything is durable. Gives
 /// up when storage that may be away has not answered for `timeout`.
-pub fn close(place: &Place, store: Arc<Store>, timeout: Duration) -> Result<(), StoreError> {
+pub fn close(
+    place: &Place,
+    store: Arc<Store>,
+    timeout: Duration,
+    supervisor: &mut Supervisor,
+) -> Result<(), StoreError> {
     let Ok(mut drain) = Drain::start(store.clone(), || {}) else {
         // The system gives no more threads.
         return store.close();
@@ -144,7 +150,9 @@ pub fn close(place: &Place, store: Arc<Store>, timeout: Duration) -> Result<(), 
         if let Some(outcome) = drain.outcome(silence_max) {
             return outcome;
         }
-        progress.tick(&format!("{place}: making everything durable: {}", drain.backlog().shown()));
+        let backlog = drain.backlog();
+        supervisor.draining(backlog);
+        progress.tick(&format!("{place}: making everything durable: {}", backlog.shown()));
         std::thread::sleep(pause);
         pause = (pause * 2).min(BEAT);
     }

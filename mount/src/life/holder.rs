@@ -59,7 +59,13 @@ pub fn patiently<T>(
                 if serves(&holder, place) {
                     return Err(OpenError::InUse { path, holder }.into());
                 }
+                if let Some(dir) = read_at(&holder, place) {
+                    return Err(LifeError::HeldByReader { store: path, dir });
+                }
                 holder
+            }
+            Err(OpenError::InUse { holder: Holder { pid, serving_at: Some(dir), .. }, path }) if pid != 0 => {
+                return Err(LifeError::HeldDetached { store: path, dir, pid });
             }
             done => return Ok(done?),
         };
@@ -103,6 +109,18 @@ pub fn place_of_socket(address: &Address) -> PathBuf {
 /// The socket at which a holder serves keys, if it does that and not a mount.
 pub fn socket_of(holder: &Holder) -> Option<&str> {
     holder.serving_at.as_ref()?.to_str()?.strip_prefix(SOCKET)
+}
+
+/// Where a store in a file is mounted for reading, if that is what holds it: such a holder writes
+/// nothing down.
+fn read_at(holder: &Holder, store: &Place) -> Option<PathBuf> {
+    if holder.pid != 0 || store.stays_held() {
+        return None;
+    }
+    let mounts = mountinfo::read().ok()?;
+    let name = store.name();
+    let ours = mounts.into_iter().rfind(|mount| mount.is_ours() && mountinfo::names_store(&mount.source, &name));
+    ours.map(|mount| mount.dir)
 }
 
 /// Is the holder's mount still there? In doubt, yes.

@@ -28,6 +28,7 @@
 //! | `detach.rs` | umount(2), or fusermount3; aborting a connection |
 //! | `background.rs` | starting itself again, and the word "ready" |
 //! | `signals.rs` | SIGTERM and SIGINT |
+//! | `supervisor.rs` | what systemd is told |
 //! | `verdict.rs` | how who waits for the end learns how it went |
 //! | `drain.rs` | closing a store, watched |
 //! | `serve.rs` | the life of the process that serves a mount |
@@ -52,6 +53,7 @@ pub mod progress;
 pub mod serve;
 pub mod serve_keys;
 pub mod signals;
+pub mod supervisor;
 pub mod unmount;
 pub mod verdict;
 pub mod written;
@@ -123,6 +125,28 @@ pub enum LifeError {
     /// umount of a mount whose server had died.
     #[error("{0}: was dead (its server is gone), is now detached: what was not yet durable is lost")]
     WasDead(PathBuf),
+    /// fusermount3 does not know how to.
+    #[error("{0}: only root may remount: unmount it, and mount it again")]
+    RemountByUser(PathBuf),
+    /// umount of one of several places where it is mounted.
+    #[error("{dir}: unmounted, but the store is still mounted {place}: it is served until that is unmounted, too")]
+    StillMounted {
+        dir: PathBuf,
+        /// `at /srv/notes`
+        place: String,
+    },
+    /// The same store is mounted there already.
+    #[error("{store}: mounted at {dir} already: use {dir}/PATH")]
+    AlreadyMounted { store: PathBuf, dir: PathBuf },
+    /// Who only reads has it; so nobody may write.
+    #[error("{store}: mounted at {dir} for reading: unmount that first, with 'umount {dir}'")]
+    HeldByReader { store: PathBuf, dir: PathBuf },
+    /// Its mount was detached by hand, but files are open there.
+    #[error(
+        "{store}: was detached from {dir}, but pid {pid} still serves what is open there: \
+         end the programs that have it open, or that process, with 'kill {pid}'"
+    )]
+    HeldDetached { store: PathBuf, dir: PathBuf, pid: u32 },
     /// The server ended, but not everything is durable.
     #[error("{dir}: unmounted, but not everything is durable: {why}")]
     NotDurable { dir: PathBuf, why: String },

@@ -18,6 +18,9 @@ pub fn prepare(plan: &Plan, tell: &mut dyn FnMut(String)) -> Result<(), LifeErro
     if !meta.is_dir() {
         return Err(LifeError::MountPointNotDirectory(dir.into()));
     }
+    if plan.options.read_only && is_mounted_there(plan)? {
+        return Err(LifeError::AlreadyMounted { store: plan.store.name(), dir: dir.into() });
+    }
     if plan.store.lies_in(dir) {
         return Err(LifeError::StoreInside { store: plan.store.name(), dir: dir.into() });
     }
@@ -32,6 +35,12 @@ pub fn prepare(plan: &Plan, tell: &mut dyn FnMut(String)) -> Result<(), LifeErro
         }
         _ => Ok(()),
     }
+}
+
+/// Those who only read do not lock each other out: the same once more would only hide the first.
+fn is_mounted_there(plan: &Plan) -> Result<bool, LifeError> {
+    let top = mountinfo::top_at(&plan.dir)?;
+    Ok(top.is_some_and(|mount| mount.is_ours() && mountinfo::names_store(&mount.source, &plan.store.name())))
 }
 
 /// Does the path, which need not be there yet, lie in the directory? Links are followed.

@@ -51,6 +51,20 @@ impl Default for KernelFlags {
     }
 }
 
+impl MountOptions {
+    /// Is there nothing in them but what the kernel watches over, and what it shows of a mount?
+    pub fn are_the_kernels(&self) -> bool {
+        let usual = MountOptions {
+            read_only: self.read_only,
+            allow_other: self.allow_other,
+            kernel: self.kernel,
+            remount: self.remount,
+            ..MountOptions::default()
+        };
+        *self == usual
+    }
+}
+
 /// How a store is reached and opened: the options that every command takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {

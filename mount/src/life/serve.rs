@@ -11,12 +11,14 @@ use crate::life::mountinfo::Device;
 use crate::life::opened::Opening;
 use crate::life::plan::Plan;
 use crate::life::signals::{Signals, Wake};
+use crate::life::supervisor::Supervisor;
 use crate::life::verdict::{Verdict, Waiting};
 use crate::life::{LifeError, detach, journal, mount_point, mountinfo};
 use crate::shown;
 use fuser::{Config, Session, SessionACL};
 use kivafs::store::{Elsewhere, Store, StoreError};
-use std::os::fd::{AsFd, BorrowedFd};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -91,8 +93,11 @@ struct Mount {
     keys: Option<Server>,
     /// Of the session: its thread holds the other end.
     end: End,
+    /// The connection, for looking at.
+    fuse: OwnedFd,
     verdict: Option<Verdict>,
     urgency: Urgency,
+    supervisor: Supervisor,
 }
 
 /// How much its end is wanted.
@@ -145,17 +150,23 @@ fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeErro
     };
     let started = facade::start(fs.clone(), manners);
     let (facade, service) = started.map_err(|error| LifeError::system("cannot start threads", error))?;
+    let supervisor = ready.supervisor();
     let mounted = attach(plan).and_then(|attached| {
         let device = attached.mount.device;
+        let fuse = attached.fuse.try_clone().map_err(|error| LifeError::system("dup", error));
         let usable = usable(plan, ready, attached, facade, &service).and_then(|(end, verdict)| {
             // Not earlier: what is acknowledged over the socket is not undone.
             let serve = |socket| Server::start(fs, socket, Some(service.forget()));
-            Ok((end, verdict, socket.map(serve).transpose()?))
+            let keys = socket.map(serve).transpose()?;
+            supervisor.ready();
+            Ok((end, verdict, keys, fuse?))
         });
         usable.inspect_err(|_| undo_mount(plan, device)).map(|done| (device, done))
     });
     match mounted {
-        Ok((device, (end, verdict, keys))) => Ok(Mount { device, service, keys, end, verdict, urgency: Urgency::None }),
+        Ok((device, (end, verdict, keys, fuse))) => {
+            Ok(Mount { device, service, keys, end, fuse, verdict, urgency: Urgency::None, supervisor })
+        }
         Err(error) => {
             service.stop();
             Err(error)
@@ -224,6 +235,9 @@ impl Mount {
         if let Err(error) = self.serve(plan, store, signals) {
             error!("{error}");
         }
+        self.supervisor.stopping();
+        // While it is open, the kernel takes the connection for one that is served.
+        drop(self.fuse);
         // Who is connected could go on for ever.
         drop(self.keys);
         let mut waiting = self.verdict.map(Verdict::leave).unwrap_or_default();
@@ -231,7 +245,7 @@ impl Mount {
         info!("{}: unmounted, making the last changes durable", plan.dir.display());
         let service = self.service;
         let closed = match Drain::start(store.clone(), move || service.stop()) {
-            Ok(drain) => watch(drain, plan, signals, self.urgency, &mut waiting),
+            Ok(drain) => watch(drain, plan, signals, self.urgency, &mut waiting, &mut self.supervisor),
             Err(error) => {
                 error!("cannot start a thread to end with: {error}");
                 store.close()
@@ -254,6 +268,7 @@ impl Mount {
             return Ok(());
         }
         info!("{}: asked to end", plan.dir.display());
+        self.supervisor.stopping();
         if self.urgency == Urgency::Forced {
             // Who forces a mount's end has its connection aborted, too.
             let is_over = self.ends_within(ABORTED_MAX, signals)? || self.ends_given_up(plan, store, signals)?;
@@ -291,6 +306,9 @@ impl Mount {
             }
             if let Some(verdict) = &mut self.verdict {
                 verdict.collect();
+                if is_connected(&self.fuse) {
+                    verdict.answer_serving();
+                }
                 if verdict.is_forced() && self.urgency != Urgency::Forced {
                     self.urgency = Urgency::Forced;
                     return Ok(Woken::Wanted);
@@ -365,6 +383,13 @@ impl Mount {
     }
 }
 
+/// Does the kernel still know of a mount of ours, wherever? It lets go of the connection with the last.
+fn is_connected(fuse: &OwnedFd) -> bool {
+    let mut looked_at = [PollFd::new(fuse.as_fd(), PollFlags::empty())];
+    let looked = poll(&mut looked_at, PollTimeout::ZERO);
+    looked.is_ok() && !looked_at[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR))
+}
+
 /// Until the store is closed. One signal more than it took to get here, or somebody's `--force`, and
 /// silent storage is not waited for; nor for longer than any request would have waited.
 fn watch(
@@ -373,6 +398,7 @@ fn watch(
     signals: &Signals,
     mut urgency: Urgency,
     waiting: &mut Waiting,
+    supervisor: &mut Supervisor,
 ) -> Result<(), StoreError> {
     loop {
         let silence_max = match urgency {
@@ -382,7 +408,9 @@ fn watch(
         if let Some(outcome) = drain.outcome(plan.store.may_be_away().then_some(silence_max)) {
             return outcome;
         }
-        waiting.answer(drain.backlog());
+        let backlog = drain.backlog();
+        waiting.answer(backlog);
+        supervisor.draining(backlog);
         let others: Vec<BorrowedFd<'_>> = [drain.as_fd()].into_iter().chain(waiting.descriptors()).collect();
         match signals.wait(&others, Some(BEAT)) {
             Ok(Wake::Stop) => urgency = urgency.more(),

@@ -12,6 +12,7 @@ use crate::life::opened::Opening;
 use crate::life::place::Place;
 use crate::life::plan::MountOptions;
 use crate::life::signals::{Signals, Wake};
+use crate::life::supervisor::Supervisor;
 use crate::life::{LifeError, journal, written};
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,6 +40,7 @@ pub struct KeyPlan {
 /// Serves until a signal comes. Ok: everything is durable.
 pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
     let signals = Signals::block()?;
+    let mut supervisor = Supervisor::of_this_process();
     journal::open(&plan.options, false)?;
     let serving_at = place_of_socket(&plan.address);
     let opening = Opening {
@@ -59,7 +61,9 @@ pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
     let served = match begun {
         Ok((server, fs)) => {
             println!("{}: ready", plan.address);
+            supervisor.ready();
             let served = until_stopped(&fs, &signals);
+            supervisor.stopping();
             drop(server);
             served
         }
@@ -69,7 +73,7 @@ pub fn serve_keys(plan: &KeyPlan) -> Result<(), LifeError> {
         }
     };
     announce_draining(&opened.store);
-    let closed = close(&plan.store, opened.store.clone(), plan.options.store.timeout)
+    let closed = close(&plan.store, opened.store.clone(), plan.options.store.timeout, &mut supervisor)
         .map_err(|error| LifeError::Close { store: plan.store.name(), error });
     tracing::debug!("{}: {}", plan.store, written::line(&opened.store.activity()));
     served.and(closed)

@@ -107,6 +107,15 @@ fn verdict(mount: &Mount, waiter: Option<Waiter>, manner: Manner) -> Result<Opti
     }
 }
 
+/// Where else it is mounted: a bind mount, or the same mount as another namespace sees it.
+fn still_at(mount: &Mount) -> String {
+    let mounts = mountinfo::read().unwrap_or_default();
+    match mounts.iter().rfind(|other| other.device == mount.device) {
+        Some(other) => format!("at {}", other.dir.display()),
+        None => "in another mount namespace".into(),
+    }
+}
+
 /// Who is interrupted here does no harm: the server goes on by itself.
 fn wait(mount: &Mount, mut waiter: Waiter, manner: Manner) -> Result<Option<String>, LifeError> {
     let unknown = |why: String| LifeError::Unknown { dir: mount.dir.clone(), why };
@@ -120,7 +129,10 @@ fn wait(mount: &Mount, mut waiter: Waiter, manner: Manner) -> Result<Option<Stri
             Heard::Nothing if manner == Manner::Forced && progress.elapsed() >= FORCED_WAIT_MAX => {
                 return Err(unknown(format!("its server (pid {}) is still at it", waiter.pid)));
             }
-            Heard::Nothing => waiter.ask(),
+            Heard::Serves if manner == Manner::Orderly => {
+                return Err(LifeError::StillMounted { dir: mount.dir.clone(), place: still_at(mount) });
+            }
+            Heard::Nothing | Heard::Serves => waiter.ask(),
             Heard::Waits(told) => backlog = Some(told),
         }
         let store = mount.source.to_string_lossy();

@@ -10,7 +10,7 @@
 //!
 //! Who waits may say something, too, a byte at a time: `?` asks how far it is, `!` asks not to wait
 //! for storage that does not answer. The server answers in lines: `wait BYTES SECONDS` (still to
-//! go, and without an answer), and in the end `durable`, `durable REQUESTS` or `not durable: WHY`.
+//! go, and without an answer), or `serving` if what was unmounted is not all there is, and in the end `durable`, `durable REQUESTS` or `not durable: WHY`.
 //!
 //! Any user can take any abstract name, so the reader looks who listens: root or the mount's user.
 //! Any user can connect, too, so only root and the server's own user are given up for.
@@ -33,6 +33,7 @@ const WAITING_MAX: usize = 64;
 const DURABLE: &str = "durable";
 const NOT_DURABLE: &str = "not durable: ";
 const WAIT: &str = "wait ";
+const SERVING: &str = "serving";
 const HOW_FAR: u8 = b'?';
 const BY_FORCE: u8 = b'!';
 
@@ -97,6 +98,11 @@ impl Verdict {
         self.waiting.hear();
     }
 
+    /// Answers those who have asked how far it is: nowhere, it is still mounted.
+    pub fn answer_serving(&mut self) {
+        self.waiting.answer_with(&format!("{SERVING}\n"));
+    }
+
     /// Has somebody who may do so asked not to wait for storage?
     pub fn is_forced(&self) -> bool {
         self.waiting.is_forced()
@@ -156,8 +162,11 @@ impl Waiting {
     /// Answers those who have asked how far it is: once for each time, so that somebody who does
     /// not read can't fill the line on which the verdict is to come.
     pub fn answer(&mut self, backlog: Backlog) {
+        self.answer_with(&format!("{WAIT}{} {}\n", backlog.bytes, backlog.silent.as_secs()));
+    }
+
+    fn answer_with(&mut self, line: &str) {
         for caller in self.callers.iter_mut().filter(|caller| caller.asks) {
-            let line = format!("{WAIT}{} {}\n", backlog.bytes, backlog.silent.as_secs());
             // Who hung up is found when next heard.
             let _ = caller.stream.write_all(line.as_bytes());
             caller.asks = false;
@@ -195,6 +204,8 @@ pub enum Heard {
     Nothing,
     /// How far it is.
     Waits(Backlog),
+    /// It is still mounted, elsewhere, and goes on.
+    Serves,
     /// Everything is durable; and the requests that were made of the store's bucket, if it is in one.
     Durable(Option<String>),
     /// Not everything is, and why.
@@ -259,6 +270,10 @@ impl Waiter {
             let mut numbers = words.split(' ').map(|word| word.parse().unwrap_or(0));
             let mut next = || numbers.next().unwrap_or(0);
             return Heard::Waits(Backlog { bytes: next(), silent: Duration::from_secs(next()) });
+        }
+        if line == SERVING {
+            self.asked = false;
+            return Heard::Serves;
         }
         match line.strip_prefix(DURABLE) {
             Some("") => Heard::Durable(None),
@@ -330,6 +345,21 @@ mod tests {
             assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::Durable(Some("1 PUT".into())));
             assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::Died);
         }
+    }
+
+    #[test]
+    fn who_asks_of_a_mount_that_goes_on_is_told_so() {
+        let mount = mount(std::process::id() ^ 1 << 28);
+        let mut verdict = Verdict::listen(&mount).unwrap();
+        let mut waiter = Waiter::connect(&mount).unwrap();
+        waiter.ask();
+        verdict.collect();
+        verdict.answer_serving();
+        verdict.answer_serving();
+        assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::Serves);
+        assert_eq!(waiter.hear(Duration::from_millis(1)), Heard::Nothing, "once for each time");
+        verdict.leave().tell(Ok(None));
+        assert_eq!(waiter.hear(Duration::from_secs(9)), Heard::Durable(None));
     }
 
     #[test]
