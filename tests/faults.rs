@@ -301,6 +301,35 @@ fn fill_and_empty(value_bytes: usize, sync_each: usize) {
     assert_whole(&disk, &format!("emptied of values of {value_bytes} bytes"));
 }
 
+/// Each mount begins in new segments (R3): what is set aside must not all be in those of the last one.
+#[test]
+fn a_full_store_of_bounded_size_can_be_emptied_however_often_it_is_opened() {
+    for size in [1 << 20, 5 << 18, 3 << 19] {
+        let disk = Arc::new(MemoryDisk::default());
+        let options = CreateOptions { size: Some(size), geometry: Some(SMALL.geometry), ..CreateOptions::default() };
+        Store::create_on(disk.clone(), &options).unwrap();
+        for round in 0..4 {
+            let context = format!("{size} bytes, round {round}");
+            let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+            let mut state = State::new();
+            fill(&store, &mut state);
+            store.close().unwrap();
+            drop(store);
+            let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+            assert_holds(&store, &state);
+            for key in state.keys() {
+                commit(&store, &[Change::Delete(key.clone())]).unwrap();
+            }
+            commit_when_there_is_space(&store, &[Change::Put(b"k".to_vec(), vec![round; 3000])]);
+            commit(&store, &[Change::Delete(b"k".to_vec())]).unwrap();
+            store.close().unwrap();
+            drop(store);
+            assert_whole(&disk, &context);
+            assert!(disk.occupied_bytes() <= size, "{context}: {} bytes", disk.occupied_bytes());
+        }
+    }
+}
+
 #[test]
 fn a_store_never_outgrows_the_size_given_at_its_creation() {
     const SIZE: u64 = 1 << 20;

@@ -38,6 +38,9 @@ real() {
 prepare() {
     need_rust
     need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr setfacl:acl cc:gcc mount:mount unshare:util-linux pgrep:procps
+    # For tests/real/boot.sh, full.sh and mount/tests/install.rs.
+    need man:man-db groff:groff-base zsh:zsh fish:fish systemd-analyze:systemd dpkg-deb:dpkg strip:binutils \
+        setpriv:util-linux mkfs.ext4:e2fsprogs
     need_fuse
     step "release build" cargo build --release --locked --workspace
     step "crate fsx" crate fsx

@@ -2,7 +2,7 @@
 
 mod place;
 
-use nix::mount::{MntFlags, umount2};
+use nix::mount::{MntFlags, MsFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use place::{Medium, Place, on_each_medium, until};
 use std::fs::File;
@@ -16,6 +16,11 @@ on_each_medium!(
     flags_are_those_asked_for,
     a_read_only_store_stays_so_when_it_is_remounted,
     the_helper_names_mount_remount_and_umount,
+    what_remount_does_not_change_is_told,
+    a_store_that_is_mounted_twice_is_served_until_the_second_umount,
+    a_store_that_is_read_cannot_be_written_and_the_reader_is_named,
+    a_second_mount_for_reading_does_not_hide_the_first,
+    who_holds_what_was_detached_is_told,
     umount_takes_the_store_for_its_mount,
     a_mount_point_that_is_not_empty_is_a_warning,
     umount_of_a_busy_mount_is_refused_and_changes_nothing,
@@ -125,6 +130,66 @@ fn the_helper_names_mount_remount_and_umount(medium: Medium) {
     assert!(place.mounted().unwrap().line.contains(" ro,"));
     place.run_as("umount.kivafs", [dir]).silently();
     assert_eq!(place.mounted(), None);
+}
+
+fn what_remount_does_not_change_is_told(medium: Medium) {
+    let place = Place::new(medium);
+    place.mount(&[]).silently();
+    place.mount(&["-o", "remount,ro,noexec"]).silently();
+    assert!(place.mounted().unwrap().line.contains(" ro,nosuid,nodev,noexec"));
+    let said = place.mount(&["-o", "remount,rw,sync"]);
+    assert_eq!((said.code(), said.errors().lines().count()), (0, 1));
+    assert!(said.errors().contains("remount changes only ro"), "{}", said.errors());
+    assert!(place.mounted().unwrap().line.contains(" rw,"));
+}
+
+fn a_store_that_is_mounted_twice_is_served_until_the_second_umount(medium: Medium) {
+    let place = Place::new(medium);
+    place.mount(&[]).silently();
+    let other = place.elsewhere();
+    let bind = || nix::mount::mount(Some(&place.dir), &other.dir, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+    bind().unwrap();
+    place.umount(&[]).fails(1, &["still mounted at", other.dir.to_str().unwrap()]);
+    assert_eq!(place.mounted(), None);
+    std::fs::write(other.dir.join("file"), "content").unwrap();
+    let again = nix::mount::mount(Some(&other.dir), &place.dir, None::<&str>, MsFlags::MS_BIND, None::<&str>);
+    again.unwrap();
+    // umount(8) has no such failure: what it was asked for is done.
+    place.run_as("umount.kivafs", [other.dir.to_str().unwrap()]).silently();
+    assert_eq!(std::fs::read(place.dir.join("file")).unwrap(), b"content");
+    place.umounts();
+    until("the server is gone", || place.servers().is_empty());
+}
+
+fn a_store_that_is_read_cannot_be_written_and_the_reader_is_named(medium: Medium) {
+    let place = Place::new(medium);
+    place.mount(&["-o", "ro"]).silently();
+    let other = place.elsewhere();
+    match medium {
+        Medium::File => {
+            other.mount(&[]).fails(3, &["for reading", place.dir.to_str().unwrap(), "unmount"]);
+        }
+        // There readers are in nobody's way.
+        Medium::Bucket => drop(other.mount(&[]).silently()),
+    }
+}
+
+fn a_second_mount_for_reading_does_not_hide_the_first(medium: Medium) {
+    let place = Place::new(medium);
+    place.mount(&["-o", "ro"]).silently();
+    place.mount(&["-o", "ro"]).fails(3, &["mounted at", "already"]);
+    place.umounts();
+    assert_eq!(place.mounted(), None);
+}
+
+fn who_holds_what_was_detached_is_told(medium: Medium) {
+    let place = Place::new(medium);
+    place.mount(&[]).silently();
+    let server = place.server().unwrap();
+    let mut file = File::create(place.dir.join("open")).unwrap();
+    umount2(&place.dir, MntFlags::MNT_DETACH).unwrap();
+    place.mount(&[]).fails(3, &["detached", &format!("pid {server}"), &format!("kill {server}")]);
+    file.write_all(b"still served").unwrap();
 }
 
 fn umount_takes_the_store_for_its_mount(medium: Medium) {

@@ -62,6 +62,7 @@ END
 }
 
 pjdfstest=$(crate pjdfstest)
+leave_others
 begin pjdfstest "$@"
 # rename and link must refuse to cross file systems: another one is needed.
 secondary=$place/other

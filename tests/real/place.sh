@@ -78,6 +78,14 @@ mounts_below() {
     awk -v dir="$1" '$5 == dir || index($5, dir "/") == 1 { print $5 }' /proc/self/mountinfo
 }
 
+# In a mount namespace of one's own: what others have mounted must not stay mounted because it is seen
+# from here.
+leave_others() {
+    awk '$0 ~ / - fuse\.kivafs / { print $5 }' /proc/self/mountinfo | tac | while IFS= read -r dir; do
+        umount -i -l "$(printf %b "$dir")"
+    done
+}
+
 is_mounted() {
     [ -n "$(mounts_below "$mnt")" ]
 }

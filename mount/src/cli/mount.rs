@@ -100,11 +100,7 @@ pub fn umount(words: &UmountWords) -> Result<(), Failure> {
 pub fn umount_as(asked: HelperUmount) -> Result<(), Failure> {
     match unmount(&place::target(&asked.place)?, asked.manner) {
         // Like umount(8) of anything that is mounted more than once: what was asked for is done.
-        Err(LifeError::StillMounted { .. }) => {}
-        done => drop(done?),
+        Err(LifeError::StillMounted { .. }) => Ok(()),
+        done => Ok(drop(done?)),
     }
-    if asked.verbose {
-        println!("kivafs: {} unmounted", asked.place.display());
-    }
-    Ok(())
 }

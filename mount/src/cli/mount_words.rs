@@ -39,8 +39,6 @@ pub struct HelperMount {
 pub struct HelperUmount {
     pub place: PathBuf,
     pub manner: Manner,
-    /// `-v`.
-    pub verbose: bool,
 }
 
 const MOUNT_USAGE: &str = "usage: mount.kivafs STORE DIR [-sfnvhV] [-o OPTIONS]";
@@ -78,7 +76,7 @@ pub fn umount(words: &[OsString]) -> Result<Asked<HelperUmount>, Failure> {
                 (false, true) => Manner::Lazy,
                 (false, false) => Manner::Orderly,
             };
-            Ok(Asked::Do(HelperUmount { place: place.into(), manner, verbose: taken.flags.contains(&b'v') }))
+            Ok(Asked::Do(HelperUmount { place: place.into(), manner }))
         }
         Err(_) => Err(Failure::Usage(format!("{UMOUNT_USAGE}: see mount.kivafs(8)"))),
     }

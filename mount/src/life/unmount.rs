@@ -1,6 +1,6 @@
 //! `kivafs umount`: detach, then wait until the server has said that everything is durable.
 
-use crate::life::drain::Backlog;
+use crate::life::drain::{BEAT, Backlog};
 use crate::life::mountinfo::Mount;
 use crate::life::progress::Progress;
 use crate::life::verdict::{Heard, Waiter};
@@ -39,6 +39,10 @@ pub struct Unmounted {
 
 /// How long a forced end waits for the verdict: the server may be what is stuck.
 const FORCED_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// How long to wait for another mount namespace to let go: a container that is just being started has a
+/// copy of all mounts for a moment, another one keeps it for as long as it lives.
+const NAMESPACE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// Unmounts the target. Ok: everything is durable (but after [`Manner::Lazy`], where that comes
 /// later).
@@ -107,13 +111,11 @@ fn verdict(mount: &Mount, waiter: Option<Waiter>, manner: Manner) -> Result<Opti
     }
 }
 
-/// Where else it is mounted: a bind mount, or the same mount as another namespace sees it.
-fn still_at(mount: &Mount) -> String {
+/// Where else it is mounted, as far as is seen from here: by a bind mount.
+fn still_at(mount: &Mount) -> Option<String> {
     let mounts = mountinfo::read().unwrap_or_default();
-    match mounts.iter().rfind(|other| other.device == mount.device) {
-        Some(other) => format!("at {}", other.dir.display()),
-        None => "in another mount namespace".into(),
-    }
+    let other = mounts.iter().rfind(|other| other.device == mount.device)?;
+    Some(format!("at {}", other.dir.display()))
 }
 
 /// Who is interrupted here does no harm: the server goes on by itself.
@@ -122,7 +124,7 @@ fn wait(mount: &Mount, mut waiter: Waiter, manner: Manner) -> Result<Option<Stri
     let mut progress = Progress::start();
     let mut backlog: Option<Backlog> = None;
     loop {
-        match waiter.hear(Duration::from_millis(200)) {
+        match waiter.hear(BEAT) {
             Heard::Durable(requests) => return Ok(requests),
             Heard::NotDurable(why) => return Err(LifeError::NotDurable { dir: mount.dir.clone(), why }),
             Heard::Died => return Err(unknown(format!("its server (pid {}) died", waiter.pid))),
@@ -130,7 +132,13 @@ fn wait(mount: &Mount, mut waiter: Waiter, manner: Manner) -> Result<Option<Stri
                 return Err(unknown(format!("its server (pid {}) is still at it", waiter.pid)));
             }
             Heard::Serves if manner == Manner::Orderly => {
-                return Err(LifeError::StillMounted { dir: mount.dir.clone(), place: still_at(mount) });
+                let elsewhere = still_at(mount);
+                if elsewhere.is_some() || progress.elapsed() >= NAMESPACE_WAIT_MAX {
+                    let place = elsewhere.unwrap_or_else(|| "in another mount namespace".into());
+                    return Err(LifeError::StillMounted { dir: mount.dir.clone(), place });
+                }
+                std::thread::sleep(BEAT);
+                waiter.ask();
             }
             Heard::Nothing | Heard::Serves => waiter.ask(),
             Heard::Waits(told) => backlog = Some(told),

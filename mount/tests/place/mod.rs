@@ -205,6 +205,11 @@ impl Place {
         kivafs(["umount".as_ref(), self.dir.as_os_str()].into_iter().chain(words.iter().map(OsStr::new)))
     }
 
+    /// Unmounts; the server goes on to make everything durable.
+    pub fn umount_without_waiting(&self) {
+        until("nothing is open there", || umount2(&self.dir, MntFlags::empty()).is_ok());
+    }
+
     /// Unmounts, in the end without a word. A file that a test has closed may still be open for a
     /// moment: in a process that another test of this program is just starting.
     #[track_caller]

@@ -3,6 +3,9 @@
 //! A slot is allocated on disk before it is used, so that a later write into it does not find the
 //! disk full (R7). One allocated slot is the *reserve*: it serves only work that the store has
 //! accepted already, or that shrinks it.
+//!
+//! Where the store's size is limited, the *last* slot is left to the next mount, as its reserve: that one
+//! cannot go on in the segments of this one (R3), and whatever this one has taken may be full.
 
 use crate::backend::Disk;
 use crate::log::Need;
@@ -24,6 +27,8 @@ pub struct Slots {
     /// Allocated on disk and empty, beside the reserve.
     spare: Vec<u32>,
     reserve: Option<u32>,
+    /// A slot was taken since the store was opened.
+    is_begun: bool,
 }
 
 impl Slots {
@@ -44,7 +49,7 @@ impl Slots {
             limit => (limit.saturating_sub(offset) / slot_bytes).min(u64::from(u32::MAX)) as u32,
         };
         let free = (0..count).filter(|slot| !used.contains(slot)).collect();
-        Slots { disk, offset, slot_bytes, count, count_max, free, spare: Vec::new(), reserve: None }
+        Slots { disk, offset, slot_bytes, count, count_max, free, spare: Vec::new(), reserve: None, is_begun: false }
     }
 
     /// Where a slot begins in the file.
@@ -53,9 +58,14 @@ impl Slots {
     }
 
     /// Slots that can still be had within the size limit, allocated or not (the disk may have
-    /// room for fewer).
+    /// room for fewer). The last is not for data.
     pub fn remaining(&self) -> u64 {
-        u64::from(self.count_max.saturating_sub(self.count)) + self.free.len() as u64 + self.spare.len() as u64
+        self.unallocated().saturating_sub(1) + self.spare.len() as u64
+    }
+
+    /// Slots within the size limit that are not allocated.
+    fn unallocated(&self) -> u64 {
+        u64::from(self.count_max.saturating_sub(self.count)) + self.free.len() as u64
     }
 
     /// How many slots are allocated and empty; with `Need::Reserve`, the reserve counts too.
@@ -64,8 +74,18 @@ impl Slots {
     }
 
     /// Allocates one more slot; `StorageFull` when the disk or the size limit is reached. The
-    /// reserve is filled first.
+    /// reserve is filled first. The last slot is had only by a mount that has taken none yet.
     pub fn allocate(&mut self) -> io::Result<()> {
+        let is_first_reserve = self.reserve.is_none() && !self.is_begun;
+        if self.unallocated() < 2 && !is_first_reserve {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.allocate_last()
+    }
+
+    /// Allocates one more slot, also the last: for work that was accepted, whose space was estimated too
+    /// low.
+    pub fn allocate_last(&mut self) -> io::Result<()> {
         let slot = match self.free.first() {
             Some(slot) => *slot,
             None if self.count < self.count_max => self.count,
@@ -83,6 +103,7 @@ impl Slots {
 
     /// Takes an allocated slot.
     pub fn take(&mut self, need: Need) -> Option<u32> {
+        self.is_begun = true;
         match self.spare.pop() {
             Some(slot) => Some(slot),
             None if need == Need::Reserve => self.reserve.take(),
@@ -157,12 +178,37 @@ mod tests {
     #[test]
     fn the_size_limit_holds() {
         let disk = Arc::new(MemoryDisk::default());
-        let mut slots = Slots::new(disk, 100, 10, 125, []);
+        let mut slots = Slots::new(disk, 100, 10, 135, []);
         slots.allocate().expect("first");
         slots.allocate().expect("second");
-        assert_eq!(slots.allocate().map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
+        let full = Err(io::ErrorKind::StorageFull);
+        assert_eq!((slots.allocate().map_err(|e| e.kind()), slots.remaining()), (full, 1), "one is ready, one is left");
         assert_eq!(slots.take(Need::Growth), Some(1));
         slots.give_back(1);
         slots.allocate().expect("reused");
+        slots.allocate_last().expect("the third");
+        assert_eq!(slots.allocate_last().map_err(|e| e.kind()), full);
+    }
+
+    /// Else a store that was filled, and whose reserve was used, could never be emptied once it was
+    /// opened again.
+    #[test]
+    fn the_last_slot_within_the_limit_is_the_next_mounts_reserve() {
+        let disk = Arc::new(MemoryDisk::default());
+        let mut slots = Slots::new(disk.clone(), 100, 10, 135, []);
+        while slots.allocate().is_ok() {}
+        assert_eq!((slots.take(Need::Reserve), slots.take(Need::Reserve)), (Some(1), Some(0)));
+        assert!(slots.allocate().is_err() && !slots.has_reserve());
+        let mut slots = Slots::new(disk.clone(), 100, 10, 135, [0, 1]);
+        slots.allocate().expect("the last");
+        assert_eq!((slots.reserve_slot(), slots.remaining()), (Some(2), 0));
+        assert!(slots.allocate().is_err());
+        // What comes free is set aside again, but for one.
+        assert_eq!(slots.take(Need::Reserve), Some(2));
+        slots.give_back(0);
+        assert!(slots.allocate().is_err());
+        slots.give_back(1);
+        slots.allocate().expect("two are free");
+        assert!(slots.has_reserve());
     }
 }
