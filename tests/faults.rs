@@ -226,7 +226,7 @@ fn commit_when_there_is_space(store: &Store, changes: &[Change]) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while let Err(error) = commit(store, changes) {
         assert!(matches!(error, StoreError::NoSpace), "{error}");
-        assert!(Instant::now() < deadline, "no space came back");
+        assert!(Instant::now() < deadline, "no space came back: {:?}", store.space());
         store.sync().unwrap();
     }
 }

@@ -145,8 +145,16 @@ fn a_prefix_must_be_absolute() {
 /// The program must be there: a page that nobody could read would pass.
 fn reads(program: &str, words: &[&str], file: &Path) -> Said {
     let mut command = Command::new(program);
-    command.args(words).arg(file).env("MANROFFSEQ", "").env("MANWIDTH", "80").env("LC_ALL", "C.UTF-8");
+    command.args(words).arg(file).env("LC_ALL", "C.UTF-8");
     Said(command.output().unwrap_or_else(|error| panic!("{program}: {error}: install it")))
+}
+
+/// As plain text, with all warnings.
+fn groff(root: &Root, page: &Path) -> Said {
+    let include = root.path("usr/share/man");
+    let plain = ["-P-c", "-P-b", "-P-o", "-P-u"];
+    let words = [&["-man", "-ww", "-Tutf8", "-Kutf8"], &plain[..], &["-I", include.to_str().unwrap()]].concat();
+    reads("groff", &words, page)
 }
 
 #[test]
@@ -157,18 +165,13 @@ fn man_renders_each_page_without_a_warning() {
         root.files().into_keys().filter(|path| path.starts_with(root.path("usr/share/man"))).collect();
     assert!(pages.len() > 15, "{pages:?}");
     for page in &pages {
-        let said = reads(
-            "groff",
-            &["-man", "-ww", "-Tutf8", "-Kutf8", "-I", root.path("usr/share/man").to_str().unwrap()],
-            page,
-        );
-        let text = said.silently().text();
+        let text = groff(&root, page).silently().text();
         for heading in ["NAME", "SYNOPSIS", "SEE ALSO"] {
             assert!(text.contains(heading), "{}: {heading}", page.display());
         }
         assert!(!text.contains("serve-in-background"), "{}", page.display());
     }
-    let of = |page: &str| reads("groff", &["-man", "-Tutf8"], &root.path("usr/share/man").join(page)).text();
+    let of = |page: &str| groff(&root, &root.path("usr/share/man").join(page)).text();
     for word in ["cache=SIZE", "disk_cache=DIR[:SIZE]", "commit=SECONDS", "remount", "user_allow_other"] {
         assert!(of("man8/mount.kivafs.8").contains(word), "{word}");
     }

@@ -427,6 +427,12 @@ impl Log {
         Ok(())
     }
 
+    /// Whether nothing is set aside for deleting (R7): the next mount may then find nothing, either. A
+    /// bucket has no end.
+    pub fn is_without_reserve(&self) -> bool {
+        self.disk().is_some() && !self.shared.streams.lock().slots().has_reserve()
+    }
+
     /// Bytes that slots not yet allocated could hold within the size limit.
     pub fn unallocated_bytes(&self) -> u64 {
         match self.medium {

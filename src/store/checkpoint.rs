@@ -188,13 +188,18 @@ impl Core {
 
     /// Whether more is still to be stored than a quarter of a segment, so that it might not find its space
     /// in the reserve alone, which is all that the next mount has on a full disk: there the redo becomes
-    /// pages, and deleting changes more of them, before a checkpoint frees anything.
+    /// pages, and deleting changes more of them, before a checkpoint frees anything. Or whether there is no
+    /// reserve, and something dead that could become one.
     ///
     /// In a bucket: whether the next mount would have many pages to fetch for the redo.
     pub(super) fn owes_much(&self) -> bool {
         match self.log.bucket() {
             Some(_) => self.log.tail_bytes() > REDO_LEFT_BYTES_MAX,
-            None => self.writer.lock().owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 4,
+            None => {
+                let writer = self.writer.lock();
+                writer.owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 4
+                    || (self.log.is_without_reserve() && writer.table.dead() > 0)
+            }
         }
     }
 
@@ -464,7 +469,25 @@ impl Core {
 
     /// Frees what a mount before this one left: segments that were dead in its last checkpoint and
     /// still are. Readers elsewhere had the time since its last commit.
-    pub(super) fn free_leftovers(self: &Arc<Self>, dead: Vec<SegmentNo>, since_ns: u64) {
+    ///
+    /// In a file they may be free already, and known as dead only by that checkpoint, which was stored
+    /// before they were freed. They can be the only space there is for the next one.
+    pub(super) fn free_leftovers(self: &Arc<Self>, mut dead: Vec<SegmentNo>, since_ns: u64) {
+        if !self.log.frees_later() {
+            {
+                let mut writer = self.writer.lock();
+                // The redo may have brought one back to life.
+                dead.retain(|number| writer.table.get(*number).is_some_and(|entry| entry.live == 0));
+                for number in &dead {
+                    writer.table.remove(*number);
+                }
+                writer.dead_before = writer.table.dead();
+            }
+            if !dead.is_empty() {
+                self.log.free(dead, None, Box::new(|_| {}));
+            }
+            return;
+        }
         let dead: Vec<SegmentNo> = {
             let mut writer = self.writer.lock();
             let Writer { table, condemned, .. } = &mut *writer;

@@ -383,15 +383,9 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
         drop_reused_places(&mut table, recovery)?;
     }
     log.adopt(table.iter().map(|(number, entry)| Birth { number, place: entry.place }));
-    let leftovers = match log.frees_later() {
-        true => {
-            let is_left =
-                |number| !stored.lies_in(number) && recovery.births.iter().all(|birth| birth.number != number);
-            let dead = table.iter().filter(|(number, entry)| entry.live == 0 && is_left(*number));
-            dead.map(|(number, _)| number).collect()
-        }
-        false => Vec::new(),
-    };
+    let is_left = |number| !stored.lies_in(number) && recovery.births.iter().all(|birth| birth.number != number);
+    let leftovers = table.iter().filter(|(number, entry)| entry.live == 0 && is_left(*number));
+    let leftovers = leftovers.map(|(number, _)| number).collect();
     let root = recovery.root(RootKind::Tree);
     if let Some(root) = &root {
         log.have_near(root)?;

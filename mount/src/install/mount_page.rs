@@ -6,7 +6,7 @@ use clap_mangen::roff::{Roff, bold, italic, line_break, roman};
 /// The page, with both lists of options.
 pub fn page(version: &str, store_options: &str, mount_options: &str) -> Vec<u8> {
     let mut roff = Roff::new();
-    roff.control("TH", ["mount.kivafs", "8", "", &format!("kivafs {version}"), "kivafs"]);
+    roff.control("TH", ["mount.kivafs", "8", "", &format!("kivafs {version}")]);
     section(&mut roff, "NAME", &["mount.kivafs, umount.kivafs - mount and unmount a kivafs store"]);
     roff.control("SH", ["SYNOPSIS"]);
     roff.text([
@@ -29,8 +29,8 @@ pub fn page(version: &str, store_options: &str, mount_options: &str) -> Vec<u8> 
              serves it goes on in the background and logs to syslog.",
             "umount(8) waits until everything is durable, and fails if that cannot be had. While programs \
              have files open there it is refused; umount -l takes the names away at once and serves what is \
-             open; umount -f ends all that goes on there. If the store stays mounted elsewhere (a bind mount, \
-             another mount namespace), umount returns at once, and the last one waits.",
+             open; umount -f ends all that goes on there. If the store stays mounted elsewhere (by a bind mount), \
+             umount returns at once, and the last one waits.",
             "An ordinary user mounts by way of fusermount3(1): a store and a directory of their own, with \
              user in fstab or with kivafs mount, and unmounts it with umount(8), too. Others get in only with \
              allow_other, which needs user_allow_other in /etc/fuse.conf.",

@@ -18,7 +18,7 @@ pub fn pages(command: &Command) -> io::Result<Vec<(String, Vec<u8>)>> {
 }
 
 fn add(command: &Command, version: &str, pages: &mut Vec<(String, Vec<u8>)>) -> io::Result<()> {
-    let man = Man::new(command.clone()).source(format!("kivafs {version}")).manual("kivafs");
+    let man = Man::new(command.clone()).source(format!("kivafs {version}"));
     let mut page = Vec::new();
     man.render_title(&mut page)?;
     man.render_name_section(&mut page)?;

@@ -80,12 +80,6 @@ impl Slots {
         if self.unallocated() < 2 && !is_first_reserve {
             return Err(io::ErrorKind::StorageFull.into());
         }
-        self.allocate_last()
-    }
-
-    /// Allocates one more slot, also the last: for work that was accepted, whose space was estimated too
-    /// low.
-    pub fn allocate_last(&mut self) -> io::Result<()> {
         let slot = match self.free.first() {
             Some(slot) => *slot,
             None if self.count < self.count_max => self.count,
@@ -186,8 +180,6 @@ mod tests {
         assert_eq!(slots.take(Need::Growth), Some(1));
         slots.give_back(1);
         slots.allocate().expect("reused");
-        slots.allocate_last().expect("the third");
-        assert_eq!(slots.allocate_last().map_err(|e| e.kind()), full);
     }
 
     /// Else a store that was filled, and whose reserve was used, could never be emptied once it was
