@@ -101,6 +101,6 @@ pub fn umount_as(asked: HelperUmount) -> Result<(), Failure> {
     match unmount(&place::target(&asked.place)?, asked.manner) {
         // Like umount(8) of anything that is mounted more than once: what was asked for is done.
         Err(LifeError::StillMounted { .. }) => Ok(()),
-        done => Ok(drop(done?)),
+        done => Ok(done.map(drop)?),
     }
 }
