@@ -421,7 +421,13 @@ impl Log {
         Ok(())
     }
 
-    /// Bytes that slots not yet allocated could hold within the size limit.
+    /// A file is to occupy no more bytes from now on, except for what shrinks it. To be called once the
+    /// log is started.
+    pub fn set_quota(&self, bytes: u64) {
+        self.shared.streams.lock().slots().set_quota(bytes);
+    }
+
+    /// Bytes that slots not yet allocated could hold within the size limit and the quota.
     pub fn unallocated_bytes(&self) -> u64 {
         match self.medium {
             Medium::Disk(_) => {

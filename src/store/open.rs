@@ -71,6 +71,10 @@ pub struct OpenOptions {
     pub commit_interval: Duration,
     /// For new data.
     pub compression: Compression,
+    /// Most bytes that the store may come to occupy (in a bucket: most live bytes), if that is less than
+    /// what it was made with. What would take more is `NoSpace`; a store that has more already can be
+    /// read and made smaller.
+    pub size_max: Option<u64>,
     /// What others are told about who holds the store: the mount point or socket.
     pub serving_at: Option<PathBuf>,
     /// In a bucket: how long what is read waits for an answer.
@@ -93,6 +97,7 @@ impl Default for OpenOptions {
             cache_bytes: 64 << 20,
             commit_interval: Duration::from_secs(5),
             compression: Compression::default(),
+            size_max: None,
             serving_at: None,
             timeout: Duration::from_secs(300),
             takeover: false,
@@ -340,13 +345,16 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
             record.write(disk).map_err(|error| open_error(path, error))?;
         }
         log.start(recovery, writer.table.iter().map(|(_, entry)| entry.place)).map_err(from_log)?;
+        if let Some(quota) = options.size_max.filter(|_| log.disk().is_some()) {
+            log.set_quota(quota);
+        }
     }
     let published = Published { root: writer.tree.root(), era: Arc::default() };
     let core = Arc::new(Core {
         committed: RwLock::new(writer.tree.root()),
         published: RwLock::new(published),
         limits: Limits::new(log.geometry(), log.bucket().is_some(), options.cache_bytes),
-        size_limit: if log.bucket().is_some() { size_limit } else { 0 },
+        size_limit: if log.bucket().is_some() { least_limit(size_limit, options.size_max) } else { 0 },
         log,
         cache,
         ahead: Ahead::default(),
@@ -370,6 +378,15 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         }
     };
     Ok(Store { core, threads: Mutex::new(threads), elsewhere })
+}
+
+/// The smaller of a store's own limit (0: it has none) and the one that it is opened with.
+fn least_limit(made_with: u64, size_max: Option<u64>) -> u64 {
+    match (made_with, size_max) {
+        (0, None) => 0,
+        (0, Some(size_max)) => size_max.max(1),
+        (limit, size_max) => size_max.map_or(limit, |size_max| size_max.clamp(1, limit)),
+    }
 }
 
 /// The state that recovery found: the checkpoint, and the redo after it applied.

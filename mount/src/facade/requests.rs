@@ -11,7 +11,7 @@ use crate::fs::{self, ACCESS_ACL, Attr, Caller, FileSystem, FsError, Handle, Set
 use bytes::{Buf, Bytes};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
@@ -111,14 +111,18 @@ impl Facade {
         Facade { core }
     }
 
-    fn list<B: Buffer + Send + 'static>(&self, handle: FileHandle, offset: u64, buffer: B) {
+    fn list<B: Buffer + Send + 'static>(&self, node: INodeNo, handle: FileHandle, offset: u64, buffer: B) {
         let appearance = self.core.appearance();
         let listing = Listing { buffer, handle: Handle(handle.0), offset, taken: false, appearance };
         self.core.answer(
             Effect::None,
             0,
             listing,
-            |fs, listing| listing.fill(fs),
+            move |fs, listing| {
+                listing.fill(fs)?;
+                fs.accessed(ino(node));
+                Ok(())
+            },
             |listing, done| listing.buffer.send(done),
         );
     }
@@ -126,7 +130,7 @@ impl Facade {
 
 impl Filesystem for Facade {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        kernel::agree(config, self.core.serves_keys());
+        kernel::agree(config, self.core.serves_keys(), self.core.fs.keeps_access_times());
         Ok(())
     }
 
@@ -200,7 +204,11 @@ impl Filesystem for Facade {
             Effect::None,
             0,
             (),
-            move |fs, ()| fs.readlink(ino(node)),
+            move |fs, ()| {
+                let target = fs.readlink(ino(node))?;
+                fs.accessed(ino(node));
+                Ok(target)
+            },
             move |(), done| match done {
                 Ok(target) => reply.data(&target),
                 Err(errno) => reply.error(errno),
@@ -272,7 +280,7 @@ impl Filesystem for Facade {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -280,7 +288,7 @@ impl Filesystem for Facade {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let mode = match convert::rename_mode(flags) {
+        let mode = match convert::rename_mode(caller(request), flags) {
             Ok(mode) => mode,
             Err(errno) => return reply.error(errno),
         };
@@ -310,14 +318,20 @@ impl Filesystem for Facade {
         );
     }
 
-    fn open(&self, _request: &Request, node: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+    fn open(&self, _request: &Request, node: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        let reads = convert::changes_atime(flags) && flags.acc_mode() != OpenAccMode::O_WRONLY;
         self.core.answer(
             Effect::None,
             0,
             (),
-            move |fs, ()| fs.open_file(ino(node)),
+            move |fs, ()| {
+                // Without its pages the kernel asks for what is read, so that we hear of it.
+                let is_to_ask = reads && fs.access_is_due(ino(node))?;
+                fs.open_file(ino(node))?;
+                Ok(if is_to_ask { FopenFlags::empty() } else { FopenFlags::FOPEN_KEEP_CACHE })
+            },
             move |(), done| match done {
-                Ok(()) => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
+                Ok(pages) => reply.opened(NO_HANDLE, pages),
                 Err(errno) => reply.error(errno),
             },
         );
@@ -359,7 +373,7 @@ impl Filesystem for Facade {
         _handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
@@ -368,7 +382,13 @@ impl Filesystem for Facade {
             0,
             (),
             // No kernel asks for more; whoever did would get the memory of all of it filled.
-            move |fs, ()| fs.read(ino(node), offset, size.min(kernel::REQUEST_BYTES_MAX) as usize),
+            move |fs, ()| {
+                let read = fs.read(ino(node), offset, size.min(kernel::REQUEST_BYTES_MAX) as usize)?;
+                if convert::changes_atime(flags) {
+                    fs.accessed(ino(node));
+                }
+                Ok(read)
+            },
             move |(), done| match done.as_deref() {
                 Ok([piece]) => reply.data(piece),
                 Ok(pieces) => reply.data(&pieces.concat()),
@@ -482,19 +502,19 @@ impl Filesystem for Facade {
         );
     }
 
-    fn readdir(&self, _request: &Request, _node: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
-        self.list(handle, offset, reply);
+    fn readdir(&self, _request: &Request, node: INodeNo, handle: FileHandle, offset: u64, reply: ReplyDirectory) {
+        self.list(node, handle, offset, reply);
     }
 
     fn readdirplus(
         &self,
         _request: &Request,
-        _node: INodeNo,
+        node: INodeNo,
         handle: FileHandle,
         offset: u64,
         reply: ReplyDirectoryPlus,
     ) {
-        self.list(handle, offset, reply);
+        self.list(node, handle, offset, reply);
     }
 
     fn releasedir(&self, _request: &Request, _node: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {
