@@ -438,6 +438,12 @@ impl Log {
         }
     }
 
+    /// Bytes of a file that are set aside as the reserve.
+    pub fn reserve_bytes(&self) -> u64 {
+        let is_there = self.shared.streams.lock().slots().has_reserve();
+        u64::from(is_there) * u64::from(self.geometry.segment_bytes)
+    }
+
     /// The segments to which more may be appended.
     pub fn open_segments(&self) -> Vec<SegmentNo> {
         self.shared.streams.lock().open_segments()

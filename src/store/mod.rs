@@ -104,7 +104,7 @@ const BUCKET_BYTES: u64 = 1 << 50;
 pub struct Space {
     /// What the store may come to occupy: what it takes now plus what can still be written.
     pub total: u64,
-    /// What its log and its data segments take.
+    /// What its log, its data segments and its reserve take.
     pub used: u64,
     /// What can still be written.
     pub free: u64,
@@ -338,17 +338,19 @@ impl Store {
         self.core.log.wait_for_room(None);
     }
 
-    /// How full it is, in whole segments; in a bucket, in live bytes. Takes the writer lock for a moment: not to be called by
-    /// who has a transaction under way, which would wait for itself.
+    /// How full it is, in whole segments; in a bucket, in bytes that hold what is live. Takes the writer
+    /// lock for a moment: not to be called by who has a transaction under way, which would wait for
+    /// itself.
     pub fn space(&self) -> Space {
         let geometry = self.core.log.geometry();
         let Some(disk) = self.core.log.disk() else {
-            let used = self.core.writer.lock().table.live();
+            let used = self.core.writer.lock().table.held();
             let total = if self.core.size_limit > 0 { self.core.size_limit } else { BUCKET_BYTES };
             return Space { total: total.max(used), used, free: total.saturating_sub(used) };
         };
         let segments = self.core.writer.lock().table.iter().count() as u64;
-        let used = geometry.slots_offset() + segments * u64::from(geometry.segment_bytes);
+        let segments = segments * u64::from(geometry.segment_bytes);
+        let used = geometry.slots_offset() + segments + self.core.log.reserve_bytes();
         let free = disk.free_space().unwrap_or(0).min(self.core.log.unallocated_bytes());
         Space { total: used + free, used, free }
     }

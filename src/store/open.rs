@@ -461,7 +461,7 @@ impl Pages for Replayed<'_> {
 
 /// The segment table as of the checkpoint, and the segments opened since.
 pub fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable), StoreError> {
-    let mut table = Table::default();
+    let mut table = Table::new(u64::from(log.geometry().segment_bytes));
     let list = recovery.root(RootKind::Table);
     let mut chunks = BTreeMap::new();
     if let Some(pointer) = &list {

@@ -20,10 +20,10 @@ mod other;
 #[path = "../place/mod.rs"]
 mod place;
 mod privileges;
-mod ranges;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../../../tests/support/random.rs"]
 mod random;
+mod ranges;
 mod refused;
 mod renames;
 mod sizes;
