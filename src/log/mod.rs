@@ -411,7 +411,7 @@ impl Log {
     pub fn ensure_capacity(&self, bytes: u64, need: Need) -> Result<(), LogError> {
         let mut streams = self.shared.streams.lock();
         while streams.capacity(need) < bytes {
-            if let Err(error) = streams.slots().allocate() {
+            if let Err(error) = streams.slots().allocate(need) {
                 let error = LogError::allocating(&error);
                 self.fail_if_io(&error);
                 self.shared.check_failure()?;

@@ -181,7 +181,7 @@ impl World {
             self.model.touch(to);
             match target {
                 Some(target) if mode == RenameMode::Exchange => {
-                    self.model.nodes.get_mut(&from).unwrap().children.insert(from_name, target);
+                    self.model.nodes.get_mut(&from).unwrap().children.insert(from_name.clone(), target);
                     let node = self.model.nodes.get_mut(&target).unwrap();
                     (node.parent, node.ctime) = (from, now());
                     self.check_node(target);

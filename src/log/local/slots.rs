@@ -81,9 +81,11 @@ impl Slots {
     }
 
     /// Allocates one more slot; `StorageFull` when the disk, the size limit or the quota is reached. The
-    /// reserve is filled first.
-    pub fn allocate(&mut self) -> io::Result<()> {
-        if self.has_reserve() && self.in_use() >= u64::from(self.quota) {
+    /// reserve is filled first, and with `Need::Reserve` also beyond the quota. (Never for data: that
+    /// takes the reserve at last, and would go on from one to the next.)
+    pub fn allocate(&mut self, need: Need) -> io::Result<()> {
+        let is_for_reserve = need == Need::Reserve && !self.has_reserve();
+        if !is_for_reserve && self.in_use() >= u64::from(self.quota) {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let slot = match self.free.first() {
@@ -166,15 +168,15 @@ mod tests {
     fn the_reserve_is_filled_first_and_taken_last() {
         let disk = Arc::new(MemoryDisk::default());
         let mut slots = Slots::new(disk, 100, 10, 0, [0, 2]);
-        slots.allocate().expect("memory");
+        slots.allocate(Need::Growth).expect("memory");
         assert_eq!((slots.ready(Need::Growth), slots.ready(Need::Reserve)), (0, 1), "slot 1 is the reserve");
-        slots.allocate().expect("memory");
+        slots.allocate(Need::Growth).expect("memory");
         assert_eq!(slots.take(Need::Growth), Some(3));
         assert_eq!(slots.take(Need::Growth), None);
         assert_eq!(slots.take(Need::Reserve), Some(1));
         assert_eq!(slots.take(Need::Reserve), None);
         slots.give_back(0);
-        slots.allocate().expect("memory");
+        slots.allocate(Need::Growth).expect("memory");
         assert!(slots.has_reserve());
         assert_eq!(slots.take(Need::Reserve), Some(0));
     }
@@ -183,12 +185,12 @@ mod tests {
     fn the_size_limit_holds() {
         let disk = Arc::new(MemoryDisk::default());
         let mut slots = Slots::new(disk, 100, 10, 125, []);
-        slots.allocate().expect("first");
-        slots.allocate().expect("second");
-        assert_eq!(slots.allocate().map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
+        slots.allocate(Need::Growth).expect("first");
+        slots.allocate(Need::Growth).expect("second");
+        assert_eq!(slots.allocate(Need::Growth).map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
         assert_eq!(slots.take(Need::Growth), Some(1));
         slots.give_back(1);
-        slots.allocate().expect("reused");
+        slots.allocate(Need::Growth).expect("reused");
     }
 
     #[test]
@@ -197,14 +199,16 @@ mod tests {
         let mut slots = Slots::new(disk, 100, 10, 0, [0, 1, 5]);
         slots.set_quota(125);
         assert_eq!(slots.remaining(), 0, "more is in use already");
-        slots.allocate().expect("the reserve");
-        assert_eq!(slots.allocate().map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
+        assert!(slots.allocate(Need::Growth).is_err(), "nor is there a reserve for data");
+        slots.allocate(Need::Reserve).expect("the reserve");
+        assert!(slots.allocate(Need::Reserve).is_err(), "there is one now");
+        assert_eq!(slots.allocate(Need::Growth).map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
         slots.give_back(0);
         slots.give_back(5);
         assert_eq!(slots.remaining(), 0, "the reserve counts, too");
         slots.give_back(1);
         assert_eq!(slots.remaining(), 1);
-        slots.allocate().expect("one");
+        slots.allocate(Need::Growth).expect("one");
         assert_eq!((slots.remaining(), slots.take(Need::Growth)), (1, Some(0)));
         assert_eq!(slots.remaining(), 0);
     }
