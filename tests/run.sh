@@ -26,7 +26,7 @@ if [ "$(id -u)" != 0 ]; then
     root_shell=(sudo -E env "PATH=$PATH")
 fi
 need_rust
-need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr setfacl:acl cc:gcc mount:mount unshare:util-linux pgrep:procps
+need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr setfacl:acl cc:gcc mount:mount unshare:util-linux prlimit:util-linux lsattr:e2fsprogs pgrep:procps
 need_fuse
 
 summary=()
