@@ -33,8 +33,8 @@ const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 /// What is fixed for the life of a store, and how it is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// Most bytes that the store's file may have, or in a bucket: most live bytes; `None`: what there
-    /// is.
+    /// Most bytes that the store's file may have, or in a bucket: most bytes that hold live data;
+    /// `None`: what there is.
     pub size: Option<u64>,
     /// Its sizes; `None`: the usual ones.
     pub geometry: Option<Geometry>,
@@ -71,9 +71,9 @@ pub struct OpenOptions {
     pub commit_interval: Duration,
     /// For new data.
     pub compression: Compression,
-    /// Most bytes that the store may come to occupy (in a bucket: most live bytes), if that is less than
-    /// what it was made with. What would take more is `NoSpace`; a store that has more already can be
-    /// read and made smaller.
+    /// Most bytes that the store may come to occupy, counted in the same way, if that is less than what it
+    /// was made with. What would take more is `NoSpace`, except for work that makes it smaller, which may
+    /// take a segment more; a store that has more already can be read and made smaller.
     pub size_max: Option<u64>,
     /// What others are told about who holds the store: the mount point or socket.
     pub serving_at: Option<PathBuf>,

@@ -154,7 +154,8 @@ fn mount_by_helper(plan: &Plan) -> Result<OwnedFd, LifeError> {
     }
 }
 
-/// The helper's `-o`: it knows the kernel's words and a few of its own.
+/// The helper's `-o`: it knows some of the kernel's words (`nodiratime` not, which would only be shown)
+/// and a few of its own.
 fn helper_words(plan: &Plan) -> std::ffi::OsString {
     use std::os::unix::ffi::OsStringExt;
     let options = &plan.options;
@@ -163,7 +164,6 @@ fn helper_words(plan: &Plan) -> std::ffi::OsString {
         (options.read_only, ",ro"),
         (options.kernel.noexec, ",noexec"),
         (options.kernel.noatime, ",noatime"),
-        (options.kernel.nodiratime, ",nodiratime"),
         (allows_other(options), ",allow_other"),
     ];
     words.extend(chosen.iter().filter(|(on, _)| *on).map(|(_, word)| *word));
@@ -198,4 +198,22 @@ fn receive_descriptor(socket: &UnixStream) -> std::io::Result<Option<OwnedFd>> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::life::place::Place;
+    use crate::life::plan::KernelFlags;
+
+    /// It refuses the whole mount for a word that it does not know.
+    #[test]
+    fn the_helper_is_told_only_what_it_knows() {
+        let kernel = KernelFlags { nodev: true, nosuid: true, noexec: true, noatime: true, nodiratime: true };
+        let options = MountOptions { read_only: true, allow_other: Some(false), kernel, ..MountOptions::default() };
+        let (store, dir) = (Place::File("/a,b".into()), "/dir".into());
+        let plan = Plan { store, dir, create: false, takeover: false, options };
+        let words = "subtype=kivafs,default_permissions,max_read=1048576,ro,noexec,noatime,fsname=/a\\,b";
+        assert_eq!(helper_words(&plan), words);
+    }
 }
