@@ -167,7 +167,7 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_known_are_refused() {
-        let root = Caller { uid: 0, gid: 0 };
+        let root = Caller { uid: 0, gid: 0, umask: 0 };
         for flag in [RenameFlags::RENAME_NOREPLACE, RenameFlags::RENAME_WHITEOUT] {
             assert!(rename_mode(root, flag | RenameFlags::RENAME_EXCHANGE).is_err());
         }

@@ -135,7 +135,7 @@ mod tests {
     use crate::fs::tests::store;
     use std::sync::atomic::{AtomicI64, Ordering};
 
-    const ROOT_USER: Caller = Caller { uid: 0, gid: 0 };
+    const ROOT_USER: Caller = Caller { uid: 0, gid: 0, umask: 0 };
     const RELATIVE: AccessTimes = AccessTimes::Relative { directories: true };
 
     thread_local! {
