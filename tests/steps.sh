@@ -37,7 +37,7 @@ real() {
 # What every other step needs.
 prepare() {
     need_rust
-    need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr setfacl:acl cc:gcc mount:mount unshare:util-linux pgrep:procps
+    need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr setfacl:acl cc:gcc mount:mount unshare:util-linux prlimit:util-linux lsattr:e2fsprogs pgrep:procps
     need_fuse
     step "release build" cargo build --release --locked --workspace
     step "crate fsx" crate fsx

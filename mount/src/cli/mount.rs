@@ -27,7 +27,7 @@ pub fn mount(words: &MountWords) -> Result<(), Failure> {
         return Err(Failure::Usage("--takeover: who mounts with 'ro' takes nothing: leave it out".into()));
     }
     match (words.serve_in_background, words.foreground) {
-        _ if plan.options.remount => Ok(attach::remount(&plan.dir, &plan.options)?),
+        _ if plan.options.remount => remount(&plan),
         (true, _) => Ok(serve::serve(&plan, Ready::in_background()?)?),
         (false, true) => Ok(serve::serve(&plan, Ready::Foreground)?),
         (false, false) => start(&plan, lists, unknown),
@@ -39,7 +39,7 @@ pub fn by_helper(asked: HelperMount) -> Result<(), Failure> {
     let plan = plan(&asked.store, &asked.dir, &asked.options, asked.unknown)?;
     match asked.fake {
         true => Ok(()),
-        false if plan.options.remount => Ok(attach::remount(&plan.dir, &plan.options)?),
+        false if plan.options.remount => remount(&plan),
         false => start(&plan, &asked.options, asked.unknown),
     }
 }
@@ -69,6 +69,20 @@ pub fn umount(words: &UmountWords) -> Result<(), Failure> {
     let Unmounted { store, requests } = unmount(&place::target(&words.dir)?, manner)?;
     if let Some(requests) = requests {
         println!("{store}: {requests}");
+    }
+    Ok(())
+}
+
+/// Changes what can be changed of a mount that is there, and says what can't.
+fn remount(plan: &Plan) -> Result<(), Failure> {
+    let unchanged = attach::unchanged_by_remount(&plan.dir, &plan.options)?;
+    attach::remount(&plan.dir, &plan.options)?;
+    if !unchanged.is_empty() {
+        let names = unchanged.join(", ");
+        eprintln!(
+            "kivafs: {}: a remount does not change this: {names}: unmount it, and mount it again",
+            plan.dir.display()
+        );
     }
     Ok(())
 }

@@ -153,5 +153,6 @@ impl Service {
         self.deferred.stop();
         self.crowd.stop();
         self.core.stop();
+        self.core.fs.store_access_times();
     }
 }

@@ -117,6 +117,9 @@ pub enum LifeError {
         "{0}: busy: programs have files or working directories there ('fuser -vm {0}' lists them): end them, or use --force"
     )]
     Busy(PathBuf),
+    /// remount as read-only, and something is open for writing there.
+    #[error("{0}: busy: programs have files open for writing there ('fuser -vm {0}' lists them): end them first")]
+    OpenForWriting(PathBuf),
     /// umount, and nothing of ours is there.
     #[error("{0}: no kivafs mount there ('findmnt -t fuse.kivafs' lists them)")]
     NotMounted(PathBuf),

@@ -133,7 +133,8 @@ enum Woken {
 /// From an open store to a mount that is usable; an error leaves nothing mounted.
 fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeError> {
     let content = |error: crate::fs::FsError| LifeError::Content { store: plan.store.name(), why: error.to_string() };
-    let fs = Arc::new(FileSystem::open(store, coarse_now).map_err(content)?);
+    let fs = FileSystem::open(store, coarse_now).map_err(content)?;
+    let fs = Arc::new(fs.with_access_times(plan.options.access_times()));
     let listen = |address| Socket::listen(address, plan.options.kvlds_mode);
     let socket = plan.options.kvlds.as_ref().map(listen).transpose()?;
     let manners = Manners {
