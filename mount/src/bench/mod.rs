@@ -26,6 +26,7 @@
 //! | `flight.rs` | many requests in flight |
 //! | `kv.rs` | `bench kv`: the rows |
 
+mod ceiling;
 mod figures;
 mod flight;
 mod interrupt;
@@ -41,5 +42,6 @@ mod scratch;
 mod server;
 mod serving;
 
+pub use ceiling::serve as serve_ceiling;
 pub use kv::{KvPlan, kv};
 pub use s3::{Plan, s3};

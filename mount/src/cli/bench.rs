@@ -2,9 +2,9 @@
 
 use crate::bench;
 use crate::cli::failure::Failure;
-use crate::cli::given;
 use crate::cli::store_options::parse_store_options;
-use crate::cli::words::{BenchKvWords, BenchS3Words};
+use crate::cli::words::{BenchCeilingWords, BenchKvWords, BenchS3Words};
+use crate::cli::{given, place};
 use std::time::Duration;
 
 pub fn s3(words: &BenchS3Words) -> Result<(), Failure> {
@@ -35,4 +35,8 @@ pub fn kv(words: &BenchKvWords) -> Result<(), Failure> {
         store_options: parse_store_options(options).map_err(Failure::Usage)?,
     };
     bench::kv(&plan, &mut std::io::stdout().lock()).map_err(Failure::Failed)
+}
+
+pub fn ceiling(words: &BenchCeilingWords) -> Result<(), Failure> {
+    Ok(bench::serve_ceiling(&place::dir(&words.dir)?, words.threads.into())?)
 }

@@ -92,5 +92,6 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Rm(words) => paths::rm(&words),
         Command::Bench(words::BenchCommand::S3(words)) => bench::s3(&words),
         Command::Bench(words::BenchCommand::Kv(words)) => bench::kv(&words),
+        Command::Bench(words::BenchCommand::Ceiling(words)) => bench::ceiling(&words),
     }
 }

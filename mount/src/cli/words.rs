@@ -48,6 +48,17 @@ pub enum BenchCommand {
     S3(BenchS3Words),
     /// Keys over a socket, with the pairs and requests of kivaloo's own benchmarks
     Kv(BenchKvWords),
+    /// Serve the file system in memory that `mount` is measured beside, until it is unmounted
+    Ceiling(BenchCeilingWords),
+}
+
+#[derive(Debug, Args)]
+pub struct BenchCeilingWords {
+    /// The directory to mount it at
+    pub dir: PathBuf,
+    /// Threads that read requests
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub threads: u8,
 }
 
 #[derive(Debug, Args)]

@@ -48,14 +48,14 @@
 //! | `tests.rs` | what waits, and for how long, with storage that is told when to answer |
 
 mod appearance;
-mod convert;
+pub(crate) mod convert;
 mod core;
 mod crowd;
 mod deferred;
 mod errno;
 mod groups;
-mod kernel;
-mod lifetime;
+pub(crate) mod kernel;
+pub(crate) mod lifetime;
 mod listing;
 mod notices;
 mod outage;
