@@ -74,6 +74,7 @@ for script in tools pjdfstest fsx; do
         step "real mount, $script, in a $medium" "${root_shell[@]}" "tests/real/$script.sh" "$medium"
     done
 done
+step "ceiling, pjdfstest" "${root_shell[@]}" tests/real/pjdfstest.sh ceiling
 for script in space outage; do
     step "real mount, $script" "${root_shell[@]}" "tests/real/$script.sh"
 done

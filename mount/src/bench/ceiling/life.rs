@@ -18,7 +18,7 @@ const FS_TYPE: &str = "fuse.kivafs-ceiling";
 /// until it is unmounted or a signal comes. Everything in it is then gone.
 pub fn serve(dir: &Path, threads: usize) -> Result<(), LifeError> {
     let signals = Signals::block()?;
-    let owner = Caller { uid: getuid().as_raw(), gid: getgid().as_raw() };
+    let owner = Caller { uid: getuid().as_raw(), gid: getgid().as_raw(), umask: 0 };
     let flags = MsFlags::MS_NODEV | MsFlags::MS_NOSUID;
     let fuse = session::mount_as_root(Path::new("memory"), dir, FS_TYPE, flags, true)?;
     let mounted = mountinfo::top_at(dir)?.ok_or_else(|| LifeError::NotMounted(dir.into()))?;
