@@ -84,10 +84,9 @@ fn each_row_is_there_and_nothing_is_left() {
     // 8 files, and as many commits at least; each of 16 threads has two.
     assert!(numbers_before(line("file 1"), " commits")[0] >= 8.0, "{text}");
     assert!((1.0..=40.0).contains(&numbers_before(line("file 16"), " commits")[0]), "{text}");
-    let written = numbers_before(line("write"), " bytes written a byte")[0];
-    assert!((0.9..1.5).contains(&written), "{text}");
-    let compressed = numbers_before(line("write text"), " bytes written a byte")[0];
-    assert!(compressed < 0.7 * written, "{text}");
+    // What fits into a commit is written there, and maybe once more when it makes room.
+    let written = ["write", "write text"].map(|name| numbers_before(line(name), " bytes written a byte")[0]);
+    assert!((1.0..3.0).contains(&written[0]) && (0.2..1.0).contains(&written[1]), "{text}");
     let drawn = std::fs::read_to_string(&svg).unwrap();
     assert!(drawn.contains("create 1") && drawn.contains("file 16"), "{drawn}");
 }

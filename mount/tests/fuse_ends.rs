@@ -4,61 +4,17 @@
 mod place;
 
 use nix::errno::Errno;
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-use place::{Medium, Place, until};
+use nix::mount::{MntFlags, umount2};
+use place::ceiling::{Ceiling, on_both};
+use place::{Medium, Place};
 use std::ffi::CString;
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-
-/// The file system in memory, mounted.
-struct Ceiling {
-    process: Child,
-    dir: PathBuf,
-}
-
-impl Ceiling {
-    fn start(dir: PathBuf) -> Ceiling {
-        std::fs::create_dir(&dir).unwrap();
-        let mut process = Command::new(env!("CARGO_BIN_EXE_kivafs"))
-            .args(["bench", "ceiling"])
-            .arg(&dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut said = String::new();
-        BufReader::new(process.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
-        assert_eq!(said, "ready\n");
-        Ceiling { process, dir }
-    }
-}
-
-impl Drop for Ceiling {
-    fn drop(&mut self) {
-        let _ = umount2(&self.dir, MntFlags::MNT_DETACH);
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Both, and who serves each.
-fn on_both(try_it: impl Fn(&Path, Pid)) {
-    let place = Place::new(Medium::File);
-    place.mount(&[]).silently();
-    try_it(&place.dir, place.server().unwrap());
-    let ceiling = Ceiling::start(place.root().join("ceiling"));
-    try_it(&ceiling.dir, Pid::from_raw(ceiling.process.id() as i32));
-    drop(ceiling);
-    place.umounts();
-}
 
 fn c_path(path: &Path) -> CString {
     CString::new(path.as_os_str().as_bytes()).unwrap()
@@ -140,49 +96,6 @@ fn link_max_is_what_the_c_library_makes_up() {
         }
         assert_eq!(path.metadata().unwrap().nlink(), 201);
     });
-}
-
-/// Requests that the kernel has sent, or is about to, and that are not answered.
-fn unanswered(connections: &Path, dir: &Path) -> u64 {
-    let device = dir.metadata().unwrap().dev();
-    let (major, minor) = (u64::from(libc::major(device)), u64::from(libc::minor(device)));
-    let path = connections.join(format!("{}/waiting", major << 20 | minor));
-    std::fs::read_to_string(path).unwrap().trim().parse().unwrap()
-}
-
-fn state_of_threads(pid: Pid) -> Vec<char> {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-    let stats = tasks.filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("stat")).ok());
-    stats.map(|stat| stat.rsplit_once(") ").unwrap().1.chars().next().unwrap()).collect()
-}
-
-/// Nobody answers, and yet it is done: so nobody was asked. An fsync is.
-#[test]
-fn sync_and_syncfs_ask_nobody() {
-    let fusectl = assert_fs::TempDir::new().unwrap();
-    mount(Some("fusectl"), fusectl.path(), Some("fusectl"), MsFlags::empty(), None::<&str>).unwrap();
-    on_both(|dir, pid| {
-        let file = File::create(dir.join("file")).unwrap();
-        file.write_all_at(b"content", 0).unwrap();
-        // Attributes are known from here on, so that looking at it asks nobody either.
-        let unanswered = || unanswered(fusectl.path(), dir);
-        until("everything is answered", || unanswered() == 0);
-        kill(pid, Signal::SIGSTOP).unwrap();
-        until("nobody answers", || state_of_threads(pid).iter().all(|state| *state == 'T'));
-        // SAFETY: the descriptor is open.
-        assert_eq!(Errno::result(unsafe { libc::syncfs(file.as_raw_fd()) }), Ok(0));
-        // SAFETY: it takes nothing.
-        unsafe { libc::sync() };
-        assert_eq!(unanswered(), 0);
-        std::thread::scope(|scope| {
-            let syncs = scope.spawn(|| file.sync_all());
-            until("fsync waits for an answer", || unanswered() == 1);
-            assert!(!syncs.is_finished());
-            kill(pid, Signal::SIGCONT).unwrap();
-            syncs.join().unwrap().unwrap();
-        });
-    });
-    umount2(fusectl.path(), MntFlags::empty()).unwrap();
 }
 
 /// What is measured beside is a file system: the rest of it is for pjdfstest.
