@@ -262,7 +262,7 @@ pub fn grouped(dir: &Path, number: usize) -> PathBuf {
 /// Makes it.
 pub fn create_grouped(dir: &Path, number: usize, bytes: &[u8]) -> io::Result<()> {
     let path = grouped(dir, number);
-    if number % GROUP == 0 {
+    if number.is_multiple_of(GROUP) {
         fs::create_dir_all(path.parent().expect("it lies in its group"))?;
     }
     File::create_new(path)?.write_all(bytes)
