@@ -82,6 +82,9 @@ pub fn growth(plan: &GrowthPlan, out: &mut dyn Write) -> Answer<()> {
             ))?;
             grown.push(now);
         }
+        if !plan.by_library {
+            growing.mounted.umount().map_err(text)?;
+        }
         match &plan.svg {
             Some(path) => plot::growth(path, &grown).map_err(|error| format!("{}: {error}", path.display())),
             None => Ok(()),
