@@ -25,7 +25,7 @@ pub struct Space {
 }
 
 /// What a store did since it was opened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Activity {
     /// Commits made.
     pub commits: u64,

@@ -6,7 +6,7 @@
 use crate::facade::REQUEST_BYTES_MAX;
 use crate::life::mountinfo::FS_TYPE;
 use crate::life::plan::{MountOptions, Plan};
-use crate::life::{LifeError, mountinfo};
+use crate::life::{LifeError, mountinfo, session};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -58,25 +58,8 @@ pub fn kernel_flags(options: &MountOptions) -> MsFlags {
 }
 
 fn mount_directly(plan: &Plan) -> Result<OwnedFd, LifeError> {
-    let fuse = File::options().read(true).write(true).open("/dev/fuse").map_err(LifeError::NoDevice)?;
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,max_read={REQUEST_BYTES_MAX}",
-        fuse.as_raw_fd(),
-        nix::unistd::getuid(),
-        nix::unistd::getgid(),
-    );
-    if allows_other(&plan.options) {
-        data.push_str(",allow_other");
-    }
-    mount(
-        Some(plan.store.name().as_path()),
-        plan.dir.as_path(),
-        Some(FS_TYPE),
-        kernel_flags(&plan.options),
-        Some(data.as_str()),
-    )
-    .map_err(|errno| LifeError::system(format!("{}: cannot mount", plan.dir.display()), errno))?;
-    Ok(fuse.into())
+    let (source, options) = (plan.store.name(), &plan.options);
+    session::mount_as_root(&source, &plan.dir, FS_TYPE, kernel_flags(options), allows_other(options))
 }
 
 /// Changes the flags of the mount at `dir`. If it becomes read-only, everything is durable then. Which

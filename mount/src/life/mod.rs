@@ -25,6 +25,7 @@
 //! | `holder.rs` | opening a store that may still be held by a process that drains |
 //! | `opened.rs` | opening the store that is to be served |
 //! | `attach.rs` | mount(2), or fusermount3: a descriptor for the session |
+//! | `session.rs` | what every mount of this program has in common |
 //! | `detach.rs` | umount(2), or fusermount3; aborting a connection |
 //! | `background.rs` | starting itself again, and the word "ready" |
 //! | `signals.rs` | SIGTERM and SIGINT |
@@ -35,7 +36,7 @@
 //! | `unmount.rs` | `kivafs umount`: detach, wait for the verdict |
 //! | `journal.rs` | where the log goes |
 //! | `progress.rs` | one line on a terminal for what takes long |
-//! | `written.rs` | what a server of keys wrote, as it says at its end |
+//! | `written.rs` | what a server wrote, as it says at its end |
 
 pub mod attach;
 pub mod background;
@@ -51,6 +52,7 @@ pub mod plan;
 pub mod progress;
 pub mod serve;
 pub mod serve_keys;
+pub mod session;
 pub mod signals;
 pub mod unmount;
 pub mod verdict;
@@ -148,7 +150,7 @@ pub enum LifeError {
 
 impl LifeError {
     /// The system refused `what`.
-    fn system(what: impl Into<String>, error: impl Into<std::io::Error>) -> LifeError {
+    pub(crate) fn system(what: impl Into<String>, error: impl Into<std::io::Error>) -> LifeError {
         LifeError::System { what: what.into(), error: error.into() }
     }
 }
