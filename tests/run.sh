@@ -24,6 +24,7 @@ for script in tools programs pjdfstest fsx; do
         step "real mount, $script, in a $medium" real "$script" "$medium"
     done
 done
+step "ceiling, pjdfstest" real pjdfstest ceiling
 for script in space full boot outage memory; do
     step "real mount, $script" real "$script"
 done

@@ -5,6 +5,7 @@ mod place;
 use kivafs::store::Compression;
 use kivafs_mount::cli::options::{Unknown, parse_options};
 use kivafs_mount::cli::store_options::parse_store_options;
+use kivafs_mount::fs::AccessTimes;
 use kivafs_mount::life::plan::{LogPlace, SyncMode};
 use place::{Medium, Place, Said, kivafs, kivafs_as};
 use std::os::unix::fs::PermissionsExt;
@@ -44,6 +45,34 @@ fn of_two_that_contradict_the_later_counts() {
 fn what_fstab_may_say_changes_nothing() {
     let usual = options("");
     assert_eq!(options("rw,defaults,noauto,nofail,_netdev,nouser,x-systemd.automount,x-a=b,comment=c,,"), usual);
+}
+
+#[test]
+fn times_of_access_are_as_the_last_word_says() {
+    for (words, times) in [
+        ("", AccessTimes::Never),
+        ("noatime", AccessTimes::Never),
+        ("relatime", AccessTimes::Relative { directories: true }),
+        ("relatime,noatime", AccessTimes::Never),
+        ("noatime,relatime,nodiratime", AccessTimes::Relative { directories: false }),
+        ("relatime,nodiratime,diratime", AccessTimes::Relative { directories: true }),
+        ("relatime,lazytime", AccessTimes::Relative { directories: true }),
+        ("relatime,ro", AccessTimes::Never),
+    ] {
+        assert_eq!(options(words).access_times(), times, "{words}");
+    }
+    let refused = parse_options(["strictatime"], Unknown::Refuse).unwrap_err();
+    assert!(refused.contains("relatime"), "{refused}");
+    assert!(parse_options(["strictatime"], Unknown::Ignore).is_ok());
+}
+
+#[test]
+fn a_limit_is_a_size() {
+    assert_eq!(options("max_size=10G").store.size_max, Some(10 << 30));
+    assert_eq!(options("").store.size_max, None);
+    for wrong in ["max_size=", "max_size=0", "max_size=much"] {
+        assert!(parse_options([wrong], Unknown::Refuse).is_err(), "{wrong}");
+    }
 }
 
 #[test]

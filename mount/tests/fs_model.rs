@@ -377,11 +377,9 @@ impl World {
         if grows {
             node.data.resize(end, 0);
         }
-        if clears || grows {
-            (node.mtime, node.ctime) = (now(), now());
-            if caller.uid != 0 {
-                kill(&mut node.perm);
-            }
+        (node.mtime, node.ctime) = (now(), now());
+        if caller.uid != 0 {
+            kill(&mut node.perm);
         }
         self.check_node(id);
     }

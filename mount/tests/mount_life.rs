@@ -37,6 +37,8 @@ on_each_medium!(
     a_write_takes_set_user_id_away_also_in_the_kernel,
     sync_mounts_work,
     the_log_goes_where_it_is_told_to,
+    a_mount_becomes_read_only_once_nobody_writes_and_is_durable_then,
+    what_a_remount_does_not_change_is_said,
 );
 
 fn mount_is_usable_when_the_command_returns_and_gone_when_umount_does(medium: Medium) {
@@ -124,9 +126,12 @@ fn the_helper_names_mount_remount_and_umount(medium: Medium) {
     place.run_as("mount.kivafs", [store, dir, "-s", "-o", "rw,bogus,nofail,x-a"]).silently();
     assert!(place.mounted().unwrap().line.contains(" rw,"));
     // As mount(8) does: with all that the list of mounts shows.
-    let shown =
-        "remount,ro,nosuid,nodev,relatime,user_id=0,group_id=0,default_permissions,allow_other,max_read=1048576";
-    place.run_as("mount.fuse.kivafs", [store, dir, "-o", shown]).silently();
+    let line = place.mounted().unwrap().line;
+    let (first, last) = (line.split(' ').nth(5).unwrap(), line.rsplit(' ').next().unwrap());
+    let shown: Vec<&str> = first.split(',').chain(last.split(',')).filter(|word| *word != "rw").collect();
+    assert!(["nosuid", "nodev", "noatime", "user_id=0", "default_permissions"].iter().all(|word| shown.contains(word)));
+    let shown = format!("remount,ro,{}", shown.join(","));
+    place.run_as("mount.fuse.kivafs", [store, dir, "-o", &shown]).silently();
     assert!(place.mounted().unwrap().line.contains(" ro,"));
     place.run_as("umount.kivafs", [dir]).silently();
     assert_eq!(place.mounted(), None);
@@ -139,7 +144,7 @@ fn what_remount_does_not_change_is_told(medium: Medium) {
     assert!(place.mounted().unwrap().line.contains(" ro,nosuid,nodev,noexec"));
     let said = place.mount(&["-o", "remount,rw,sync"]);
     assert_eq!((said.code(), said.errors().lines().count()), (0, 1));
-    assert!(said.errors().contains("remount changes only ro"), "{}", said.errors());
+    assert!(said.errors().contains("a remount does not change"), "{}", said.errors());
     assert!(place.mounted().unwrap().line.contains(" rw,"));
 }
 
@@ -415,4 +420,48 @@ fn the_log_goes_where_it_is_told_to(medium: Medium) {
     place.mount(&["-o", &format!("log={}:info", log.display())]).silently();
     place.umounts();
     until("the end is in the log", || std::fs::read_to_string(&log).unwrap().contains("everything is durable"));
+}
+
+fn a_mount_becomes_read_only_once_nobody_writes_and_is_durable_then(medium: Medium) {
+    let place = Place::new(medium);
+    place.mount(&["-o", "commit=3600"]).silently();
+    let (path, dir) = (place.dir.join("file"), place.dir.to_str().unwrap());
+    let mut open = File::create(&path).unwrap();
+    open.write_all(b"content").unwrap();
+    place.mount(&["-o", "remount,ro"]).fails(1, &[dir, "busy", "open for writing", "fuser"]);
+    open.write_all(b" and more").unwrap();
+    drop(open);
+    // A file that a test has closed may still be open for a moment: see `Place::umounts`.
+    until("nobody writes", || place.mount(&["-o", "remount,ro"]).code() == 0);
+    assert!(place.mounted().unwrap().line.contains(" ro,"));
+    let refused = std::fs::write(&path, "").unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(nix::libc::EROFS));
+    // And back: nothing that was there is lost, and there may be more.
+    place.mount(&["-o", "remount,rw"]).silently();
+    std::fs::write(place.dir.join("next"), "next").unwrap();
+    until("nobody writes", || place.mount(&["-o", "remount,ro"]).code() == 0);
+    kill(place.server().unwrap(), Signal::SIGKILL).unwrap();
+    until("the mount is dead", || std::fs::metadata(&place.dir).is_err());
+    assert_eq!(place.mount(&[]).code(), 0);
+    assert_eq!(std::fs::read(&path).unwrap(), b"content and more");
+    assert_eq!(std::fs::read(place.dir.join("next")).unwrap(), b"next");
+    place.umounts();
+}
+
+fn what_a_remount_does_not_change_is_said(medium: Medium) {
+    let place = Place::new(medium);
+    place.mount(&["-o", "relatime"]).silently();
+    let said = place.mount(&["-o", "remount,noexec,cache=1G,commit=7,inodes=9"]);
+    assert_eq!((said.code(), said.errors().lines().count()), (0, 1), "{}", said.errors());
+    for word in ["cache", "commit", "inodes", "mount it again"] {
+        assert!(said.errors().contains(word), "{word}: {}", said.errors());
+    }
+    let line = place.mounted().unwrap().line;
+    assert!(line.contains("noexec") && line.contains("relatime"), "{line}");
+    place.umounts();
+    place.mount(&[]).silently();
+    let said = place.mount(&["-o", "remount,relatime"]);
+    assert!(said.code() == 0 && said.errors().contains("relatime"), "{}", said.errors());
+    assert!(place.mounted().unwrap().line.contains("noatime"));
+    place.umounts();
 }

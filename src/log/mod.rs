@@ -417,7 +417,7 @@ impl Log {
     pub fn ensure_capacity(&self, bytes: u64, need: Need) -> Result<(), LogError> {
         let mut streams = self.shared.streams.lock();
         while streams.capacity(need) < bytes {
-            if let Err(error) = streams.slots().allocate() {
+            if let Err(error) = streams.slots().allocate(need) {
                 let error = LogError::allocating(&error);
                 self.fail_if_io(&error);
                 self.shared.check_failure()?;
@@ -433,7 +433,13 @@ impl Log {
         self.disk().is_some() && !self.shared.streams.lock().slots().has_reserve()
     }
 
-    /// Bytes that slots not yet allocated could hold within the size limit.
+    /// A file is to occupy no more bytes from now on, except for what shrinks it. To be called once the
+    /// log is started.
+    pub fn set_quota(&self, bytes: u64) {
+        self.shared.streams.lock().slots().set_quota(bytes);
+    }
+
+    /// Bytes that slots not yet allocated could hold within the size limit and the quota.
     pub fn unallocated_bytes(&self) -> u64 {
         match self.medium {
             Medium::Disk(_) => {
@@ -442,6 +448,12 @@ impl Log {
             }
             Medium::Bucket(_) => u64::MAX,
         }
+    }
+
+    /// Bytes of a file that are set aside as the reserve.
+    pub fn reserve_bytes(&self) -> u64 {
+        let is_there = self.shared.streams.lock().slots().has_reserve();
+        u64::from(is_there) * u64::from(self.geometry.segment_bytes)
     }
 
     /// The segments to which more may be appended.

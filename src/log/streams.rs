@@ -236,7 +236,7 @@ impl Streams {
                 // Usually one stands ready (R7); how much payloads waste at the ends of segments is
                 // only estimated, though.
                 while slots.ready(Need::Growth) == 0 {
-                    match slots.allocate() {
+                    match slots.allocate(Need::Growth) {
                         Ok(()) => {}
                         Err(_) if slots.ready(need) > 0 => break,
                         Err(error) => return Err(LogError::allocating(&error)),

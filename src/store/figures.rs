@@ -18,14 +18,14 @@ const LOCK_WAIT_MAX: Duration = Duration::from_millis(10);
 pub struct Space {
     /// What the store may come to occupy: what it takes now plus what can still be written.
     pub total: u64,
-    /// What its log and its data segments take.
+    /// What its log, its data segments and its reserve take.
     pub used: u64,
     /// What can still be written.
     pub free: u64,
 }
 
 /// What a store did since it was opened.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Activity {
     /// Commits made.
     pub commits: u64,
@@ -50,6 +50,8 @@ pub struct Segments {
     pub dead: u64,
     /// Bytes of all that are referred to.
     pub live_bytes: u64,
+    /// Bytes that hold these: what several copies share counts once.
+    pub held_bytes: u64,
 }
 
 /// What only the writer knows, as it was when it was last asked.
@@ -62,7 +64,8 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn of(writer: &Writer) -> Seen {
         let table = &writer.table;
-        let segments = Segments { count: table.count(), dead: table.dead(), live_bytes: table.live() };
+        let segments =
+            Segments { count: table.count(), dead: table.dead(), live_bytes: table.live(), held_bytes: table.held() };
         Seen { segments, changed_bytes: writer.tree.dirty_bytes() }
     }
 }
@@ -112,12 +115,13 @@ impl Core {
 
     fn space_of(&self, segments: Segments) -> Space {
         let Some(disk) = self.log.disk() else {
-            let used = segments.live_bytes;
+            let used = segments.held_bytes;
             let total = if self.size_limit > 0 { self.size_limit } else { BUCKET_BYTES };
             return Space { total: total.max(used), used, free: total.saturating_sub(used) };
         };
         let geometry = self.log.geometry();
-        let used = geometry.slots_offset() + segments.count * u64::from(geometry.segment_bytes);
+        let held = segments.count * u64::from(geometry.segment_bytes);
+        let used = geometry.slots_offset() + held + self.log.reserve_bytes();
         let free = disk.free_space().unwrap_or(0).min(self.log.unallocated_bytes());
         Space { total: used + free, used, free }
     }

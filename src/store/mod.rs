@@ -316,7 +316,7 @@ impl Store {
         self.core.log.wait_for_room(None);
     }
 
-    /// How full it is, in whole segments; in a bucket, in live bytes. Waits for nobody: where a transaction is under
+    /// How full it is, in whole segments; in a bucket, in bytes that hold what is live. Waits for nobody: where a transaction is under
     /// way for long, its own above all, it may be as it was when it was last asked for.
     pub fn space(&self) -> Space {
         self.core.space()

@@ -34,8 +34,8 @@ const ENDING_PATIENCE: Duration = Duration::from_secs(5);
 /// What is fixed for the life of a store, and how it is made.
 #[derive(Clone, Debug)]
 pub struct CreateOptions {
-    /// Most bytes that the store's file may have, or in a bucket: most live bytes; `None`: what there
-    /// is.
+    /// Most bytes that the store's file may have, or in a bucket: most bytes that hold live data;
+    /// `None`: what there is.
     pub size: Option<u64>,
     /// Its sizes; `None`: the usual ones.
     pub geometry: Option<Geometry>,
@@ -72,6 +72,10 @@ pub struct OpenOptions {
     pub commit_interval: Duration,
     /// For new data.
     pub compression: Compression,
+    /// Most bytes that the store may come to occupy, counted in the same way, if that is less than what it
+    /// was made with. What would take more is `NoSpace`, except for work that makes it smaller, which may
+    /// take a segment more; a store that has more already can be read and made smaller.
+    pub size_max: Option<u64>,
     /// What others are told about who holds the store: the mount point or socket.
     pub serving_at: Option<PathBuf>,
     /// In a bucket: how long what is read waits for an answer.
@@ -94,6 +98,7 @@ impl Default for OpenOptions {
             cache_bytes: 64 << 20,
             commit_interval: Duration::from_secs(5),
             compression: Compression::default(),
+            size_max: None,
             serving_at: None,
             timeout: Duration::from_secs(300),
             takeover: false,
@@ -341,13 +346,16 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
             record.write(disk).map_err(|error| open_error(path, error))?;
         }
         log.start(recovery, writer.table.iter().map(|(_, entry)| entry.place)).map_err(from_log)?;
+        if let Some(quota) = options.size_max.filter(|_| log.disk().is_some()) {
+            log.set_quota(quota);
+        }
     }
     let published = Published { root: writer.tree.root(), era: Arc::default() };
     let core = Arc::new(Core {
         committed: RwLock::new(writer.tree.root()),
         published: RwLock::new(published),
         limits: Limits::new(log.geometry(), log.bucket().is_some(), options.cache_bytes),
-        size_limit: if log.bucket().is_some() { size_limit } else { 0 },
+        size_limit: if log.bucket().is_some() { least_limit(size_limit, options.size_max) } else { 0 },
         log,
         cache,
         ahead: Ahead::default(),
@@ -372,6 +380,15 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         }
     };
     Ok(Store { core, threads: Mutex::new(threads), elsewhere })
+}
+
+/// The smaller of a store's own limit (0: it has none) and the one that it is opened with.
+fn least_limit(made_with: u64, size_max: Option<u64>) -> u64 {
+    match (made_with, size_max) {
+        (0, None) => 0,
+        (0, Some(size_max)) => size_max.max(1),
+        (limit, size_max) => size_max.map_or(limit, |size_max| size_max.clamp(1, limit)),
+    }
 }
 
 /// The state that recovery found: the checkpoint, and the redo after it applied.
@@ -440,7 +457,7 @@ impl Pages for Replayed<'_> {
 
 /// The segment table as of the checkpoint, and the segments opened since.
 pub fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable), StoreError> {
-    let mut table = Table::default();
+    let mut table = Table::new(u64::from(log.geometry().segment_bytes));
     let list = recovery.root(RootKind::Table);
     let mut chunks = BTreeMap::new();
     if let Some(pointer) = &list {

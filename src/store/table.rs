@@ -49,8 +49,10 @@ pub struct Entry {
 type Chunk = BTreeMap<u8, Entry>;
 
 /// The table. Cloning it costs one step a chunk.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub struct Table {
+    /// What a segment can hold.
+    segment_bytes: u64,
     chunks: BTreeMap<u64, Arc<Chunk>>,
     /// Chunks that differ from what is stored.
     changed: BTreeSet<u64>,
@@ -58,6 +60,8 @@ pub struct Table {
     dead: u64,
     /// Live bytes of all.
     live: u64,
+    /// The same, but of no segment more than it holds.
+    held: u64,
 }
 
 /// Changes to the counters, gathered during one call of the tree: a subtraction may come before
@@ -83,6 +87,11 @@ impl Deltas {
 }
 
 impl Table {
+    /// Without segments. Those to come hold at most that many bytes each.
+    pub fn new(segment_bytes: u64) -> Table {
+        Table { segment_bytes, chunks: BTreeMap::new(), changed: BTreeSet::new(), dead: 0, live: 0, held: 0 }
+    }
+
     /// A segment was opened.
     pub fn born(&mut self, birth: Birth) {
         let before = self.chunk_mut(birth.number).insert(low(birth.number), Entry { live: 0, place: birth.place });
@@ -114,9 +123,10 @@ impl Table {
             }
             let entry = self.chunk_mut(number).get_mut(&low(number)).expect("just seen");
             let Some(live) = entry.live.checked_add_signed(delta) else { return false };
-            let was_dead = std::mem::replace(&mut entry.live, live) == 0;
+            let before = std::mem::replace(&mut entry.live, live);
             self.live = self.live.wrapping_add_signed(delta);
-            self.dead = self.dead - u64::from(was_dead) + u64::from(live == 0);
+            self.held = self.held - before.min(self.segment_bytes) + live.min(self.segment_bytes);
+            self.dead = self.dead - u64::from(before == 0) + u64::from(live == 0);
         }
         true
     }
@@ -130,6 +140,13 @@ impl Table {
     /// Live bytes of all segments.
     pub fn live(&self) -> u64 {
         self.live
+    }
+
+    /// Bytes that hold what is live: copies that share an extent count for it once more each, and an
+    /// extent by its length before compression, so that the counters of one segment may add up to more
+    /// than it has.
+    pub fn held(&self) -> u64 {
+        self.held
     }
 
     /// What is known of a segment.
@@ -201,6 +218,7 @@ impl Table {
             chunk.insert(low, entry);
         }
         self.live = chunk.values().fold(self.live, |sum, entry| sum.saturating_add(entry.live));
+        self.held += chunk.values().map(|entry| entry.live.min(self.segment_bytes)).sum::<u64>();
         self.dead += chunk.values().filter(|entry| entry.live == 0).count() as u64;
         let before = self.chunks.insert(number, Arc::new(chunk));
         assert!(before.is_none(), "a chunk is read once");
@@ -266,7 +284,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let mut table = Table::default();
+        let mut table = Table::new(8 << 20);
         table.born(Birth { number: SegmentNo(257), place: 3 });
         let mut deltas = Deltas::default();
         deltas.sub(SegmentNo(257), 5);
@@ -275,7 +293,7 @@ mod tests {
         let golden = b"kvTC\x01\0\0\0\0\0\0\0\x01\0\x01\x07\0\0\0\0\0\0\0\x03\0\0\0";
         assert_eq!(table.encode_chunk(1).as_deref(), Some(&golden[..]));
         assert_eq!(table.take_changed(), BTreeSet::from([1]));
-        let mut read = Table::default();
+        let mut read = Table::new(8 << 20);
         for cut in 0..golden.len() {
             assert!(read.decode_chunk(1, &golden[..cut]).is_err(), "cut at {cut}");
         }
@@ -300,7 +318,7 @@ mod tests {
 
     #[test]
     fn the_dead_are_counted() {
-        let mut table = Table::default();
+        let mut table = Table::new(8 << 20);
         table.born(Birth { number: SegmentNo(1), place: 0 });
         table.born(Birth { number: SegmentNo(300), place: 1 });
         assert_eq!(table.dead(), 2);
@@ -308,7 +326,7 @@ mod tests {
         deltas.add(SegmentNo(1), 5);
         assert!(table.apply(deltas));
         assert_eq!(table.dead(), 1);
-        let mut read = Table::default();
+        let mut read = Table::new(8 << 20);
         for chunk in [0, 1] {
             read.decode_chunk(chunk, &table.encode_chunk(chunk).expect("not empty")).expect("just encoded");
         }
@@ -320,9 +338,32 @@ mod tests {
         assert_eq!(table.dead(), 1);
     }
 
+    /// Copies that share, and what compresses.
+    #[test]
+    fn a_segment_holds_no_more_than_it_can() {
+        let mut table = Table::new(100);
+        let mut add = |bytes: i64| {
+            let mut deltas = Deltas::default();
+            match bytes {
+                0.. => deltas.add(SegmentNo(1), bytes as u64),
+                _ => deltas.sub(SegmentNo(1), bytes.unsigned_abs()),
+            }
+            if table.get(SegmentNo(1)).is_none() {
+                table.born(Birth { number: SegmentNo(1), place: 0 });
+            }
+            assert!(table.apply(deltas));
+            let mut read = Table::new(100);
+            read.decode_chunk(0, &table.encode_chunk(0).expect("not empty")).expect("just encoded");
+            assert_eq!(read.held(), table.held());
+            (table.live(), table.held())
+        };
+        assert_eq!([add(60), add(60), add(60)], [(60, 60), (120, 100), (180, 100)]);
+        assert_eq!([add(-60), add(-60), add(-60)], [(120, 100), (60, 60), (0, 0)]);
+    }
+
     #[test]
     fn counters_do_not_fall_below_zero() {
-        let mut table = Table::default();
+        let mut table = Table::new(8 << 20);
         table.born(Birth { number: SegmentNo(1), place: 0 });
         let mut deltas = Deltas::default();
         deltas.sub(SegmentNo(1), 1);

@@ -314,7 +314,7 @@ impl Core {
         let page_bytes = u64::from(self.log.geometry().page_bytes);
         let pages = (count as u64 + 4) * page_bytes;
         let owed = writer.owed_bytes() + total as u64 + pages;
-        if self.size_limit > 0 && need == Need::Growth && writer.table.live() + owed > self.size_limit {
+        if self.size_limit > 0 && need == Need::Growth && writer.table.held() + owed > self.size_limit {
             writer.starved = true;
             self.want_checkpoint(writer);
             return Err(StoreError::NoSpace);

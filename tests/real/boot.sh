@@ -106,7 +106,7 @@ remounted() {
     touch "$a/new"
     # With all that fstab says: commit= is not changed by that.
     mount -o remount,ro "$a" 2>"$place/said"
-    grep -q 'remount changes only' "$place/said"
+    grep -q 'a remount does not change' "$place/said"
     shows "$a" OPTIONS | grep -q '^ro,'
     mount -o remount,rw "$a" 2>"$place/said"
     [ "$(cat "$a/file")" = content ]

@@ -2,7 +2,10 @@
 # The crate pjdfstest on a real mount: what POSIX asks of each call. All of its 398 tests must pass,
 # but for one that passes itself over: _PC_LINK_MAX has no value on FUSE.
 #
-#   tests/real/pjdfstest.sh [file|bucket]   what the store lies on
+#   tests/real/pjdfstest.sh [file|bucket|ceiling]
+#
+# file, bucket: what the store lies on. ceiling: the file system in memory that `kivafs bench mount` measures
+# beside: one that left out what POSIX asks for would be no measure. mount(8) cannot remount that.
 
 . "$(dirname "$0")/place.sh"
 
@@ -75,5 +78,5 @@ chmod 755 "$place"
 # any file system (ext4, too) from becoming read-only.
 try "pjdfstest, all but erofs" run false "0 failed, 14 skipped, 384 passed, 0 expected failures, 398 total"
 try "pjdfstest, only LINK_MAX is passed over" passed_over
-try "pjdfstest, erofs" run true "0 failed, 0 skipped, 13 passed, 0 expected failures, 13 total" erofs
+[ -z "$store" ] || try "pjdfstest, erofs" run true "0 failed, 0 skipped, 13 passed, 0 expected failures, 13 total" erofs
 finish

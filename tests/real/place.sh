@@ -2,7 +2,8 @@
 # are counted; crates that are installed once.
 #
 # A script: source this; `begin NAME [MEDIUM]`; `try WHAT FUNCTION [WORD...]`...; `finish`. MEDIUM is
-# what the store lies on: `file` (usual), or `bucket`: one of the S3 server of ceph.sh.
+# what the store lies on: `file` (usual), or `bucket`: one of the S3 server of ceph.sh. `ceiling`: there is
+# no store; the file system in memory of `kivafs bench mount` is mounted.
 # KIVAFS names the binary to test (else the release build), KIVAFS_KEEP=1 keeps the store.
 
 set -euo pipefail
@@ -40,9 +41,10 @@ begin() {
         # What is stored stays there until the server is wiped, so that no name is used twice.
         store=s3://kivafs-test/$(date +%s)-$(basename "$place")
         ;;
+    ceiling) store= ;;
     *) fail "$1: no medium: $medium" ;;
     esac
-    "$KIVAFS" create "$store"
+    [ -z "$store" ] || "$KIVAFS" create "$store"
     mount_it
     echo "== $name: $mnt"
 }
@@ -92,10 +94,24 @@ is_mounted() {
 
 # mount_it [OPTIONS]
 mount_it() {
+    if [ -z "$store" ]; then
+        mount_ceiling
+        return
+    fi
     "$KIVAFS" mount -o "log=$place/log${1:+,$1}" "$store" "$mnt"
     is_mounted || fail "$name: kivafs mount returned, but nothing is mounted at $mnt"
     "$KIVAFS" info "$store" | sed -n 's/^held by *pid \([0-9]*\)[ ,].*/\1/p' >"$place/server"
     [ -s "$place/server" ] || fail "$name: kivafs info does not name the process that serves $mnt"
+}
+
+mount_ceiling() {
+    local word
+    mkfifo "$place/ready"
+    "$KIVAFS" bench ceiling "$mnt" >"$place/ready" &
+    echo "$!" >"$place/server"
+    read -r word <"$place/ready" || fail "$name: kivafs bench ceiling ended at once"
+    rm "$place/ready"
+    [ "$word" = ready ] && is_mounted || fail "$name: kivafs bench ceiling says $word, and is not mounted"
 }
 
 # What was written must be found by another process, from what is stored.
@@ -144,12 +160,16 @@ try() {
 
 # Unmounts, checks every stored byte, and counts.
 finish() {
-    try "unmount, kivafs check --data" unmount_and_check
+    try "unmount${store:+, kivafs check --data}" unmount_and_check
     echo "$name: $passed passed, $failed failed"
     [ "$failed" = 0 ]
 }
 
 unmount_and_check() {
+    if [ -z "$store" ]; then
+        umount "$mnt"
+        return
+    fi
     "$KIVAFS" umount "$mnt"
     "$KIVAFS" check --data "$store"
 }

@@ -5,6 +5,7 @@ use kivafs::backend::Usage;
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -75,7 +76,8 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 }
 
 fn run(words: &[&OsStr]) -> io::Result<Output> {
-    let output = Command::new(std::env::current_exe()?).args(words).output()?;
+    // Not in our group: a mount that Ctrl-C has cut off may stand after all when it was looked for.
+    let output = Command::new(std::env::current_exe()?).args(words).process_group(0).output()?;
     match output.status.success() {
         true => Ok(output),
         false => Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_string())),

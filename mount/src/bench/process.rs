@@ -23,11 +23,27 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(utime + stime)
 }
 
-/// KiB: VmHWM; 0 if it is not told.
+/// KiB: the most that it has had in memory; 0 if it is not told.
 pub fn peak_memory(pid: u32) -> u64 {
+    status(pid, "VmHWM:")
+}
+
+/// KiB that it has in memory; 0 if it is not told.
+pub fn memory(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
+}
+
+fn status(pid: u32, name: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    peak.and_then(|peak| peak.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+    let told = status.lines().find_map(|line| line.strip_prefix(name));
+    told.and_then(|told| told.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)
+}
+
+/// Has it ended? Then it has let go of all that it had open, even if nobody has asked how it ended.
+pub fn is_gone(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat.rsplit_once(')').map_or("", |(_, fields)| fields.trim_start());
+    state.is_empty() || state.starts_with(['Z', 'X'])
 }
 
 #[cfg(test)]
@@ -40,5 +56,17 @@ mod tests {
         assert_eq!(ticks(stat), Some(42));
         assert_eq!(ticks("7 (a) S 1"), None);
         assert!(cpu(std::process::id()).is_ok() && cpu(u32::MAX).is_err());
+    }
+
+    #[test]
+    fn who_is_there_is_told_from_who_is_gone() {
+        assert!(!is_gone(std::process::id()) && is_gone(u32::MAX));
+        assert!(memory(std::process::id()) > 0 && memory(std::process::id()) <= peak_memory(std::process::id()));
+        assert_eq!(memory(u32::MAX), 0);
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        while !is_gone(child.id()) {
+            std::thread::yield_now();
+        }
+        assert!(child.wait().unwrap().success());
     }
 }

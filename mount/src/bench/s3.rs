@@ -1,5 +1,6 @@
 //! `kivafs bench s3`: how close a store in a bucket comes to what its server can do.
 
+use crate::bench::blocks::Blocks;
 use crate::bench::figures::{Answer, MIB, median, millis, p50_and_p99, text};
 use crate::bench::load::load_tree;
 use crate::bench::mounted::{Mounted, durable, sync_dir};
@@ -224,15 +225,10 @@ fn timed(bytes: u64, work: impl FnOnce() -> std::io::Result<()>) -> Answer<f64> 
 }
 
 fn write_file(path: &Path, bytes: u64, seed: u64) -> std::io::Result<()> {
-    let blocks: Vec<Vec<u8>> = (0..16).map(|block| Noise::new(seed * 16 + block + 100).bytes(1 << 20)).collect();
+    let blocks = Blocks::noise(seed);
     let mut file = File::create(path)?;
     for number in 0..bytes >> 20 {
-        // Never the same bytes twice.
-        let mut block = blocks[number as usize % blocks.len()].clone();
-        for (at, byte) in block.iter_mut().step_by(512).enumerate() {
-            *byte ^= (number >> (8 * (at % 3))) as u8;
-        }
-        file.write_all(&block)?;
+        file.write_all(&blocks.block(number))?;
     }
     file.sync_all()
 }

@@ -70,7 +70,8 @@ impl Serving {
             return Err(self.complaint().unwrap_or_else(|| "kivafs serve: ended with an error".into()));
         }
         let log = std::fs::read_to_string(&self.log).map_err(text)?;
-        written::bytes(&log).ok_or_else(|| "kivafs serve: did not say what it wrote".into())
+        let told = written::told(&log).map(|activity| activity.commit_bytes + activity.data_bytes);
+        told.ok_or_else(|| "kivafs serve: did not say what it wrote".into())
     }
 
     /// The last thing that it had to say against what went on: the protocol has no answer for errors. To

@@ -2,9 +2,12 @@
 
 use crate::bench;
 use crate::cli::failure::Failure;
-use crate::cli::given;
+use crate::cli::options::{Unknown, parse_options};
 use crate::cli::store_options::parse_store_options;
-use crate::cli::words::{BenchKvWords, BenchS3Words};
+use crate::cli::words::{BenchCeilingWords, BenchGrowthWords, BenchKvWords, BenchMountWords, BenchS3Words};
+use crate::cli::{given, place};
+use crate::life::plan::MountOptions;
+use std::ffi::OsString;
 use std::time::Duration;
 
 pub fn s3(words: &BenchS3Words) -> Result<(), Failure> {
@@ -35,4 +38,51 @@ pub fn kv(words: &BenchKvWords) -> Result<(), Failure> {
         store_options: parse_store_options(options).map_err(Failure::Usage)?,
     };
     bench::kv(&plan, &mut std::io::stdout().lock()).map_err(Failure::Failed)
+}
+
+pub fn mount(words: &BenchMountWords) -> Result<(), Failure> {
+    const MIB: u64 = 1 << 20;
+    if words.big < MIB {
+        return Err(Failure::Usage("bench mount: --big: a large file has 1M at least".into()));
+    }
+    let (options, taken) = mount_options(&words.options)?;
+    let plan = bench::MountPlan {
+        dir: words.dir.clone().unwrap_or_else(std::env::temp_dir),
+        sizes: bench::Sizes { files: words.files as usize, big_bytes: words.big / MIB * MIB },
+        rounds: words.rounds.into(),
+        options,
+        threads: taken.threads,
+        svg: words.svg.clone(),
+    };
+    bench::mount(&plan, &mut std::io::stdout().lock()).map_err(Failure::Failed)
+}
+
+pub fn growth(words: &BenchGrowthWords) -> Result<(), Failure> {
+    let (options, taken) = mount_options(&words.options)?;
+    let plan = bench::GrowthPlan {
+        dir: words.dir.clone().unwrap_or_else(std::env::temp_dir),
+        files: words.files as usize,
+        first: words.first as usize,
+        by_library: words.library,
+        options,
+        store_options: taken.store,
+        svg: words.svg.clone(),
+    };
+    bench::growth(&plan, &mut std::io::stdout().lock()).map_err(Failure::Failed)
+}
+
+/// Options for a mount, as they are handed on, and as they are understood. What is to be written cannot be
+/// read-only.
+fn mount_options(lists: &[OsString]) -> Result<(String, MountOptions), Failure> {
+    let texts = given::texts(lists)?;
+    let joined = texts.join(",");
+    let taken = parse_options(texts, Unknown::Refuse).map_err(Failure::Usage)?;
+    match taken.read_only || taken.remount {
+        true => Err(Failure::Usage("option 'ro' or 'remount': what is measured writes to a mount of its own".into())),
+        false => Ok((joined, taken)),
+    }
+}
+
+pub fn ceiling(words: &BenchCeilingWords) -> Result<(), Failure> {
+    Ok(bench::serve_ceiling(&place::dir(&words.dir)?, words.threads.into())?)
 }

@@ -120,6 +120,9 @@ fn execute(command: Command) -> Result<(), Failure> {
         Command::Top(words) => top::top(&words),
         Command::Bench(words::BenchCommand::S3(words)) => bench::s3(&words),
         Command::Bench(words::BenchCommand::Kv(words)) => bench::kv(&words),
+        Command::Bench(words::BenchCommand::Mount(words)) => bench::mount(&words),
+        Command::Bench(words::BenchCommand::Growth(words)) => bench::growth(&words),
+        Command::Bench(words::BenchCommand::Ceiling(words)) => bench::ceiling(&words),
         Command::Install(words) => install::install(&words),
         Command::Uninstall(words) => install::uninstall(&words),
     }

@@ -53,20 +53,6 @@ pub fn by_helper(asked: HelperMount) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The kernel's part of a mount changes at once. Who serves goes on as it began: that must not go
-/// unsaid, since `sync` is a promise.
-fn remount(plan: &Plan) -> Result<(), Failure> {
-    attach::remount(&plan.dir, &plan.options)?;
-    if !plan.options.are_the_kernels() {
-        eprintln!(
-            "kivafs: {}: remount changes only ro, rw, dev, suid, exec, atime and their opposites: \
-             for the other options unmount it, and mount it again",
-            plan.dir.display()
-        );
-    }
-    Ok(())
-}
-
 fn plan(store: &Path, dir: &Path, lists: &[OsString], unknown: Unknown) -> Result<Plan, Failure> {
     let options: MountOptions = parse_options(given::texts(lists)?, unknown).map_err(Failure::Usage)?;
     let store = place::store(store, &options.store, unknown)?;
@@ -92,6 +78,20 @@ pub fn umount(words: &UmountWords) -> Result<(), Failure> {
     let Unmounted { store, requests } = unmount(&place::target(&words.dir)?, manner)?;
     if let Some(requests) = requests {
         println!("{store}: {requests}");
+    }
+    Ok(())
+}
+
+/// Changes what can be changed of a mount that is there, and says what can't.
+fn remount(plan: &Plan) -> Result<(), Failure> {
+    let unchanged = attach::unchanged_by_remount(&plan.dir, &plan.options)?;
+    attach::remount(&plan.dir, &plan.options)?;
+    if !unchanged.is_empty() {
+        let names = unchanged.join(", ");
+        eprintln!(
+            "kivafs: {}: a remount does not change this: {names}: unmount it, and mount it again",
+            plan.dir.display()
+        );
     }
     Ok(())
 }

@@ -26,14 +26,19 @@ And for the mount:
   kvlds_mode=MODE    of the socket's file: who may write to it may connect [0600]
   log=LEVEL          error, warn, info, debug or trace [info]; to stderr with -f, else to syslog
   log=/FILE[:LEVEL]  the log goes to the end of that file
-  dev, suid, noexec  and nodev, nosuid, exec, noatime, atime: as of mount(8) [nodev,nosuid]
-  remount            change ro, rw, dev, suid, exec, atime of a mount that is there; nothing else
+  noatime            reading changes no time of access: as usual
+  relatime           it does, if a file was changed since it was read last, or that is a day ago; never
+                     stored by itself, but with the next change of the file
+  nodiratime         with relatime: but not of directories
+  dev, suid, noexec  and nodev, nosuid, exec: as of mount(8) [nodev,nosuid]
+  remount            change ro, rw, dev, suid, exec of a mount that is there
 From fstab these are taken and change nothing: defaults, auto, noauto, user, users, nouser, owner,
-group, nofail, _netdev, async, relatime, strictatime, lazytime, norelatime, nodiratime, x-*, comment=*.
+group, nofail, _netdev, async, lazytime, norelatime, x-*, comment=*.
 Other machines or another mount can't change a file: the kernel keeps names, attributes and contents
 until it needs the memory, or a key is set.";
 
 const VALID: &str = "ro, rw, allow_other, root_only, uid=NUMBER, gid=NUMBER, umask=MODE, inodes=NUMBER, commit=SECONDS, sync, dirsync, threads=NUMBER, \
+                     noatime, relatime, nodiratime, \
                      kvlds=PATH, kvlds=ADDRESS:PORT, kvlds_mode=MODE, log=LEVEL, log=/FILE[:LEVEL], mount(8)'s generic ones, and";
 
 /// What to do about an option that is not known.
@@ -55,6 +60,11 @@ pub fn parse_options<'a>(lists: impl IntoIterator<Item = &'a str>, unknown: Unkn
                 Some((name, value)) => take_value(&mut options, name, value)?,
                 None => take_word(&mut options, word),
             };
+        if word == "strictatime" && unknown == Unknown::Refuse {
+            return Err(
+                "option 'strictatime': not offered: the kernel answers most reads without asking; 'relatime' is".into(),
+            );
+        }
         if !known && unknown == Unknown::Refuse {
             return Err(store_options::unknown(word, &format!("{VALID} {}", store_options::VALID)));
         }
@@ -82,7 +92,9 @@ fn take_word(options: &mut MountOptions, word: &str) -> bool {
         "noexec" => options.kernel.noexec = true,
         "exec" => options.kernel.noexec = false,
         "noatime" => options.kernel.noatime = true,
-        "atime" => options.kernel.noatime = false,
+        "atime" | "relatime" => options.kernel.noatime = false,
+        "nodiratime" => options.kernel.nodiratime = true,
+        "diratime" => options.kernel.nodiratime = false,
         // mount(8): these imply the three flags.
         "user" | "users" => options.kernel = KernelFlags { nodev: true, nosuid: true, noexec: true, ..options.kernel },
         "owner" | "group" => options.kernel = KernelFlags { nodev: true, nosuid: true, ..options.kernel },
@@ -93,14 +105,10 @@ fn take_word(options: &mut MountOptions, word: &str) -> bool {
         | "nofail"
         | "_netdev"
         | "dirsync"
-        | "relatime"
         | "norelatime"
-        | "strictatime"
         | "nostrictatime"
         | "lazytime"
         | "nolazytime"
-        | "diratime"
-        | "nodiratime"
         | "mand"
         | "nomand"
         | "iversion"

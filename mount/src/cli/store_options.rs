@@ -12,6 +12,7 @@ pub const HELP: &str = "\
 Options after -o, separated by commas:
   cache=SIZE             memory for cached pages [64M; in S3 256M]
   compress=lz4|none      for new data [lz4]
+  max_size=SIZE          most that the store may come to occupy; deleting always works [as it was made]
   timeout=SECONDS        how long a request may wait for storage [300]
 And for stores in S3 (s3://BUCKET/PREFIX):
   endpoint=URL           the server, if it is not Amazon's: https://HOST or http://HOST:PORT
@@ -26,7 +27,7 @@ And for stores in S3 (s3://BUCKET/PREFIX):
 What is not said comes from the usual places: AWS_* in the environment, ~/.aws, the machine's role.";
 
 /// In an error that names what there is.
-pub const VALID: &str = "cache=SIZE, compress=lz4|none, timeout=SECONDS; for stores in S3 endpoint=URL, region=NAME, \
+pub const VALID: &str = "cache=SIZE, compress=lz4|none, max_size=SIZE, timeout=SECONDS; for stores in S3 endpoint=URL, region=NAME, \
                          profile=NAME, path_style, virtual_style, ca=FILE, requests=NUMBER, disk_cache=DIR[:SIZE], \
                          unsafe_no_fencing";
 
@@ -92,6 +93,10 @@ fn take_value(options: &mut StoreOptions, name: &str, value: &str) -> Result<boo
                 _ => return Err(wrong("it is lz4 or none")),
             };
         }
+        "max_size" => match size(value)? {
+            0 => return Err(wrong("that leaves no room for anything")),
+            bytes => options.size_max = Some(bytes),
+        },
         "timeout" => options.timeout = Duration::from_secs(take_number(name, value)?.max(1)),
         "endpoint" => options.bucket.endpoint = Some(endpoint(value).map_err(wrong)?.to_string()),
         "region" => options.bucket.region = name_of("a region, like eu-central-1")?,

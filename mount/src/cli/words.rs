@@ -72,6 +72,66 @@ pub enum BenchCommand {
     S3(BenchS3Words),
     /// Keys over a socket, with the pairs and requests of kivaloo's own benchmarks
     Kv(BenchKvWords),
+    /// A mount on a local store, beside the same in memory and the plain disk
+    Mount(BenchMountWords),
+    /// A store as it grows: how fast files are made, mounting after kill -9, memory
+    Growth(BenchGrowthWords),
+    /// Serve the file system in memory that `mount` is measured beside, until it is unmounted
+    Ceiling(BenchCeilingWords),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = format!("{}\n{}", store_options::HELP, options::HELP))]
+pub struct BenchMountWords {
+    /// A directory of the disk to measure: everything happens in a fresh one there, which is removed at
+    /// the end; without: where temporary files go
+    pub dir: Option<PathBuf>,
+    /// Small files
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    pub files: u32,
+    /// Bytes of each large file: some MiB
+    #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "256M")]
+    pub big: u64,
+    /// How often all is done; medians are shown
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
+    pub rounds: u8,
+    /// Draw it, too
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Options for the mount, separated by commas
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = format!("{}\n{}", store_options::HELP, options::HELP))]
+pub struct BenchGrowthWords {
+    /// A directory of the disk to measure, as for bench mount
+    pub dir: Option<PathBuf>,
+    /// Files in the end
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub files: u32,
+    /// Files when it is looked at for the first time; then at ten times as many, and so on
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub first: u32,
+    /// Make them by the library, as keys, all in one directory: for very many
+    #[arg(long)]
+    pub library: bool,
+    /// Draw it, too
+    #[arg(long, value_name = "FILE")]
+    pub svg: Option<PathBuf>,
+    /// Options for the mount, separated by commas
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    pub options: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct BenchCeilingWords {
+    /// The directory to mount it at
+    pub dir: PathBuf,
+    /// Threads that read requests
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub threads: u8,
 }
 
 #[derive(Debug, Args)]

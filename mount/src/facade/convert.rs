@@ -1,7 +1,7 @@
 //! The kernel's types to ours and back. Pure.
 
 use crate::fs::{Allocate, Attr, Caller, FileType, IfExists, Ino, RenameMode, Seek, SetTime, SetXattr, Time};
-use fuser::{Errno, FileAttr, INodeNo, RenameFlags, Request, TimeOrNow};
+use fuser::{Errno, FileAttr, INodeNo, OpenFlags, RenameFlags, Request, TimeOrNow};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 pub fn ino(number: INodeNo) -> Ino {
@@ -93,6 +93,11 @@ fn received_time(time: SystemTime) -> Time {
     }
 }
 
+/// Whether reads through a descriptor with these flags are to change times of access.
+pub fn changes_atime(flags: OpenFlags) -> bool {
+    flags.0 & libc::O_NOATIME == 0
+}
+
 pub fn if_exists(flags: i32) -> IfExists {
     match (flags & libc::O_EXCL != 0, flags & libc::O_TRUNC != 0) {
         (true, _) => IfExists::Fail,
@@ -101,11 +106,15 @@ pub fn if_exists(flags: i32) -> IfExists {
     }
 }
 
-pub fn rename_mode(flags: RenameFlags) -> Result<RenameMode, Errno> {
+pub fn rename_mode(caller: Caller, flags: RenameFlags) -> Result<RenameMode, Errno> {
+    const NO_REPLACE: RenameFlags = RenameFlags::RENAME_NOREPLACE;
+    const WHITEOUT: RenameFlags = RenameFlags::RENAME_WHITEOUT;
     match flags {
         flags if flags.is_empty() => Ok(RenameMode::Replace),
-        RenameFlags::RENAME_NOREPLACE => Ok(RenameMode::NoReplace),
+        NO_REPLACE => Ok(RenameMode::NoReplace),
         RenameFlags::RENAME_EXCHANGE => Ok(RenameMode::Exchange),
+        WHITEOUT => Ok(RenameMode::Whiteout(caller)),
+        flags if flags == WHITEOUT | NO_REPLACE => Ok(RenameMode::WhiteoutNoReplace(caller)),
         _ => Err(Errno::EINVAL),
     }
 }
@@ -158,8 +167,10 @@ mod tests {
 
     #[test]
     fn flags_that_are_not_known_are_refused() {
-        assert!(rename_mode(RenameFlags::RENAME_WHITEOUT).is_err());
-        assert!(rename_mode(RenameFlags::RENAME_NOREPLACE | RenameFlags::RENAME_EXCHANGE).is_err());
+        let root = Caller { uid: 0, gid: 0, umask: 0 };
+        for flag in [RenameFlags::RENAME_NOREPLACE, RenameFlags::RENAME_WHITEOUT] {
+            assert!(rename_mode(root, flag | RenameFlags::RENAME_EXCHANGE).is_err());
+        }
         assert!(allocate(libc::FALLOC_FL_COLLAPSE_RANGE).is_err());
         assert!(seek(libc::SEEK_SET).is_err());
         assert_eq!(if_exists(libc::O_EXCL | libc::O_TRUNC), IfExists::Fail);

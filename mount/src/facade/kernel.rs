@@ -8,7 +8,7 @@ use fuser::{InitFlags, KernelConfig};
 /// * `ATOMIC_O_TRUNC`: opening with O_TRUNC comes as setattr, which knows about set-user-id bits.
 /// * `POSIX_LOCKS`, `FLOCK_LOCKS`: one kernel, so its own locks do.
 /// * `AUTO_INVAL_DATA`: contents change only through this kernel, unless keys are served.
-const WANTED: [InitFlags; 12] = [
+const WANTED: [InitFlags; 11] = [
     // The kernel asks for ACLs, keeps them, also that there is none, and goes by them. It forgets them with
     // the attributes, and (Linux 6.18.44) never keeps those of the root: that node is older than this.
     InitFlags::FUSE_POSIX_ACL,
@@ -23,7 +23,6 @@ const WANTED: [InitFlags; 12] = [
     InitFlags::FUSE_READDIRPLUS_AUTO,
     InitFlags::FUSE_PARALLEL_DIROPS,
     InitFlags::FUSE_ASYNC_DIO,
-    InitFlags::FUSE_CACHE_SYMLINKS,
     // A node number without its name can't be resolved once the kernel has let go of it.
     InitFlags::FUSE_NO_EXPORT_SUPPORT,
 ];
@@ -42,10 +41,14 @@ const BACKGROUND_MAX: u16 = 8192;
 /// up, also if the kernel was told to forget that since.)
 const WANTED_WITH_KEYS: [InitFlags; 1] = [InitFlags::FUSE_AUTO_INVAL_DATA];
 
+/// Unless times of access are kept, of which we would not hear then.
+const WANTED_WITHOUT_ATIME: [InitFlags; 1] = [InitFlags::FUSE_CACHE_SYMLINKS];
+
 /// Sets up `config`.
-pub fn agree(config: &mut KernelConfig, serves_keys: bool) {
-    let more = if serves_keys { &WANTED_WITH_KEYS[..] } else { &[] };
-    for flag in WANTED.iter().chain(more).copied() {
+pub fn agree(config: &mut KernelConfig, serves_keys: bool, keeps_access_times: bool) {
+    let with_keys = if serves_keys { &WANTED_WITH_KEYS[..] } else { &[] };
+    let without_atime = if keeps_access_times { &[] } else { &WANTED_WITHOUT_ATIME[..] };
+    for flag in WANTED.iter().chain(with_keys).chain(without_atime).copied() {
         if config.add_capabilities(flag).is_err() {
             tracing::debug!("this kernel has no {flag:?}");
         }

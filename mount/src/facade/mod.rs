@@ -51,14 +51,14 @@
 
 mod appearance;
 mod control;
-mod convert;
+pub(crate) mod convert;
 mod core;
 mod crowd;
 mod deferred;
 mod errno;
 mod groups;
-mod kernel;
-mod lifetime;
+pub(crate) mod kernel;
+pub(crate) mod lifetime;
 mod listing;
 mod notices;
 mod operation;
@@ -153,5 +153,6 @@ impl Service {
         self.deferred.stop();
         self.crowd.stop();
         self.core.stop();
+        self.core.fs.store_access_times();
     }
 }

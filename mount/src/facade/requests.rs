@@ -14,7 +14,7 @@ use crate::meter::Kind;
 use bytes::{Buf, Bytes};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
-    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
@@ -115,14 +115,25 @@ impl Facade {
         Facade { control: Control::new(core.clone()), core }
     }
 
-    fn list<B: Buffer + Send + 'static>(&self, operation: Operation, handle: FileHandle, offset: u64, buffer: B) {
+    fn list<B: Buffer + Send + 'static>(
+        &self,
+        operation: Operation,
+        node: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        buffer: B,
+    ) {
         let appearance = self.core.appearance();
         let listing = Listing { buffer, handle: Handle(handle.0), offset, taken: false, appearance };
         self.core.answer(
             operation,
             0,
             listing,
-            |fs, listing| listing.fill(fs),
+            move |fs, listing| {
+                listing.fill(fs)?;
+                fs.accessed(ino(node));
+                Ok(())
+            },
             |listing, done| listing.buffer.send(done),
         );
     }
@@ -130,7 +141,7 @@ impl Facade {
 
 impl Filesystem for Facade {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        kernel::agree(config, self.core.serves_keys());
+        kernel::agree(config, self.core.serves_keys(), self.core.fs.keeps_access_times());
         Ok(())
     }
 
@@ -220,7 +231,11 @@ impl Filesystem for Facade {
             Operation::now(Kind::Readlink, node),
             0,
             (),
-            move |fs, ()| fs.readlink(ino(node)),
+            move |fs, ()| {
+                let target = fs.readlink(ino(node))?;
+                fs.accessed(ino(node));
+                Ok(target)
+            },
             move |(), done| match done {
                 Ok(target) => reply.data(&target),
                 Err(errno) => reply.error(errno),
@@ -307,7 +322,7 @@ impl Filesystem for Facade {
 
     fn rename(
         &self,
-        _request: &Request,
+        request: &Request,
         parent: INodeNo,
         name: &OsStr,
         new_parent: INodeNo,
@@ -318,7 +333,7 @@ impl Filesystem for Facade {
         if control::has_name(parent, name) || control::has_name(new_parent, new_name) {
             return reply.error(Errno::EPERM);
         }
-        let mode = match convert::rename_mode(flags) {
+        let mode = match convert::rename_mode(caller(request), flags) {
             Ok(mode) => mode,
             Err(errno) => return reply.error(errno),
         };
@@ -355,13 +370,19 @@ impl Filesystem for Facade {
         if control::has(node) {
             return self.control.open(node, flags, reply);
         }
+        let reads = convert::changes_atime(flags) && flags.acc_mode() != OpenAccMode::O_WRONLY;
         self.core.answer(
             Operation::now(Kind::Open, node),
             0,
             (),
-            move |fs, ()| fs.open_file(ino(node)),
+            move |fs, ()| {
+                // Without its pages the kernel asks for what is read, so that we hear of it.
+                let is_to_ask = reads && fs.access_is_due(ino(node))?;
+                fs.open_file(ino(node))?;
+                Ok(if is_to_ask { FopenFlags::empty() } else { FopenFlags::FOPEN_KEEP_CACHE })
+            },
             move |(), done| match done {
-                Ok(()) => reply.opened(NO_HANDLE, FopenFlags::FOPEN_KEEP_CACHE),
+                Ok(pages) => reply.opened(NO_HANDLE, pages),
                 Err(errno) => reply.error(errno),
             },
         );
@@ -406,7 +427,7 @@ impl Filesystem for Facade {
         handle: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
@@ -419,7 +440,13 @@ impl Filesystem for Facade {
             0,
             (),
             // No kernel asks for more; whoever did would get the memory of all of it filled.
-            move |fs, ()| fs.read(ino(node), offset, size.min(kernel::REQUEST_BYTES_MAX) as usize),
+            move |fs, ()| {
+                let read = fs.read(ino(node), offset, size.min(kernel::REQUEST_BYTES_MAX) as usize)?;
+                if convert::changes_atime(flags) {
+                    fs.accessed(ino(node));
+                }
+                Ok(read)
+            },
             move |(), done| {
                 core.meter.read(done.iter().flatten().map(Bytes::len).sum());
                 match done.as_deref() {
@@ -549,7 +576,7 @@ impl Filesystem for Facade {
         if control::has(node) {
             return self.control.list(offset, reply);
         }
-        self.list(Operation::now(Kind::Readdir, node), handle, offset, reply);
+        self.list(Operation::now(Kind::Readdir, node), node, handle, offset, reply);
     }
 
     fn readdirplus(
@@ -563,7 +590,7 @@ impl Filesystem for Facade {
         if control::has(node) {
             return self.control.list(offset, reply);
         }
-        self.list(Operation::now(Kind::Readdirplus, node), handle, offset, reply);
+        self.list(Operation::now(Kind::Readdirplus, node), node, handle, offset, reply);
     }
 
     fn releasedir(&self, _request: &Request, node: INodeNo, handle: FileHandle, _flags: OpenFlags, reply: ReplyEmpty) {

@@ -90,7 +90,7 @@ pub struct Attr {
     pub gid: u32,
     /// Device number as the kernel encodes it; 0 unless a device.
     pub rdev: u32,
-    /// Last access; changes only by request (as with `noatime`).
+    /// Last access: see `AccessTimes`.
     pub atime: Time,
     /// Last change of content.
     pub mtime: Time,
@@ -144,6 +144,11 @@ pub enum RenameMode {
     NoReplace,
     /// Swap the two.
     Exchange,
+    /// Replace what is there, and leave a whiteout of that owner under the old name: a character
+    /// device 0:0, by which overlayfs knows that a name is gone.
+    Whiteout(Caller),
+    /// The same, but fail with `Exists` if something is there.
+    WhiteoutNoReplace(Caller),
 }
 
 /// Where a write goes.

@@ -27,6 +27,8 @@ pub(crate) struct Change<'a> {
     pub(crate) now: Time,
     effects: Vec<Effect>,
     doomed: Vec<Ino>,
+    /// Nodes that were put, if times of access are kept.
+    put: Vec<Ino>,
     record: Option<FsRecord>,
     due: bool,
     _turn: MutexGuard<'a, ()>,
@@ -39,7 +41,17 @@ impl<'a> Change<'a> {
         let txn = Some(fs.store().begin_now()?);
         let turn = fs.turn.lock();
         let now = (fs.clock)();
-        Ok(Change { txn, fs, now, effects: Vec::new(), doomed: Vec::new(), record: None, due: false, _turn: turn })
+        Ok(Change {
+            txn,
+            fs,
+            now,
+            effects: Vec::new(),
+            doomed: Vec::new(),
+            put: Vec::new(),
+            record: None,
+            due: false,
+            _turn: turn,
+        })
     }
 
     /// The transaction, to read.
@@ -60,7 +72,9 @@ impl<'a> Change<'a> {
             Known::At(place) => Some(place),
             Known::Elsewhere => None,
         };
-        Node::find(self.txn(), ino, place)?.ok_or(FsError::Stale)
+        let mut node = Node::find(self.txn(), ino, place)?.ok_or(FsError::Stale)?;
+        self.fs.accesses.show(&mut node);
+        Ok(node)
     }
 
     /// A directory that the caller holds. `NotFound`: it was removed.
@@ -76,13 +90,20 @@ impl<'a> Change<'a> {
     pub(crate) fn child(&self, dir: Ino, name: &Name) -> Result<Option<Node>> {
         let place = Place::of(dir, name);
         match self.txn().entry(place.key())? {
-            Some(entry) => Node::of_entry(self.txn(), place, entry).map(Some),
+            Some(entry) => {
+                let mut node = Node::of_entry(self.txn(), place, entry)?;
+                self.fs.accesses.show(&mut node);
+                Ok(Some(node))
+            }
             None => Ok(None),
         }
     }
 
     /// Records a node where it belongs.
     pub(crate) fn put_node(&mut self, node: &Node) {
+        if self.fs.keeps_access_times() {
+            self.put.push(node.ino);
+        }
         match &node.place {
             Some(place) => {
                 let entry = Entry::Pair(node.pair()).encode();
@@ -194,6 +215,7 @@ impl<'a> Change<'a> {
             txn.put(key::FS, record.encode());
         }
         txn.commit()?;
+        self.put.iter().for_each(|ino| self.fs.accesses.stored(*ino));
         let stale = self.fs.table.lock().apply(std::mem::take(&mut self.effects));
         if self.due {
             self.fs.deferred_due.store(true, Ordering::Relaxed);

@@ -200,7 +200,7 @@ impl FileSystem {
         if plus {
             let now = self.store().view();
             for at in 0..steps.len() {
-                match current(&now, directory.ino, &steps[at].name) {
+                match self.current(&now, directory.ino, &steps[at].name) {
                     Ok(listed) => steps[at].listed = listed,
                     Err(FsError::Miss(miss)) => {
                         let miss = self.missing_ahead(directory, view, &now).unwrap_or(miss);
@@ -224,6 +224,15 @@ impl FileSystem {
 }
 
 impl FileSystem {
+    /// What stands under that name now.
+    fn current(&self, now: &View, dir: Ino, name: &Name) -> Result<Option<Listed>> {
+        let place = Place::of(dir, name);
+        let Some(entry) = now.entry(place.key())? else { return Ok(None) };
+        let mut node = Node::of_entry(now, place, entry)?;
+        self.accesses.show(&mut node);
+        Ok(Some(Listed { ino: node.ino, kind: node.inode.kind, node: Some(node) }))
+    }
+
     /// What is missing of the records of the nodes that come next: each batch of them would else
     /// wait for its own. Twice as many are looked at as were passed.
     fn missing_ahead(&self, directory: &OpenDirectory, view: &View, now: &View) -> Option<Miss> {
@@ -244,14 +253,6 @@ impl FileSystem {
             _ => None,
         }
     }
-}
-
-/// What stands under that name now.
-fn current(now: &View, dir: Ino, name: &Name) -> Result<Option<Listed>> {
-    let place = Place::of(dir, name);
-    let Some(entry) = now.entry(place.key())? else { return Ok(None) };
-    let node = Node::of_entry(now, place, entry)?;
-    Ok(Some(Listed { ino: node.ino, kind: node.inode.kind, node: Some(node) }))
 }
 
 fn decoded_name(key: &[u8]) -> Result<Name> {

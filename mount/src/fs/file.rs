@@ -103,7 +103,7 @@ impl FileSystem {
         }
     }
 
-    /// Makes holes, zeros, or room to grow. A range of more than 1024 pieces (64 MiB of full ones) is
+    /// Makes holes, zeros, or room to grow; a write in any case, as times and privileges go. A range of more than 1024 pieces (64 MiB of full ones) is
     /// done in several transactions; after a failure a first part of it may be done.
     pub fn fallocate(&self, caller: Caller, ino: Ino, offset: u64, length: u64, what: Allocate) -> Result<()> {
         if length == 0 {
@@ -137,9 +137,6 @@ impl FileSystem {
             }
             let cleared = !clear || from >= end;
             let grows = grow && end > node.size();
-            if !clear && !grows {
-                return Ok(());
-            }
             let resized = if cleared && grows { resize(&mut change, &mut node, end)? } else { Resized::Yes };
             node.inode.stat.mtime = change.now;
             node.inode.stat.ctime = change.now;

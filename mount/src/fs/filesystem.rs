@@ -1,6 +1,7 @@
 //! The file system: opening one, finding nodes, and counting what the kernel holds.
 
 use crate::fs::ahead::ReadAhead;
+use crate::fs::atime::{AccessTimes, Accesses};
 use crate::fs::attr::{Attr, Caller, FileType, INO_MAX, Ino, ROOT, Statfs};
 use crate::fs::change::Change;
 use crate::fs::content;
@@ -37,6 +38,7 @@ pub struct FileSystem {
     pub(crate) table: Mutex<Table>,
     pub(crate) directories: Directories,
     pub(crate) read_ahead: ReadAhead,
+    pub(crate) accesses: Accesses,
     pub(crate) deferred_due: AtomicBool,
     /// The store is read-only and has no file system: an empty root is shown.
     empty_root: Option<Inode>,
@@ -59,6 +61,7 @@ impl FileSystem {
             table: Mutex::default(),
             directories: Directories::default(),
             read_ahead,
+            accesses: Accesses::new(AccessTimes::Never),
             deferred_due: AtomicBool::new(formatted),
             empty_root: None,
         };
@@ -100,7 +103,8 @@ impl FileSystem {
             let version = self.table.lock().version();
             let view = self.store.view();
             let entry = view.entry(place.key())?.ok_or(FsError::NotFound)?;
-            let node = Node::of_entry(&view, place.clone(), entry)?;
+            let mut node = Node::of_entry(&view, place.clone(), entry)?;
+            self.accesses.show(&mut node);
             if self.table.lock().look(version, node.ino, node.form(), place.clone()) {
                 return Ok(node.attr());
             }
@@ -251,7 +255,10 @@ impl FileSystem {
         };
         let view = self.store.view();
         match Node::find(&view, ino, place)? {
-            Some(node) => Ok(Some(Found::Node(view, node))),
+            Some(mut node) => {
+                self.accesses.show(&mut node);
+                Ok(Some(Found::Node(view, node)))
+            }
             None => Ok(match &self.empty_root {
                 Some(root) if ino == ROOT => Some(Found::Node(view, Node { ino, place: None, inode: root.clone() })),
                 _ => None,

@@ -1,11 +1,11 @@
 //! Names for what is there: link and rename.
 
-use crate::fs::attr::{Attr, FileType, Ino, ROOT, RenameMode};
+use crate::fs::attr::{Attr, Caller, FileType, Ino, ROOT, RenameMode};
 use crate::fs::change::Change;
 use crate::fs::error::{FsError, Result};
 use crate::fs::filesystem::FileSystem;
 use crate::fs::inode::Body;
-use crate::fs::make::{add_subdir, touch};
+use crate::fs::make::{Blank, add_subdir, new_node, touch};
 use crate::fs::name::Name;
 use crate::fs::node::Node;
 use crate::fs::records::Records;
@@ -47,12 +47,13 @@ impl FileSystem {
         Ok(node.attr())
     }
 
-    /// Moves a name to another place, or swaps two. Two names of one file stay as they are.
+    /// Moves a name to another place, or swaps two. Two names of one file stay as they are. A whiteout
+    /// that is left is not looked up: nobody is told of it.
     pub fn rename(&self, from: (Ino, &[u8]), to: (Ino, &[u8]), mode: RenameMode) -> Result<()> {
         let from_name = Name::to_find(from.1)?;
         let to_name = match mode {
             RenameMode::Exchange => Name::to_find(to.1)?,
-            RenameMode::Replace | RenameMode::NoReplace => Name::to_make(to.1)?,
+            _ => Name::to_make(to.1)?,
         };
         let mut change = self.change()?;
         let mut parents = Parents::find(&change, from.0, to.0)?;
@@ -63,7 +64,7 @@ impl FileSystem {
         }
         let (from, to) = (Place::of(from.0, &from_name), Place::of(to.0, &to_name));
         match (mode, target) {
-            (RenameMode::NoReplace, Some(_)) => return Err(FsError::Exists),
+            (RenameMode::NoReplace | RenameMode::WhiteoutNoReplace(_), Some(_)) => return Err(FsError::Exists),
             (RenameMode::Exchange, None) => return Err(FsError::NotFound),
             (_, Some(target)) if target.ino == node.ino => return Ok(()),
             (RenameMode::Exchange, Some(target)) => {
@@ -74,9 +75,14 @@ impl FileSystem {
                 place(&mut change, node, to, parents.to().ino);
                 place(&mut change, target, from, parents.from().ino);
             }
-            (RenameMode::Replace | RenameMode::NoReplace, target) => {
+            (_, target) => {
                 let replaced = target.as_ref().map(|target| target.inode.kind);
-                change.delete_name(&from);
+                match mode {
+                    RenameMode::Whiteout(owner) | RenameMode::WhiteoutNoReplace(owner) => {
+                        put_whiteout(&mut change, owner, parents.from(), from)?;
+                    }
+                    _ => change.delete_name(&from),
+                }
                 if let Some(target) = target {
                     replace(&mut change, &node, target)?;
                 }
@@ -126,6 +132,14 @@ impl Parents {
             touch(change, to);
         }
     }
+}
+
+/// Puts a whiteout in the place of what is about to get another name.
+fn put_whiteout(change: &mut Change<'_>, owner: Caller, dir: &Node, place: Place) -> Result<()> {
+    let blank = Blank { kind: FileType::CharDevice, perm: 0, body: Body::Device(0) };
+    let mut whiteout = new_node(change, owner, Some(dir), blank)?;
+    change.put_named(&mut whiteout, place);
+    Ok(())
 }
 
 /// Removes what a renamed node takes the place of.

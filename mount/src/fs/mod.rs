@@ -8,7 +8,7 @@
 //! recorded), `node_acl` (its ACLs), `table` (what the kernel holds), `change` (a transaction and its
 //! effects on the table), `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
 //! it leaves to do), `link` (and rename), `content` (pieces of a file), `ahead` (which reads follow
-//! each other), `file` (read, write, holes), `copy`, `directory`, `xattr`, `keys` (the root as a key-value store). For the command line:
+//! each other), `atime` (when they were read), `file` (read, write, holes), `copy`, `directory`, `xattr`, `keys` (the root as a key-value store). For the command line:
 //! `paths`, `check`. And `tests`, of what no single operation promises.
 //!
 //! # Contract
@@ -52,6 +52,7 @@
 
 mod acl;
 mod ahead;
+mod atime;
 mod attr;
 mod change;
 mod check;
@@ -85,6 +86,7 @@ mod time;
 mod xattr;
 
 pub use acl::masked_acl;
+pub use atime::AccessTimes;
 pub use attr::{
     Allocate, Attr, Caller, DirEntry, FileType, Handle, INO_MAX, IfExists, Ino, ROOT, RenameMode, Seek, SetAttr,
     SetTime, SetXattr, Statfs, WriteAt,

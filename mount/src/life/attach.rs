@@ -6,7 +6,7 @@
 use crate::facade::REQUEST_BYTES_MAX;
 use crate::life::mountinfo::FS_TYPE;
 use crate::life::plan::{MountOptions, Plan};
-use crate::life::{LifeError, mountinfo};
+use crate::life::{LifeError, mountinfo, session};
 use nix::cmsg_space;
 use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
@@ -52,43 +52,51 @@ pub fn kernel_flags(options: &MountOptions) -> MsFlags {
     flags.set(MsFlags::MS_NOSUID, options.kernel.nosuid);
     flags.set(MsFlags::MS_NOEXEC, options.kernel.noexec);
     flags.set(MsFlags::MS_NOATIME, options.kernel.noatime);
+    flags.set(MsFlags::MS_RELATIME, !options.kernel.noatime);
+    flags.set(MsFlags::MS_NODIRATIME, options.kernel.nodiratime);
     flags
 }
 
 fn mount_directly(plan: &Plan) -> Result<OwnedFd, LifeError> {
-    let fuse = File::options().read(true).write(true).open("/dev/fuse").map_err(LifeError::NoDevice)?;
-    let mut data = format!(
-        "fd={},rootmode=40000,user_id={},group_id={},default_permissions,max_read={REQUEST_BYTES_MAX}",
-        fuse.as_raw_fd(),
-        nix::unistd::getuid(),
-        nix::unistd::getgid(),
-    );
-    if allows_other(&plan.options) {
-        data.push_str(",allow_other");
-    }
-    mount(
-        Some(plan.store.name().as_path()),
-        plan.dir.as_path(),
-        Some(FS_TYPE),
-        kernel_flags(&plan.options),
-        Some(data.as_str()),
-    )
-    .map_err(|errno| LifeError::system(format!("{}: cannot mount", plan.dir.display()), errno))?;
-    Ok(fuse.into())
+    let (source, options) = (plan.store.name(), &plan.options);
+    session::mount_as_root(&source, &plan.dir, FS_TYPE, kernel_flags(options), allows_other(options))
 }
 
-/// Changes the flags of the mount at `dir`.
+/// Changes the flags of the mount at `dir`. If it becomes read-only, everything is durable then. Which
+/// reads change times of access stays as it is: that was settled when it was mounted.
 pub fn remount(dir: &Path, options: &MountOptions) -> Result<(), LifeError> {
-    match mountinfo::top_at(dir)? {
-        Some(top) if top.is_ours() => {}
+    let noatime = match mountinfo::top_at(dir)? {
+        Some(top) if top.is_ours() => top.noatime,
         _ => return Err(LifeError::NotMounted(dir.into())),
+    };
+    if options.read_only {
+        // The long part: what can't be made durable is told while everything is as it was.
+        sync(dir)?;
     }
-    mount(None::<&str>, dir, None::<&str>, kernel_flags(options) | MsFlags::MS_REMOUNT, None::<&str>).map_err(|errno| {
-        match errno {
-            Errno::EPERM => LifeError::RemountByUser(dir.into()),
-            errno => LifeError::system(format!("{}: cannot remount", dir.display()), errno),
-        }
-    })
+    let mut flags = kernel_flags(options) | MsFlags::MS_REMOUNT;
+    flags.set(MsFlags::MS_NOATIME, noatime);
+    flags.set(MsFlags::MS_RELATIME, !noatime);
+    mount(None::<&str>, dir, None::<&str>, flags, None::<&str>).map_err(|errno| match errno {
+        Errno::EPERM => LifeError::RemountByUser(dir.into()),
+        Errno::EBUSY => LifeError::OpenForWriting(dir.into()),
+        errno => LifeError::system(format!("{}: cannot remount", dir.display()), errno),
+    })?;
+    // And what was changed meanwhile.
+    if options.read_only { sync(dir) } else { Ok(()) }
+}
+
+fn sync(dir: &Path) -> Result<(), LifeError> {
+    let synced = File::open(dir).and_then(|opened| opened.sync_all());
+    synced.map_err(|error| LifeError::system(format!("{}: cannot make everything durable", dir.display()), error))
+}
+
+/// What of these options a remount does not change, though they were given: their names.
+pub fn unchanged_by_remount(dir: &Path, options: &MountOptions) -> Result<Vec<&'static str>, LifeError> {
+    let mut names = options.fixed_given();
+    if !options.kernel.noatime && mountinfo::top_at(dir)?.is_some_and(|top| top.noatime) {
+        names.push("relatime");
+    }
+    Ok(names)
 }
 
 fn mount_by_helper(plan: &Plan) -> Result<OwnedFd, LifeError> {
@@ -130,7 +138,8 @@ fn mount_by_helper(plan: &Plan) -> Result<OwnedFd, LifeError> {
     }
 }
 
-/// The helper's `-o`: it knows the kernel's words and a few of its own.
+/// The helper's `-o`: it knows some of the kernel's words (`nodiratime` not, which would only be shown)
+/// and a few of its own.
 fn helper_words(plan: &Plan) -> std::ffi::OsString {
     use std::os::unix::ffi::OsStringExt;
     let options = &plan.options;
@@ -160,7 +169,7 @@ fn receive_descriptor(socket: &UnixStream) -> std::io::Result<Option<OwnedFd>> {
     let mut space = cmsg_space!(std::os::fd::RawFd);
     let message = loop {
         match recvmsg::<()>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC) {
-            Err(nix::errno::Errno::EINTR) => continue,
+            Err(Errno::EINTR) => continue,
             done => break done?,
         }
     };
@@ -173,4 +182,22 @@ fn receive_descriptor(socket: &UnixStream) -> std::io::Result<Option<OwnedFd>> {
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::life::place::Place;
+    use crate::life::plan::KernelFlags;
+
+    /// It refuses the whole mount for a word that it does not know.
+    #[test]
+    fn the_helper_is_told_only_what_it_knows() {
+        let kernel = KernelFlags { nodev: true, nosuid: true, noexec: true, noatime: true, nodiratime: true };
+        let options = MountOptions { read_only: true, allow_other: Some(false), kernel, ..MountOptions::default() };
+        let (store, dir) = (Place::File("/a,b".into()), "/dir".into());
+        let plan = Plan { store, dir, create: false, takeover: false, options };
+        let words = "subtype=kivafs,default_permissions,max_read=1048576,ro,noexec,noatime,fsname=/a\\,b";
+        assert_eq!(helper_words(&plan), words);
+    }
 }

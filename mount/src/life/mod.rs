@@ -25,6 +25,7 @@
 //! | `holder.rs` | opening a store that may still be held by a process that drains |
 //! | `opened.rs` | opening the store that is to be served |
 //! | `attach.rs` | mount(2), or fusermount3: a descriptor for the session |
+//! | `session.rs` | what every mount of this program has in common |
 //! | `detach.rs` | umount(2), or fusermount3; aborting a connection |
 //! | `background.rs` | starting itself again, and the word "ready" |
 //! | `signals.rs` | SIGTERM and SIGINT |
@@ -36,7 +37,7 @@
 //! | `unmount.rs` | `kivafs umount`: detach, wait for the verdict |
 //! | `journal.rs` | where the log goes |
 //! | `progress.rs` | one line on a terminal for what takes long |
-//! | `written.rs` | what a server of keys wrote, as it says at its end |
+//! | `written.rs` | what a server wrote, as it says at its end |
 
 pub mod attach;
 pub mod background;
@@ -52,6 +53,7 @@ pub mod plan;
 pub mod progress;
 pub mod serve;
 pub mod serve_keys;
+pub mod session;
 pub mod signals;
 pub mod supervisor;
 pub mod unmount;
@@ -119,6 +121,9 @@ pub enum LifeError {
         "{0}: busy: programs have files or working directories there ('fuser -vm {0}' lists them): end them, or use --force"
     )]
     Busy(PathBuf),
+    /// remount as read-only, and something is open for writing there.
+    #[error("{0}: busy: programs have files open for writing there ('fuser -vm {0}' lists them): end them first")]
+    OpenForWriting(PathBuf),
     /// umount, and nothing of ours is there.
     #[error("{0}: no kivafs mount there ('findmnt -t fuse.kivafs' lists them)")]
     NotMounted(PathBuf),
@@ -169,7 +174,7 @@ pub enum LifeError {
 
 impl LifeError {
     /// The system refused `what`.
-    fn system(what: impl Into<String>, error: impl Into<std::io::Error>) -> LifeError {
+    pub(crate) fn system(what: impl Into<String>, error: impl Into<std::io::Error>) -> LifeError {
         LifeError::System { what: what.into(), error: error.into() }
     }
 }

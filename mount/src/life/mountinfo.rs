@@ -31,6 +31,8 @@ pub struct Mount {
     pub source: OsString,
     /// Of a FUSE mount: the user who serves it.
     pub user: Option<u32>,
+    /// Reading changes no time.
+    pub noatime: bool,
 }
 
 impl Mount {
@@ -66,6 +68,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
     let device = std::str::from_utf8(fields.nth(2)?).ok()?;
     let (major, minor) = device.split_once(':')?;
     let dir = fields.nth(1)?;
+    let noatime = fields.next()?.split(|&byte| byte == b',').any(|word| word == b"noatime");
     let mut tail = fields.skip_while(|field| *field != b"-").skip(1);
     let fs_type = std::str::from_utf8(tail.next()?).ok()?;
     let source = tail.next()?;
@@ -77,6 +80,7 @@ fn parse(line: &[u8]) -> Option<Mount> {
         fs_type: fs_type.to_string(),
         source: unescape(source),
         user: user.and_then(|digits| digits.parse().ok()),
+        noatime,
     })
 }
 
@@ -144,7 +148,9 @@ mod tests {
         assert_eq!(mount.dir, Path::new("/mnt/with space"));
         assert_eq!(mount.source, r"/srv/a\b");
         assert_eq!(mount.user, Some(0));
-        assert!(mount.is_ours());
+        assert!(mount.is_ours() && !mount.noatime);
+        let line = br"61 27 0:53 / /mnt rw,noatime - fuse.kivafs /srv/a rw";
+        assert!(parse(line).unwrap().noatime);
     }
 
     #[test]

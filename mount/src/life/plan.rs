@@ -1,6 +1,7 @@
 //! What a mount is asked to be.
 
 pub use crate::facade::{Appearance, SyncMode};
+use crate::fs::AccessTimes;
 use crate::kvlds::server::{Address, USUAL_MODE};
 use crate::life::place::Place;
 use kivafs::store::{Compression, CreateOptions, OpenOptions};
@@ -41,27 +42,15 @@ pub struct KernelFlags {
     pub nosuid: bool,
     /// Nothing is executed.
     pub noexec: bool,
-    /// Reading changes no time. Always so with us; shown in the list of mounts.
+    /// Reading changes no time. (That is up to us; the kernel shows it in the list of mounts.)
     pub noatime: bool,
+    /// Reading changes no directory's time.
+    pub nodiratime: bool,
 }
 
 impl Default for KernelFlags {
     fn default() -> KernelFlags {
-        KernelFlags { nodev: true, nosuid: true, noexec: false, noatime: false }
-    }
-}
-
-impl MountOptions {
-    /// Is there nothing in them but what the kernel watches over, and what it shows of a mount?
-    pub fn are_the_kernels(&self) -> bool {
-        let usual = MountOptions {
-            read_only: self.read_only,
-            allow_other: self.allow_other,
-            kernel: self.kernel,
-            remount: self.remount,
-            ..MountOptions::default()
-        };
-        *self == usual
+        KernelFlags { nodev: true, nosuid: true, noexec: false, noatime: true, nodiratime: false }
     }
 }
 
@@ -72,6 +61,8 @@ pub struct StoreOptions {
     pub cache_bytes: Option<u64>,
     /// For new data.
     pub compression: Compression,
+    /// Most bytes that the store may come to occupy.
+    pub size_max: Option<u64>,
     /// How long a request that we have taken may wait for storage.
     pub timeout: Duration,
     /// For stores in buckets.
@@ -83,6 +74,7 @@ impl Default for StoreOptions {
         StoreOptions {
             cache_bytes: None,
             compression: Compression::default(),
+            size_max: None,
             timeout: Duration::from_secs(300),
             bucket: BucketOptions::default(),
         }
@@ -95,6 +87,7 @@ impl StoreOptions {
         OpenOptions {
             cache_bytes: self.cache_bytes.unwrap_or_else(|| place.usual_cache_bytes()),
             compression: self.compression,
+            size_max: self.size_max,
             timeout: self.timeout,
             unsafe_no_fencing: self.bucket.unsafe_no_fencing,
             disk_cache: self.bucket.disk_cache.clone(),
@@ -216,5 +209,36 @@ impl Default for MountOptions {
             log: LogPlace::default(),
             log_level: tracing::Level::INFO,
         }
+    }
+}
+
+impl MountOptions {
+    /// Which reads change times of access.
+    pub fn access_times(&self) -> AccessTimes {
+        match self.read_only || self.kernel.noatime {
+            true => AccessTimes::Never,
+            false => AccessTimes::Relative { directories: !self.kernel.nodiratime },
+        }
+    }
+
+    /// The names of options that were given and that a mount takes only at its beginning.
+    pub fn fixed_given(&self) -> Vec<&'static str> {
+        let usual = MountOptions::default();
+        let given = [
+            (self.store.cache_bytes != usual.store.cache_bytes, "cache"),
+            (self.store.compression != usual.store.compression, "compress"),
+            (self.store.size_max != usual.store.size_max, "max_size"),
+            (self.store.timeout != usual.store.timeout, "timeout"),
+            (self.allow_other == Some(false), "root_only"),
+            (self.inodes_max != usual.inodes_max, "inodes"),
+            (self.commit_interval != usual.commit_interval, "commit"),
+            (self.sync == SyncMode::Everything, "sync"),
+            (self.sync == SyncMode::Names, "dirsync"),
+            (self.threads != usual.threads, "threads"),
+            (self.kvlds != usual.kvlds, "kvlds"),
+            (self.log != usual.log || self.log_level != usual.log_level, "log"),
+        ];
+        let given = given.into_iter().filter_map(|(given, name)| given.then_some(name));
+        given.chain(self.store.bucket.first_given()).collect()
     }
 }

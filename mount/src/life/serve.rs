@@ -13,9 +13,8 @@ use crate::life::plan::Plan;
 use crate::life::signals::{Signals, Wake};
 use crate::life::supervisor::Supervisor;
 use crate::life::verdict::{Verdict, Waiting};
-use crate::life::{LifeError, detach, journal, mount_point, mountinfo};
+use crate::life::{LifeError, detach, journal, mount_point, mountinfo, session, written};
 use crate::shown;
-use fuser::{Config, Session, SessionACL};
 use kivafs::store::{Elsewhere, Store, StoreError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -37,9 +36,6 @@ const ABORTED_MAX: Duration = Duration::from_secs(2);
 /// How long storage may be silent before it is given up on, for who does not want to wait. Less
 /// would give up on what is on its way over a slow line.
 const FORCED_SILENCE_MAX: Duration = Duration::from_secs(2);
-
-/// Kilobytes that the kernel reads ahead: its own limit for FUSE is one small request.
-const READ_AHEAD_KIB: u32 = 4096;
 
 /// Serves the plan's store until it is unmounted or a signal comes. Ok: everything is durable.
 pub fn serve(plan: &Plan, ready: Ready) -> Result<(), LifeError> {
@@ -138,7 +134,8 @@ enum Woken {
 /// From an open store to a mount that is usable; an error leaves nothing mounted.
 fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeError> {
     let content = |error: crate::fs::FsError| LifeError::Content { store: plan.store.name(), why: error.to_string() };
-    let fs = Arc::new(FileSystem::open(store, coarse_now).map_err(content)?);
+    let fs = FileSystem::open(store, coarse_now).map_err(content)?;
+    let fs = Arc::new(fs.with_access_times(plan.options.access_times()));
     let listen = |address| Socket::listen(address, plan.options.kvlds_mode);
     let socket = plan.options.kvlds.as_ref().map(listen).transpose()?;
     let manners = Manners {
@@ -181,15 +178,10 @@ fn usable(
     facade: Facade,
     service: &Service,
 ) -> Result<(End, Option<Verdict>), LifeError> {
-    let mut config = Config::default();
-    config.acl = SessionACL::All;
-    config.n_threads = Some(plan.options.threads);
     let notices = attached.fuse.try_clone().map_err(|error| LifeError::system("dup", error))?;
-    // From a descriptor, the session knows no mount, so that it can't unmount a newer one.
-    let session = Session::from_fd(facade, attached.fuse, SessionACL::All, config)
-        .map_err(|error| LifeError::system(format!("{}: the kernel's greeting", plan.dir.display()), error))?;
+    let session = session::greet(facade, attached.fuse, plan.options.threads, &plan.dir)?;
     service.notify_by(notices);
-    read_ahead(attached.mount.device);
+    session::read_ahead(attached.mount.device);
     let verdict = match Verdict::listen(&attached.mount) {
         Ok(verdict) => Some(verdict),
         Err(error) => {
@@ -221,14 +213,6 @@ fn undo_mount(plan: &Plan, device: Device) {
     }
 }
 
-/// Only root may; without, reading is right, and slower.
-fn read_ahead(device: Device) {
-    let path = format!("/sys/class/bdi/{}:{}/read_ahead_kb", device.major, device.minor);
-    if let Err(error) = std::fs::write(&path, READ_AHEAD_KIB.to_string()) {
-        tracing::debug!("{path}: {error}");
-    }
-}
-
 impl Mount {
     /// Until the end of the session, and then of everything.
     fn run(mut self, plan: &Plan, store: &Arc<Store>, signals: &Signals) -> Result<(), LifeError> {
@@ -255,6 +239,7 @@ impl Mount {
         if let Some(requests) = &requests {
             info!("{}: {requests}", plan.store);
         }
+        info!("{}: {}", plan.store, written::line(&store.activity()));
         match &closed {
             Ok(()) => waiting.tell(Ok(requests.as_deref())),
             Err(error) => waiting.tell(Err(&error.to_string())),

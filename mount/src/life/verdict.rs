@@ -291,7 +291,14 @@ mod tests {
     fn mount(minor: u32) -> Mount {
         // No device has such a number, so that a test meets no mount of this machine.
         let device = Device { major: u32::MAX, minor };
-        Mount { device, dir: "/".into(), fs_type: String::new(), source: "/long".repeat(99).into(), user: None }
+        Mount {
+            device,
+            dir: "/".into(),
+            fs_type: String::new(),
+            source: "/long".repeat(99).into(),
+            user: None,
+            noatime: false,
+        }
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! What a server of keys wrote to its store, as it says at its end: one line of the log, for people and
-//! for who measures it. Pure.
+//! What a server wrote to its store, as it says at its end: one line of the log, for people and for who
+//! measures it. Pure.
 //!
 //! The system cannot tell: it counts what a socket took, too, or whole folios of its page cache.
 
@@ -14,10 +14,14 @@ pub fn line(activity: &Activity) -> String {
     format!("{NAME}{bytes} bytes: {commit_bytes} in {commits} commits, {data_bytes} of data; {syncs} flushes")
 }
 
-/// The bytes that a log tells of, if it does; of several lines the last counts.
-pub fn bytes(log: &str) -> Option<u64> {
-    let told = log.lines().rev().find_map(|line| line.split_once(NAME))?;
-    told.1.split_once(" bytes: ")?.0.parse().ok()
+/// What a log tells, if it does; of several lines the last counts.
+pub fn told(log: &str) -> Option<Activity> {
+    let told = log.lines().rev().find_map(|line| line.rsplit_once(NAME))?.1;
+    let (_, parts) = told.split_once(" bytes: ")?;
+    let mut numbers = parts.split(|letter: char| !letter.is_ascii_digit()).filter(|digits| !digits.is_empty());
+    let mut next = || numbers.next()?.parse().ok();
+    let (commit_bytes, commits, data_bytes, syncs) = (next()?, next()?, next()?, next()?);
+    Some(Activity { commits, syncs, commit_bytes, data_bytes, ..Activity::default() })
 }
 
 #[cfg(test)]
@@ -26,11 +30,11 @@ mod tests {
 
     #[test]
     fn what_is_said_is_read() {
-        let said =
-            line(&Activity { commits: 3, syncs: 4, commit_bytes: 1234, data_bytes: 4444, ..Activity::default() });
+        let activity = Activity { commits: 3, syncs: 4, commit_bytes: 1234, data_bytes: 4444, ..Activity::default() };
+        let said = line(&activity);
         assert_eq!(said, "written: 5678 bytes: 1234 in 3 commits, 4444 of data; 4 flushes");
         let log = format!("DEBUG /s: written: 1 bytes: ...\nDEBUG /s: {said}\nDEBUG more\n");
-        assert_eq!(bytes(&log), Some(5678));
-        assert_eq!((bytes(""), bytes("WARN nothing\n")), (None, None));
+        assert_eq!(told(&log), Some(activity));
+        assert_eq!((told(""), told("WARN nothing\n"), told("written: 5 bytes: 1 in\n")), (None, None, None));
     }
 }

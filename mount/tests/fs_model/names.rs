@@ -131,7 +131,15 @@ impl World {
         let ((from, from_ino), (to, to_ino)) = (self.dir(), self.dir());
         let from_name = self.known(from);
         let to_name = if self.random.chance(50) { self.known(to) } else { self.name() };
-        let mode = self.random.pick(&[RenameMode::Replace, RenameMode::NoReplace, RenameMode::Exchange]);
+        let caller = self.caller();
+        let mode = self.random.pick(&[
+            RenameMode::Replace,
+            RenameMode::NoReplace,
+            RenameMode::Exchange,
+            RenameMode::Whiteout(caller),
+            RenameMode::WhiteoutNoReplace(caller),
+        ]);
+        let keeps_target = matches!(mode, RenameMode::NoReplace | RenameMode::WhiteoutNoReplace(_));
         self.note(format!(
             "rename {:?} in {from_ino} to {:?} in {to_ino} {mode:?}",
             from_name.escape_ascii().to_string(),
@@ -148,7 +156,7 @@ impl World {
             _ if hidden(&to_name) => refused(&to_name),
             (None, _) => Some(FsError::NotFound),
             (Some(id), _) if is_dir(id) && self.model.is_under(to, id) => Some(FsError::Invalid),
-            (_, Some(_)) if mode == RenameMode::NoReplace => Some(FsError::Exists),
+            (_, Some(_)) if keeps_target => Some(FsError::Exists),
             (_, None) if mode == RenameMode::Exchange => Some(FsError::NotFound),
             (Some(id), Some(target)) if id == target => None,
             (_, Some(target)) if mode == RenameMode::Exchange => {
@@ -173,7 +181,7 @@ impl World {
             self.model.touch(to);
             match target {
                 Some(target) if mode == RenameMode::Exchange => {
-                    self.model.nodes.get_mut(&from).unwrap().children.insert(from_name, target);
+                    self.model.nodes.get_mut(&from).unwrap().children.insert(from_name.clone(), target);
                     let node = self.model.nodes.get_mut(&target).unwrap();
                     (node.parent, node.ctime) = (from, now());
                     self.check_node(target);
@@ -184,6 +192,10 @@ impl World {
                 }
                 Some(target) => self.dropped(target),
                 None => {}
+            }
+            if let RenameMode::Whiteout(_) | RenameMode::WhiteoutNoReplace(_) = mode {
+                let attr = self.call(|fs| fs.lookup(from_ino, &from_name)).unwrap();
+                self.made(from, &from_name, new_node(FileType::CharDevice, 0, caller), attr);
             }
             self.check_node(id);
         }

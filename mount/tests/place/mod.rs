@@ -2,6 +2,7 @@
 
 #![allow(dead_code, unused_imports, unused_macros, reason = "each test program uses its part")]
 
+pub mod ceiling;
 #[path = "../../../tests/support/ceph.rs"]
 pub mod ceph;
 mod medium;

@@ -22,6 +22,9 @@ pub struct Slots {
     count: u32,
     /// Most slots that the store may have.
     count_max: u32,
+    /// Most slots in use, as far as data is concerned: work that shrinks the store gets its reserve also
+    /// beyond.
+    quota: u32,
     /// Below `count`, not in use, space given back.
     free: BTreeSet<u32>,
     /// Allocated on disk and empty, beside the reserve.
@@ -46,10 +49,17 @@ impl Slots {
         let slot_bytes = u64::from(slot_bytes);
         let count_max = match size_limit {
             0 => u32::MAX,
-            limit => (limit.saturating_sub(offset) / slot_bytes).min(u64::from(u32::MAX)) as u32,
+            limit => slots_in(limit, offset, slot_bytes),
         };
         let free = (0..count).filter(|slot| !used.contains(slot)).collect();
-        Slots { disk, offset, slot_bytes, count, count_max, free, spare: Vec::new(), reserve: None, is_begun: false }
+        let (quota, spare, reserve) = (u32::MAX, Vec::new(), None);
+        Slots { disk, offset, slot_bytes, count, count_max, quota, free, spare, reserve, is_begun: false }
+    }
+
+    /// From now on data takes no slot that would make the file occupy more bytes than that. It may do so
+    /// already.
+    pub fn set_quota(&mut self, bytes: u64) {
+        self.quota = slots_in(bytes, self.offset, self.slot_bytes);
     }
 
     /// Where a slot begins in the file.
@@ -57,10 +67,12 @@ impl Slots {
         self.offset + u64::from(slot) * self.slot_bytes
     }
 
-    /// Slots that can still be had within the size limit, allocated or not (the disk may have
-    /// room for fewer). The last is not for data.
+    /// Slots that can still be had within the size limit and the quota, allocated or not (the disk may
+    /// have room for fewer). The last within the limit is not for data.
     pub fn remaining(&self) -> u64 {
-        self.unallocated().saturating_sub(1) + self.spare.len() as u64
+        let within_limit = self.unallocated().saturating_sub(1);
+        let within_quota = u64::from(self.quota).saturating_sub(self.in_use());
+        within_limit.min(within_quota) + self.spare.len() as u64
     }
 
     /// Slots within the size limit that are not allocated.
@@ -68,16 +80,25 @@ impl Slots {
         u64::from(self.count_max.saturating_sub(self.count)) + self.free.len() as u64
     }
 
+    /// Slots that occupy space: those with data, the spare ones and the reserve.
+    fn in_use(&self) -> u64 {
+        u64::from(self.count) - self.free.len() as u64
+    }
+
     /// How many slots are allocated and empty; with `Need::Reserve`, the reserve counts too.
     pub fn ready(&self, need: Need) -> u64 {
         self.spare.len() as u64 + u64::from(need == Need::Reserve && self.reserve.is_some())
     }
 
-    /// Allocates one more slot; `StorageFull` when the disk or the size limit is reached. The
-    /// reserve is filled first. The last slot is had only by a mount that has taken none yet.
-    pub fn allocate(&mut self) -> io::Result<()> {
-        let is_first_reserve = self.reserve.is_none() && !self.is_begun;
-        if self.unallocated() < 2 && !is_first_reserve {
+    /// Allocates one more slot; `StorageFull` when the disk, the size limit or the quota is reached. The
+    /// reserve is filled first, and with `Need::Reserve` also beyond the quota. (Never for data: that
+    /// takes the reserve at last, and would go on from one to the next.) The last slot within the limit is
+    /// had only by a mount that has taken none yet.
+    pub fn allocate(&mut self, need: Need) -> io::Result<()> {
+        let is_for_reserve = need == Need::Reserve && !self.has_reserve();
+        let is_beyond_quota = !is_for_reserve && self.in_use() >= u64::from(self.quota);
+        let is_last = self.unallocated() < 2 && (self.has_reserve() || self.is_begun);
+        if is_beyond_quota || is_last {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let slot = match self.free.first() {
@@ -147,6 +168,11 @@ impl Slots {
     }
 }
 
+/// How many slots a file of that many bytes has.
+fn slots_in(bytes: u64, offset: u64, slot_bytes: u64) -> u32 {
+    (bytes.saturating_sub(offset) / slot_bytes).min(u64::from(u32::MAX)) as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,15 +182,15 @@ mod tests {
     fn the_reserve_is_filled_first_and_taken_last() {
         let disk = Arc::new(MemoryDisk::default());
         let mut slots = Slots::new(disk, 100, 10, 0, [0, 2]);
-        slots.allocate().expect("memory");
+        slots.allocate(Need::Growth).expect("memory");
         assert_eq!((slots.ready(Need::Growth), slots.ready(Need::Reserve)), (0, 1), "slot 1 is the reserve");
-        slots.allocate().expect("memory");
+        slots.allocate(Need::Growth).expect("memory");
         assert_eq!(slots.take(Need::Growth), Some(3));
         assert_eq!(slots.take(Need::Growth), None);
         assert_eq!(slots.take(Need::Reserve), Some(1));
         assert_eq!(slots.take(Need::Reserve), None);
         slots.give_back(0);
-        slots.allocate().expect("memory");
+        slots.allocate(Need::Growth).expect("memory");
         assert!(slots.has_reserve());
         assert_eq!(slots.take(Need::Reserve), Some(0));
     }
@@ -173,13 +199,37 @@ mod tests {
     fn the_size_limit_holds() {
         let disk = Arc::new(MemoryDisk::default());
         let mut slots = Slots::new(disk, 100, 10, 135, []);
-        slots.allocate().expect("first");
-        slots.allocate().expect("second");
+        slots.allocate(Need::Growth).expect("first");
+        slots.allocate(Need::Growth).expect("second");
         let full = Err(io::ErrorKind::StorageFull);
-        assert_eq!((slots.allocate().map_err(|e| e.kind()), slots.remaining()), (full, 1), "one is ready, one is left");
+        assert_eq!(
+            (slots.allocate(Need::Growth).map_err(|e| e.kind()), slots.remaining()),
+            (full, 1),
+            "one is ready, one is left"
+        );
         assert_eq!(slots.take(Need::Growth), Some(1));
         slots.give_back(1);
-        slots.allocate().expect("reused");
+        slots.allocate(Need::Growth).expect("reused");
+    }
+
+    #[test]
+    fn a_quota_counts_slots_in_use_wherever_they_lie_and_leaves_the_reserve() {
+        let disk = Arc::new(MemoryDisk::default());
+        let mut slots = Slots::new(disk, 100, 10, 0, [0, 1, 5]);
+        slots.set_quota(125);
+        assert_eq!(slots.remaining(), 0, "more is in use already");
+        assert!(slots.allocate(Need::Growth).is_err(), "nor is there a reserve for data");
+        slots.allocate(Need::Reserve).expect("the reserve");
+        assert!(slots.allocate(Need::Reserve).is_err(), "there is one now");
+        assert_eq!(slots.allocate(Need::Growth).map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
+        slots.give_back(0);
+        slots.give_back(5);
+        assert_eq!(slots.remaining(), 0, "the reserve counts, too");
+        slots.give_back(1);
+        assert_eq!(slots.remaining(), 1);
+        slots.allocate(Need::Growth).expect("one");
+        assert_eq!((slots.remaining(), slots.take(Need::Growth)), (1, Some(0)));
+        assert_eq!(slots.remaining(), 0);
     }
 
     /// Else a store that was filled, and whose reserve was used, could never be emptied once it was
@@ -188,19 +238,19 @@ mod tests {
     fn the_last_slot_within_the_limit_is_the_next_mounts_reserve() {
         let disk = Arc::new(MemoryDisk::default());
         let mut slots = Slots::new(disk.clone(), 100, 10, 135, []);
-        while slots.allocate().is_ok() {}
+        while slots.allocate(Need::Growth).is_ok() {}
         assert_eq!((slots.take(Need::Reserve), slots.take(Need::Reserve)), (Some(1), Some(0)));
-        assert!(slots.allocate().is_err() && !slots.has_reserve());
+        assert!(slots.allocate(Need::Growth).is_err() && !slots.has_reserve());
         let mut slots = Slots::new(disk.clone(), 100, 10, 135, [0, 1]);
-        slots.allocate().expect("the last");
+        slots.allocate(Need::Growth).expect("the last");
         assert_eq!((slots.reserve_slot(), slots.remaining()), (Some(2), 0));
-        assert!(slots.allocate().is_err());
+        assert!(slots.allocate(Need::Growth).is_err());
         // What comes free is set aside again, but for one.
         assert_eq!(slots.take(Need::Reserve), Some(2));
         slots.give_back(0);
-        assert!(slots.allocate().is_err());
+        assert!(slots.allocate(Need::Growth).is_err());
         slots.give_back(1);
-        slots.allocate().expect("two are free");
+        slots.allocate(Need::Growth).expect("two are free");
         assert!(slots.has_reserve());
     }
 }

@@ -18,7 +18,7 @@ use crate::log::geometry::{BLOCK, Geometry};
 use crate::log::message::{Claim, Done, Message, Prepare};
 use crate::log::pointer::{SegmentNo, Sequence};
 use crate::log::streams::Part;
-use crate::log::{LogError, RESERVATION_STEP, Shared, now_ns};
+use crate::log::{LogError, Need, RESERVATION_STEP, Shared, now_ns};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -316,7 +316,7 @@ impl Writer {
         }
         let mut streams = self.shared.streams.lock();
         if !streams.slots().has_reserve()
-            && let Err(error) = streams.slots().allocate()
+            && let Err(error) = streams.slots().allocate(Need::Growth)
         {
             tracing::warn!("cannot set space aside for deleting: {error}");
         }
