@@ -122,7 +122,10 @@ impl Growing<'_> {
             return Err("what was durable is not there after kill -9".into());
         }
         if self.plan.by_library {
+            // The process has the store for a moment longer.
+            let pid = self.mounted.pid(&self.place)?;
             self.mounted.umount().map_err(text)?;
+            until_gone(pid);
         }
         Ok((Grown { files: to as f64, rates, mount_millis, memory_mib: memory as f64 / 1024.0 }, size))
     }
@@ -181,10 +184,14 @@ impl Growing<'_> {
     fn kill(&self) -> Answer<()> {
         let pid = self.mounted.pid(&self.place)?;
         kill(Pid::from_raw(pid as i32), Signal::SIGKILL).map_err(text)?;
-        while !process::is_gone(pid) {
-            thread::sleep(PAUSE);
-        }
+        until_gone(pid);
         Ok(())
+    }
+}
+
+fn until_gone(pid: u32) {
+    while !process::is_gone(pid) {
+        thread::sleep(PAUSE);
     }
 }
 
