@@ -330,6 +330,41 @@ fn a_full_store_of_bounded_size_can_be_emptied_however_often_it_is_opened() {
     }
 }
 
+/// Each of these mounts finds a full store, and deletes so little that nothing comes free.
+#[test]
+fn a_full_store_is_emptied_by_many_mounts_of_which_each_deletes_a_little() {
+    for size in [None, Some(1 << 20)] {
+        let disk = Arc::new(MemoryDisk::default());
+        let options = CreateOptions { size, geometry: Some(SMALL.geometry), ..CreateOptions::default() };
+        Store::create_on(disk.clone(), &options).unwrap();
+        disk.set_capacity(1 << 20);
+        let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+        let mut state = State::new();
+        fill_with(&store, &mut state, 700, 8);
+        store.close().unwrap();
+        drop(store);
+        // Far from each other: in leaves, and in segments, of their own.
+        let doomed: Vec<Vec<u8>> = state.keys().step_by(state.len() / 12).cloned().collect();
+        for key in doomed {
+            let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+            let change = [Change::Delete(key)];
+            commit(&store, &change).unwrap();
+            apply(&mut state, &change);
+            store.close().unwrap();
+            drop(store);
+        }
+        let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+        assert_holds(&store, &state);
+        for key in state.keys() {
+            commit(&store, &[Change::Delete(key.clone())]).unwrap();
+        }
+        commit_when_there_is_space(&store, &[Change::Put(b"k".to_vec(), vec![1; 3000])]);
+        store.close().unwrap();
+        drop(store);
+        assert_whole(&disk, "emptied by many");
+    }
+}
+
 #[test]
 fn a_store_never_outgrows_the_size_given_at_its_creation() {
     const SIZE: u64 = 1 << 20;

@@ -161,8 +161,8 @@ impl PageSink for Sink<'_> {
     }
 }
 
-/// Whether a checkpoint would give back much space.
-fn frees_much(writer: &Writer) -> bool {
+/// Whether a checkpoint would give back much space: where there is none, a segment is much.
+pub fn frees_much(writer: &Writer) -> bool {
     let dead = writer.table.dead().saturating_sub(writer.dead_before);
     dead >= if writer.starved { 1 } else { DEAD_SEGMENTS_MAX }
 }
@@ -177,10 +177,12 @@ impl Core {
             // It need not be completed (`completion_can_wait`): how long the tail is does not matter.
             Some(_) => is_due || !writer.waiters.is_empty() || writer.bytes_since_freeze >= self.limits.changed,
             // A longer tail saves writing the same pages again and again; half of what a checkpoint
-            // writes is worth keeping as redo.
+            // writes is worth keeping as redo. Without space it is kept as long as it can be: the checkpoint
+            // would take the reserve.
             None => {
+                let tail_min = if writer.starved { self.limits.tail_max } else { self.limits.tail_min };
                 is_due
-                    || tail >= (dirty / 2).clamp(self.limits.tail_min, self.limits.tail_max)
+                    || tail >= (dirty / 2).clamp(tail_min, self.limits.tail_max)
                     || self.log.ring_used() >= self.limits.tail_max
             }
         }
@@ -472,7 +474,7 @@ impl Core {
     ///
     /// In a file they may be free already, and known as dead only by that checkpoint, which was stored
     /// before they were freed. They can be the only space there is for the next one.
-    pub(super) fn free_leftovers(self: &Arc<Self>, mut dead: Vec<SegmentNo>, since_ns: u64) {
+    pub(super) fn free_leftovers(self: &Arc<Self>, mut dead: Vec<SegmentNo>, stored: &StoredTable, since_ns: u64) {
         if !self.log.frees_later() {
             {
                 let mut writer = self.writer.lock();
@@ -481,7 +483,10 @@ impl Core {
                 for number in &dead {
                     writer.table.remove(*number);
                 }
-                writer.dead_before = writer.table.dead();
+                // What else is dead, an interrupted checkpoint's pages above all, the next checkpoint frees.
+                let is_left = |entry: &table::Entry, number| entry.live == 0 && stored.lies_in(number);
+                writer.dead_before =
+                    writer.table.iter().filter(|(number, entry)| is_left(entry, *number)).count() as u64;
             }
             if !dead.is_empty() {
                 self.log.free(dead, None, Box::new(|_| {}));

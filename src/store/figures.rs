@@ -48,6 +48,8 @@ pub struct Segments {
     pub count: u64,
     /// Those without live bytes: being filled for the first time, or to be freed by the next checkpoint.
     pub dead: u64,
+    /// Of these, those that the next checkpoint frees.
+    pub freeable: u64,
     /// Bytes of all that are referred to.
     pub live_bytes: u64,
     /// Bytes that hold these: what several copies share counts once.
@@ -64,8 +66,13 @@ pub(super) struct Seen {
 impl Seen {
     pub(super) fn of(writer: &Writer) -> Seen {
         let table = &writer.table;
-        let segments =
-            Segments { count: table.count(), dead: table.dead(), live_bytes: table.live(), held_bytes: table.held() };
+        let segments = Segments {
+            count: table.count(),
+            dead: table.dead(),
+            freeable: table.dead().saturating_sub(writer.dead_before),
+            live_bytes: table.live(),
+            held_bytes: table.held(),
+        };
         Seen { segments, changed_bytes: writer.tree.dirty_bytes() }
     }
 }
@@ -120,9 +127,11 @@ impl Core {
             return Space { total: total.max(used), used, free: total.saturating_sub(used) };
         };
         let geometry = self.log.geometry();
-        let held = segments.count * u64::from(geometry.segment_bytes);
+        // Whoever needs these makes a checkpoint.
+        let freeable = segments.freeable * u64::from(geometry.segment_bytes);
+        let held = segments.count * u64::from(geometry.segment_bytes) - freeable;
         let used = geometry.slots_offset() + held + self.log.reserve_bytes();
-        let free = disk.free_space().unwrap_or(0).min(self.log.unallocated_bytes());
+        let free = disk.free_space().unwrap_or(0).min(self.log.unallocated_bytes()) + freeable;
         Space { total: used + free, used, free }
     }
 

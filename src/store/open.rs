@@ -375,7 +375,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         true => Vec::new(),
         false => {
             core.claim(last, &mut stored).map_err(from_store)?;
-            core.free_leftovers(leftovers, time_ns);
+            core.free_leftovers(leftovers, &stored, time_ns);
             core.start_threads(stored).map_err(|error| OpenError::Io { path: path.into(), error })?
         }
     };

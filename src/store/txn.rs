@@ -1,6 +1,7 @@
 //! Changing the store: one transaction at a time.
 
 use super::batch::Batch;
+use super::checkpoint::frees_much;
 use super::redo;
 use super::table::Deltas;
 use super::writer::{Phase, Writer, pending_cost};
@@ -140,7 +141,7 @@ impl<'a> Txn<'a> {
         {
             core.request_commit(&mut writer);
         }
-        if need == Need::Reserve && writer.starved {
+        if need == Need::Reserve && writer.starved && frees_much(&writer) {
             core.want_checkpoint(&mut writer);
         }
         Ok(())
@@ -320,9 +321,14 @@ impl Core {
             return Err(StoreError::NoSpace);
         }
         if need == Need::Reserve && self.log.ensure_capacity(owed, Need::Growth).is_err() {
-            // From here on deleting eats into the reserve: what it frees must come back soon.
+            // From here on deleting eats into the reserve: what it frees must come back soon. But a checkpoint
+            // takes the reserve, and only if it frees a segment there is one again. So not before: what is
+            // deleted in one mount after the other, a little in each, would use up all there is. (Unless so much
+            // is owed that the reserve would not do later.)
             writer.starved = true;
-            self.want_checkpoint(writer);
+            if frees_much(writer) || self.log.ensure_capacity(2 * owed, Need::Reserve).is_err() {
+                self.want_checkpoint(writer);
+            }
         }
         match self.log.ensure_capacity(owed, need) {
             Ok(()) => Ok(()),

@@ -172,7 +172,9 @@ users() {
     local home=$place/home
     mkdir -p "$home/dir" "$home/open"
     chown -R daemon "$home"
-    user "$KIVAFS" create "$home/store"
+    # They may not get at where it was built.
+    cp "$KIVAFS" "$home/kivafs"
+    user "$home/kivafs" create "$home/store"
     cat >/etc/fstab <<END
 $home/store $home/dir kivafs noauto,user 0 0
 $home/store $home/open kivafs noauto,user,allow_other 0 0

@@ -30,7 +30,7 @@ assert_all() {
     local jobs=16
     cd "$mnt"
     prove --jobs "$jobs" --recurse --verbose --merge "$place/suite/tests" >"$place/results" || {
-        grep -a '^not ok' "$place/results" | grep -v '# TODO' || true
+        sed -n '/# TODO/!{/^not ok/p}' "$place/results"
         sed -n '/^Test Summary Report/,$p' "$place/results"
         return 1
     }

@@ -1,7 +1,7 @@
 //! A bucket of the real server behind the fault proxy: a store in it, machines that reach it over a line
 //! that breaks, and what the proxy has seen of them all.
 
-use crate::bucket_client::{open, wait};
+use crate::bucket_client::open;
 use crate::support::bucket::SEAL_MAGIC;
 use crate::support::ceph::{ceph, fresh_prefix};
 use crate::support::medium::Medium;
@@ -10,7 +10,7 @@ use crate::support::store::{Sizes, create_in};
 use crate::support::succession::{Ending, Line, Network};
 use crate::weather::WEATHER;
 use bytes::Bytes;
-use kivafs::backend::{Done, ObjectError, Objects, S3, Usage};
+use kivafs::backend::{Done, Objects, S3, Usage};
 use kivafs::store::{OpenError, OpenOptions, Store};
 use kivafs_fault_proxy::{BodySum, Counts, Door, Entry, Kind, Proxy, ProxyOptions, Violation};
 use parking_lot::Mutex;
@@ -82,37 +82,27 @@ impl Proxied {
         self.proxy.counts()
     }
 
-    /// What was written, as counted from the log; of names with two contents those that are to
-    /// [`Proxied::violations`] too.
+    /// What was written, as counted from the log.
     pub fn written(&self) -> Written {
-        let mut written = Written::count(&self.proxy.log());
-        written.twice.retain(|name| !self.is_seal(name));
-        written
+        Written::count(&self.proxy.log())
     }
 
     /// Names that were written with two contents, as the proxy has judged. One case is none: whoever was
     /// late in taking over may seal, in an epoch that was cleaned, the place of a commit that was
-    /// deleted; it learns from the epoch that follows that it has nothing (R8).
+    /// deleted; it learns from the epoch that follows that it has nothing (R8). (That seal is deleted, too,
+    /// when the epoch is cleaned again: what lies there later tells nothing.)
     pub fn violations(&self) -> Vec<Violation> {
         let mut violations = self.proxy.violations();
         violations.retain(|violation| match violation {
-            Violation::CreatedTwice { name, .. } => !self.is_seal(name),
+            Violation::CreatedTwice { now, .. } => !is_seal(now),
             Violation::Overwritten { .. } | Violation::Rebuilt { .. } => true,
         });
         violations
     }
+}
 
-    /// Whether a seal lies there, asked past the proxy.
-    fn is_seal(&self, name: &str) -> bool {
-        let beside = open(&ceph().endpoint, ceph().bucket, |_| {});
-        // A server on a machine that is busy may let an attempt wait for too long.
-        let answer = (0..10).find_map(|_| match wait(|done| beside.get(name, None, done)) {
-            Ok(body) => Some(body.starts_with(SEAL_MAGIC)),
-            Err(ObjectError::Missing) => Some(false),
-            Err(_) => None,
-        });
-        answer.unwrap_or_else(|| panic!("{name}: the server does not answer"))
-    }
+fn is_seal(body: &BodySum) -> bool {
+    body.head == *SEAL_MAGIC
 }
 
 impl Medium for Proxied {
@@ -251,7 +241,7 @@ pub struct Written {
     pub names: usize,
     /// PUTs whose body has come whole.
     pub attempts: usize,
-    /// Names that the server took with more than one content.
+    /// Names that the server took with more than one content, seals apart.
     pub twice: Vec<String>,
 }
 
@@ -259,16 +249,20 @@ impl Written {
     fn count(log: &[Entry]) -> Written {
         let is_put = |entry: &&Entry| matches!(entry.kind, Kind::Put | Kind::Create) && entry.body.is_some();
         let mut bodies: HashMap<&str, HashSet<(u64, u128)>> = HashMap::new();
+        let mut names = HashSet::new();
         let mut attempts = 0;
         for entry in log.iter().filter(is_put) {
             attempts += 1;
             if entry.server == Some(200)
-                && let Some(BodySum { length, checksum }) = entry.body
+                && let Some(body) = entry.body
             {
-                bodies.entry(&entry.name).or_default().insert((length, checksum));
+                names.insert(&entry.name);
+                if !is_seal(&body) {
+                    bodies.entry(&entry.name).or_default().insert((body.length, body.checksum));
+                }
             }
         }
         let twice = bodies.iter().filter(|(_, bodies)| bodies.len() > 1).map(|(name, _)| (*name).to_owned());
-        Written { names: bodies.len(), attempts, twice: twice.collect() }
+        Written { names: names.len(), attempts, twice: twice.collect() }
     }
 }

@@ -26,6 +26,9 @@ And for stores in S3 (s3://BUCKET/PREFIX):
   unsafe_no_fencing      write though the server can't keep two writers apart: then you have to
 What is not said comes from the usual places: AWS_* in the environment, ~/.aws, the machine's role.";
 
+/// Ten years: the end of waiting is a time that there is.
+const TIMEOUT_SECONDS_MAX: u64 = 10 * 365 * 24 * 3600;
+
 /// In an error that names what there is.
 pub const VALID: &str = "cache=SIZE, compress=lz4|none, max_size=SIZE, timeout=SECONDS; for stores in S3 endpoint=URL, region=NAME, \
                          profile=NAME, path_style, virtual_style, ca=FILE, requests=NUMBER, disk_cache=DIR[:SIZE], \
@@ -97,7 +100,7 @@ fn take_value(options: &mut StoreOptions, name: &str, value: &str) -> Result<boo
             0 => return Err(wrong("that leaves no room for anything")),
             bytes => options.size_max = Some(bytes),
         },
-        "timeout" => options.timeout = Duration::from_secs(take_number(name, value)?.max(1)),
+        "timeout" => options.timeout = Duration::from_secs(take_number(name, value)?.clamp(1, TIMEOUT_SECONDS_MAX)),
         "endpoint" => options.bucket.endpoint = Some(endpoint(value).map_err(wrong)?.to_string()),
         "region" => options.bucket.region = name_of("a region, like eu-central-1")?,
         "profile" => options.bucket.profile = name_of("a profile in ~/.aws")?,

@@ -213,7 +213,7 @@ impl Filesystem for Facade {
         if control::has(node) {
             return self.control.setattr(node, &change, reply);
         }
-        let change = match appearance.stored(change) {
+        let change = match appearance.stored(caller, change) {
             Ok(change) => change,
             Err(errno) => return reply.error(errno),
         };
@@ -257,6 +257,7 @@ impl Filesystem for Facade {
             return reply.error(Errno::EPERM);
         }
         let (caller, appearance) = (maker(request, umask), self.core.appearance());
+        let mode = self.core.appearance().stored_mode(caller, mode);
         self.core.answer(
             Operation::now(Kind::Mknod, parent),
             0,
@@ -271,6 +272,7 @@ impl Filesystem for Facade {
             return reply.error(Errno::EPERM);
         }
         let (caller, appearance) = (maker(request, umask), self.core.appearance());
+        let mode = self.core.appearance().stored_mode(caller, mode);
         self.core.answer(
             Operation::now(Kind::Mkdir, parent),
             0,
@@ -404,6 +406,7 @@ impl Filesystem for Facade {
         let caller = maker(request, umask);
         let (lifetimes, appearance) = (self.core.lifetimes(), self.core.appearance());
         let if_exists = convert::if_exists(flags);
+        let mode = self.core.appearance().stored_mode(caller, mode);
         self.core.answer(
             Operation::now(Kind::Create, parent),
             0,
@@ -735,14 +738,15 @@ impl Filesystem for Facade {
         self.core.answer(
             Operation::now(Kind::Fallocate, node),
             0,
-            (),
-            move |fs, ()| {
-                let falls = bits_fall(fs, node, caller.uid == 0)?;
-                fs.fallocate(caller, ino(node), offset, length, what).map(|()| falls)
+            // A long one is asked for again, when its first part has made them fall.
+            false,
+            move |fs, falls| {
+                *falls |= bits_fall(fs, node, caller.uid == 0)?;
+                fs.fallocate(caller, ino(node), offset, length, what)
             },
-            move |(), done| match done {
-                Ok(true) => core.forget_attributes(ino(node), move || reply.ok()),
-                Ok(false) => reply.ok(),
+            move |falls, done| match done {
+                Ok(()) if falls => core.forget_attributes(ino(node), move || reply.ok()),
+                Ok(()) => reply.ok(),
                 Err(errno) => reply.error(errno),
             },
         );

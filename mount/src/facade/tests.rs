@@ -129,13 +129,21 @@ impl Bench {
         let mut made = 0;
         loop {
             let answer = self.create(&format!("{prefix}{made}"));
-            if answer.try_recv() == Err(TryRecvError::Empty) {
-                // Once storage is at a commit that it does not answer, no room comes any more.
-                self.disk.until_waiting(1);
-                if self.core.fs.store().begin_now().is_err() {
+            // It may wait for a lock alone, which somebody has for long. But once storage is at a commit that
+            // it does not answer, no room comes any more.
+            loop {
+                match answer.try_recv() {
+                    Ok(done) => {
+                        done.unwrap();
+                        break;
+                    }
+                    Err(TryRecvError::Disconnected) => panic!("dropped"),
+                    Err(TryRecvError::Empty) => {}
+                }
+                if self.disk.waiting() > 0 && self.core.fs.store().begin_now().is_err() {
                     return (answer, made);
                 }
-                answer.recv().unwrap().unwrap();
+                std::thread::yield_now();
             }
             made += 1;
         }

@@ -101,6 +101,7 @@ impl FileSystem {
         let Some(mut node) = Node::find(change.txn(), ino, None)? else {
             return Err(FsError::damaged(format!("{ino}: work is left to do, but there is no record")));
         };
+        self.accesses.show(&mut node);
         if deferred.unlinked && !change.stays(ino) {
             erase_step(&mut change, node)?;
         } else if deferred.cut_from.is_some() {

@@ -236,6 +236,9 @@ impl MountOptions {
             (self.sync == SyncMode::Names, "dirsync"),
             (self.threads != usual.threads, "threads"),
             (self.kvlds != usual.kvlds, "kvlds"),
+            (self.appearance.uid.is_some(), "uid"),
+            (self.appearance.gid.is_some(), "gid"),
+            (self.appearance.umask != 0, "umask"),
             (self.log != usual.log || self.log_level != usual.log_level, "log"),
         ];
         let given = given.into_iter().filter_map(|(given, name)| given.then_some(name));

@@ -154,9 +154,9 @@ fn begin(plan: &Plan, ready: Ready, store: Arc<Store>) -> Result<Mount, LifeErro
         let usable = usable(plan, ready, attached, facade, &service).and_then(|(end, verdict)| {
             // Not earlier: what is acknowledged over the socket is not undone.
             let serve = |socket| Server::start(fs, socket, Some(service.forget()));
-            let keys = socket.map(serve).transpose()?;
+            let (fuse, keys) = (fuse?, socket.map(serve).transpose()?);
             supervisor.ready();
-            Ok((end, verdict, keys, fuse?))
+            Ok((end, verdict, keys, fuse))
         });
         usable.inspect_err(|_| undo_mount(plan, device)).map(|done| (device, done))
     });

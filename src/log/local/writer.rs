@@ -318,7 +318,8 @@ impl Writer {
         if !streams.slots().has_reserve()
             && let Err(error) = streams.slots().allocate(Need::Growth)
         {
-            tracing::warn!("cannot set space aside for deleting: {error}");
+            // In a store that is full up to its limit this is as it should be.
+            tracing::debug!("cannot set space aside for deleting: {error}");
         }
     }
 

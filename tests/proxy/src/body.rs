@@ -23,6 +23,7 @@ pub(crate) struct Tally {
     record: Arc<Record>,
     sum: Xxh3,
     length: u64,
+    head: [u8; 8],
     is_whole: bool,
     is_told: bool,
     /// The bytes, as long as they are at most `keep_max`.
@@ -35,12 +36,25 @@ impl Tally {
         let kept = (keep_max > 0).then(Vec::new);
         let record = record.clone();
         let (is_whole, is_told) = (false, false);
-        Arc::new(Mutex::new(Tally { record, sum: Xxh3::new(), length: 0, is_whole, is_told, kept, keep_max }))
+        Arc::new(Mutex::new(Tally {
+            record,
+            sum: Xxh3::new(),
+            length: 0,
+            head: [0; 8],
+            is_whole,
+            is_told,
+            kept,
+            keep_max,
+        }))
     }
 
     fn add(&mut self, data: &[u8]) {
         self.record.count_up(data.len());
         self.sum.update(data);
+        let begun = usize::try_from(self.length).unwrap_or(usize::MAX);
+        for (to, from) in self.head.iter_mut().skip(begun).zip(data) {
+            *to = *from;
+        }
         self.length += data.len() as u64;
         if let Some(kept) = &mut self.kept {
             if kept.len() + data.len() > self.keep_max {
@@ -53,7 +67,7 @@ impl Tally {
 
     /// If all of it has come.
     pub(crate) fn sum(&self) -> Option<BodySum> {
-        self.is_whole.then(|| BodySum { length: self.length, checksum: self.sum.digest128() })
+        self.is_whole.then(|| BodySum { length: self.length, checksum: self.sum.digest128(), head: self.head })
     }
 
     /// The same, but once only.

@@ -53,11 +53,13 @@ pub enum Told {
     Nothing,
 }
 
-/// Length and checksum of a body (XXH3-128).
+/// Length and checksum of a body (XXH3-128), and what it begins with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BodySum {
     pub length: u64,
     pub checksum: u128,
+    /// Zeros where it is shorter.
+    pub head: [u8; 8],
 }
 
 impl fmt::Debug for BodySum {
@@ -345,7 +347,7 @@ mod tests {
     use super::*;
 
     fn sum(checksum: u128) -> BodySum {
-        BodySum { length: 1, checksum }
+        BodySum { length: 1, checksum, head: [0; 8] }
     }
 
     #[test]
