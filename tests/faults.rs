@@ -330,9 +330,8 @@ fn a_full_store_of_bounded_size_can_be_emptied_however_often_it_is_opened() {
     }
 }
 
-/// Each of these mounts finds a full store, and deletes so little that nothing comes free: the log takes it,
-/// and the reserve is left alone. (As long as the log is short, which here it is after six. Beyond that live
-/// data would have to be moved.)
+/// Each of these mounts finds a full store, and deletes so little that nothing comes free. (Many more of them
+/// would use up the reserve: live data would have to be moved.)
 #[test]
 fn a_full_store_is_emptied_by_many_mounts_of_which_each_deletes_a_little() {
     for size in [None, Some(1 << 20)] {
