@@ -382,12 +382,10 @@ impl Core {
         self.commit_and_wait(Errand::Complete(checkpoint))?;
         *stored = new;
         // K1.
-        let dead = table
-            .iter()
-            .filter(|(number, entry)| entry.live == 0 && sealed.contains(number) && !stored.lies_in(*number))
-            .map(|(number, _)| number)
-            .collect();
-        self.retire(dead);
+        let is_free = |number: &SegmentNo| sealed.contains(number) && !stored.lies_in(*number);
+        let dead = table.iter().filter(|(_, entry)| entry.live == 0).map(|(number, _)| number);
+        let (dead, left): (Vec<SegmentNo>, Vec<SegmentNo>) = dead.partition(is_free);
+        self.retire(dead, left.len() as u64);
         Ok(())
     }
 
@@ -431,7 +429,8 @@ impl Core {
     }
 
     /// Ends the era of readers that may know these segments, and frees them when it is over.
-    fn retire(self: &Arc<Self>, mut dead: Vec<SegmentNo>) {
+    /// `left`: how many dead ones had to be left.
+    fn retire(self: &Arc<Self>, mut dead: Vec<SegmentNo>, left: u64) {
         {
             let mut writer = self.writer.lock();
             if self.log.frees_later() {
@@ -445,7 +444,8 @@ impl Core {
                     writer.table.remove(*number);
                 }
             }
-            writer.dead_before = writer.table.dead();
+            // Not those that died since the tree was frozen: the next checkpoint frees them.
+            writer.dead_before = (left + writer.condemned.len() as u64).min(writer.table.dead());
         }
         let era = std::mem::take(&mut self.published.write().era);
         self.graveyard.lock().push_back((era, dead));
