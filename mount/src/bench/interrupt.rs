@@ -5,7 +5,7 @@ use crate::life::signals::{Signals, Wake};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// SIGINT, SIGTERM and SIGHUP, asked for now and then.
+/// SIGINT, SIGTERM and SIGHUP, asked for from time to time.
 pub struct Interrupt {
     signals: Signals,
     came: AtomicBool,

@@ -63,7 +63,7 @@ pub fn growth(words: &BenchGrowthWords) -> Result<(), Failure> {
         dir: words.dir.clone().unwrap_or_else(std::env::temp_dir),
         files: words.files as usize,
         first: words.first as usize,
-        by_library: words.library,
+        by_library: words.by_library,
         options,
         store_options: taken.store,
         svg: words.svg.clone(),

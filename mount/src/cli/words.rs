@@ -115,8 +115,8 @@ pub struct BenchGrowthWords {
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub first: u32,
     /// Make them by the library, as keys, all in one directory: for very many
-    #[arg(long)]
-    pub library: bool,
+    #[arg(long = "library")]
+    pub by_library: bool,
     /// Draw it, too
     #[arg(long, value_name = "FILE")]
     pub svg: Option<PathBuf>,
