@@ -186,6 +186,23 @@ fn chown_without_an_owner_takes_setuid_away_if_root_or_the_owner_asks() {
     place.umounts();
 }
 
+/// Without group execution, too, which otherwise has it mark mandatory locking.
+#[test]
+fn chown_takes_setgid_away_if_who_asks_is_not_in_the_group() {
+    let place = mounted(Medium::File, &[]);
+    let file = place.dir.join("file");
+    File::create(&file).unwrap();
+    for (group, user, mode_then) in
+        [(0, ALICE, 0o645), (ALICE.gid, ALICE, 0o2645), (ALICE.groups[0], ALICE, 0o2645), (0, ROOT, 0o2645)]
+    {
+        chown(&file, Some(ALICE.uid), Some(group)).unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o2645)).unwrap();
+        user.does(0, || chown(&file, None, Some(group))).unwrap();
+        assert_eq!(mode(&file), mode_then, "group {group}, {user:?}");
+    }
+    place.umounts();
+}
+
 /// The kernel may not check whether he may, but there is nothing to be made there anyway.
 #[test]
 fn who_works_in_a_directory_that_was_removed_is_told_so() {

@@ -365,7 +365,11 @@ impl Core {
             }
         }
         assert!(table.apply(deltas), "the frozen tree's counts do not fit its table");
-        changed_chunks.extend(table.take_changed());
+        let counted = table.take_changed();
+        // Of a page that the tree has left meanwhile the current table knows nothing, and its chunk may not
+        // change any more: the next checkpoint must store it all the same.
+        self.writer.lock().table.put_back_changed(counted.clone());
+        changed_chunks.extend(counted);
         Ok(Written { as_of, root, table, changed_chunks, sealed })
     }
 
@@ -520,5 +524,52 @@ impl Core {
             }
             writer.dead_before = writer.dead_before.min(writer.table.dead());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::MemoryDisk;
+    use crate::store::{CreateOptions, OpenOptions, Store};
+
+    fn freeze(core: &Arc<Core>) -> FrozenState {
+        let (answer, answered) = channel();
+        core.commit_and_wait(Errand::Freeze(FreezeRequest { answer })).unwrap();
+        answered.recv().unwrap()
+    }
+
+    /// What was stored of the segment table counted a page for ever that the tree left while it was written.
+    #[test]
+    fn a_page_that_is_left_while_it_is_written_is_not_counted_by_the_next_checkpoint() {
+        let disk = Arc::new(MemoryDisk::default());
+        Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
+        let store = Store::open_on(disk.clone(), &OpenOptions::default()).unwrap();
+        let core = &store.core;
+        let change = |key: &[u8], value: Option<Vec<u8>>| {
+            let mut txn = store.begin().unwrap();
+            match value {
+                Some(value) => txn.put(key, value),
+                None => txn.delete(key),
+            }
+            txn.commit().unwrap();
+        };
+        let mut stored = StoredTable::default();
+        let mut complete = |frozen: FrozenState| {
+            let written = core.write_pages(frozen).unwrap();
+            core.complete(written, &mut stored).unwrap();
+        };
+        // The pages' segment is open, and in the table.
+        change(b"a", Some(b"a".to_vec()));
+        complete(freeze(core));
+        change(b"a", None);
+        change(b"b", Some(b"b".to_vec()));
+        let frozen = freeze(core);
+        change(b"b", None);
+        complete(frozen);
+        complete(freeze(core));
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(Store::check_on(disk, true).unwrap(), Vec::<String>::new());
     }
 }

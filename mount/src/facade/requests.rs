@@ -86,7 +86,8 @@ fn bits_fall(fs: &FileSystem, node: INodeNo, may_keep: bool) -> fs::Result<bool>
     Ok(!may_keep && u32::from(fs.getattr(ino(node))?.perm) & (libc::S_ISUID | libc::S_ISGID) != 0)
 }
 
-/// Does setting an access ACL take set-group-id away? (As chmod does, which the kernel sees to itself.)
+/// Does setting an access ACL or an owner take set-group-id away, whoever may execute? (As chmod does, which
+/// the kernel sees to itself.)
 fn setgid_falls(
     fs: &FileSystem,
     appearance: Appearance,
@@ -208,8 +209,11 @@ impl Filesystem for Facade {
     ) {
         let caller = caller(request);
         let (lifetimes, appearance) = (self.core.lifetimes(), self.core.appearance());
-        let change =
-            SetAttr { mode, uid, gid, size, atime: atime.map(convert::set_time), mtime: mtime.map(convert::set_time) };
+        let process = request.pid();
+        let [atime, mtime] = [atime, mtime].map(|time| time.map(convert::set_time));
+        let change = SetAttr { mode, uid, gid, size, atime, mtime, kill_setgid: false };
+        let sets_length_or_times = size.is_some() || atime.is_some() || mtime.is_some();
+        let sets_owner = uid.is_some() || gid.is_some() || mode.is_none() && !sets_length_or_times;
         if control::has(node) {
             return self.control.setattr(node, &change, reply);
         }
@@ -221,7 +225,10 @@ impl Filesystem for Facade {
             Operation::now(Kind::Setattr, node),
             0,
             change,
-            move |fs, change| fs.setattr(caller, ino(node), change),
+            move |fs, change| {
+                change.kill_setgid = sets_owner && setgid_falls(fs, appearance, caller, process, node)?;
+                fs.setattr(caller, ino(node), change)
+            },
             move |_, done| send_attr(reply, appearance, |attr| lifetimes.after_change(attr), done),
         );
     }

@@ -122,6 +122,9 @@ pub struct SetAttr {
     pub atime: Option<SetTime>,
     /// New modification time.
     pub mtime: Option<SetTime>,
+    /// Whether setgid falls with a new owner even without group execution: who asks is neither in the
+    /// file's group nor may he pass over that.
+    pub kill_setgid: bool,
 }
 
 /// What `create` does when the name is there.

@@ -28,7 +28,7 @@ const CAPABILITY: &[u8] = b"security.capability";
 impl FileSystem {
     /// Changes attributes, all or none. Setuid and setgid fall when the owner is set, and when somebody
     /// other than root changes the length; what the kernel knows better (who may, and whether setgid
-    /// stands with a new group) it has settled before. A change of nothing is how chown(2) without an owner
+    /// stands with a new mode) it has settled before. A change of nothing is how chown(2) without an owner
     /// arrives, which has these bits fall, too. But then the kernel has not settled who may: for others
     /// than root and the owner it changes no more than it says.
     pub fn setattr(&self, caller: Caller, ino: Ino, wanted: &SetAttr) -> Result<Attr> {
@@ -53,10 +53,13 @@ impl FileSystem {
                 }
             }
             let may_chown = caller.uid == 0 || caller.uid == node.inode.stat.uid;
-            let is_of_nothing = *wanted == SetAttr::default();
+            let is_of_nothing = SetAttr { kill_setgid: false, ..*wanted } == SetAttr::default();
             let sets_owner = wanted.uid.is_some() || wanted.gid.is_some() || is_of_nothing && may_chown;
             if sets_owner && node.inode.kind != FileType::Directory {
                 drop_privileges(&mut change, &mut node);
+                if wanted.kill_setgid {
+                    node.inode.stat.perm &= !SETGID;
+                }
             }
             if let Some(mode) = wanted.mode {
                 chmod(&mut change, &mut node, mode)?;

@@ -1,6 +1,6 @@
 //! renameat2 with its flags.
 
-use crate::place::{Medium, Place, on_each_medium};
+use crate::place::{Medium, Place, on_each_medium, until};
 use crate::{ends_whole, remount};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
@@ -186,7 +186,16 @@ fn overlayfs_takes_it_as_its_upper_layer(medium: Medium) {
         let done = Command::new("mount").args(["-t", "overlay", "none", "-o", &layers]).arg(&merged).output().unwrap();
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     };
-    let umount = || nix::mount::umount(&merged).unwrap();
+    // Another test's child holds what is open here, between its fork and its exec.
+    let umount = || {
+        until("nothing is open there", || match nix::mount::umount(&merged) {
+            Err(Errno::EBUSY) => false,
+            done => {
+                done.unwrap();
+                true
+            }
+        });
+    };
     mount();
     std::fs::write(merged.join("changed"), "anew").unwrap();
     std::fs::remove_file(merged.join("removed")).unwrap();

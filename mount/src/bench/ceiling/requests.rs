@@ -104,7 +104,7 @@ impl Filesystem for Memory {
         reply: ReplyAttr,
     ) {
         let (atime, mtime) = (atime.map(convert::set_time), mtime.map(convert::set_time));
-        let wanted = SetAttr { mode, uid, gid, size, atime, mtime };
+        let wanted = SetAttr { mode, uid, gid, size, atime, mtime, kill_setgid: false };
         let done = self.tree.write().setattr(caller(request), ino(node), &wanted);
         send_attr(reply, done);
     }
