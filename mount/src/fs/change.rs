@@ -216,8 +216,15 @@ impl<'a> Change<'a> {
         }
         txn.commit()?;
         self.put.iter().for_each(|ino| self.fs.accesses.stored(*ino));
-        let stale = self.fs.table.lock().apply(std::mem::take(&mut self.effects));
-        if self.due {
+        let stays_for = |effect: &Effect| if let Effect::Unlinked(ino) = effect { Some(*ino) } else { None };
+        let unlinked: Vec<Ino> = self.effects.iter().filter_map(stays_for).collect();
+        let (stale, was_let_go) = {
+            let mut table = self.fs.table.lock();
+            let stale = table.apply(std::mem::take(&mut self.effects));
+            // Since it was found to stay: then nobody else will have it removed.
+            (stale, unlinked.iter().any(|ino| !table.stays(*ino)))
+        };
+        if self.due || was_let_go {
             self.fs.deferred_due.store(true, Ordering::Relaxed);
         }
         Ok(stale)

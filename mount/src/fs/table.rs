@@ -319,7 +319,12 @@ impl Table {
                 dir.map(|dir| self.held.promote(&dir.0));
             }
             Effect::Opened(ino) => self.slot(ino).opens += 1,
-            Effect::Unlinked(ino) => self.slot(ino).unlinked = true,
+            Effect::Unlinked(ino) => {
+                // It may have been let go since it was found to stay.
+                if let Some(held) = self.held.get_mut(&ino.0) {
+                    held.unlinked = true;
+                }
+            }
             Effect::Moved(ino, form, place) => {
                 // Nobody looks for a record at its name.
                 if form == Form::Pair {
@@ -448,6 +453,8 @@ mod tests {
         table.let_stay(Duration::ZERO);
         assert!(table.look(0, INO, Form::Record, place(b"a")) && !table.stays(INO));
         assert_eq!(table.forget(INO, 1), Forgotten::Free);
+        table.apply(vec![Effect::Unlinked(INO)]);
+        assert_eq!((table.len(), table.stays(INO)), (0, false), "let go while its name was removed");
     }
 
     #[test]
