@@ -48,7 +48,6 @@ mod streams;
 
 pub use bytes::{Fields, Malformed, put_varint};
 pub use commit::{Birth, Checkpoint, RootKind};
-pub use flow::LIMIT_MAX as IN_FLIGHT_BYTES_MAX;
 pub use geometry::Geometry;
 pub use local::{HolderRecord, VERSION, create};
 pub use message::{Claim, Done, Freed, Message, Prepare, Prepared};
@@ -194,10 +193,10 @@ pub struct Shared {
 }
 
 impl Shared {
-    fn new(streams: Streams, ring_used: u64) -> Shared {
+    fn new(streams: Streams, flow: Flow, ring_used: u64) -> Shared {
         Shared {
             streams: Mutex::new(streams),
-            flow: Flow::default(),
+            flow,
             failure: OnceLock::new(),
             counters: Counters::default(),
             ring_used: AtomicU64::new(ring_used),

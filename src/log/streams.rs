@@ -36,6 +36,8 @@ pub struct Part {
     pub offset: u32,
     /// The run.
     pub bytes: Bytes,
+    /// There is nothing in it but pages, to which only a checkpoint refers.
+    pub is_of_pages: bool,
 }
 
 struct Open {
@@ -205,9 +207,9 @@ impl Streams {
         }
         open.buffer.resize(padded, 0);
         let bytes = Bytes::from(std::mem::replace(&mut open.buffer, Vec::with_capacity(PART_BYTES.min(room))));
-        let part = Part { segment: open.number, place: open.place, offset: open.base as u32, bytes };
+        let (number, place, base) = (open.number, open.place, open.base);
         open.base += padded;
-        self.hand_over(which, part, send);
+        self.hand_over(which, (number, place, base), bytes, send);
     }
 
     fn seal(&mut self, which: usize, send: &mut dyn FnMut(Message)) {
@@ -220,10 +222,14 @@ impl Streams {
         }
         open.buffer.extend_from_slice(&end);
         let bytes = Bytes::from(open.buffer);
-        self.hand_over(which, Part { segment: open.number, place: open.place, offset: open.base as u32, bytes }, send);
+        self.hand_over(which, (open.number, open.place, open.base), bytes, send);
     }
 
-    fn hand_over(&mut self, which: usize, part: Part, send: &mut dyn FnMut(Message)) {
+    /// `at`: the segment, its slot, and the offset in it.
+    fn hand_over(&mut self, which: usize, at: (SegmentNo, u32, usize), bytes: Bytes, send: &mut dyn FnMut(Message)) {
+        let (segment, place, offset) = (at.0, at.1, at.2 as u32);
+        let is_of_pages = which == Stream::Pages as usize - 1 && !self.is_mixed;
+        let part = Part { segment, place, offset, bytes, is_of_pages };
         self.parts.insert((part.segment, part.offset), (part.bytes.clone(), which));
         self.parts_handed_over += 1;
         send(Message::Write(part));

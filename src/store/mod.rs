@@ -173,7 +173,7 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(geometry: Geometry, in_bucket: bool, cache_bytes: u64) -> Limits {
+    fn new(geometry: Geometry, cache_bytes: u64) -> Limits {
         // Beside the redo a commit holds its header, a checkpoint record and births; and the three
         // parts of the redo leave a twentieth for what counting them leaves out.
         let body = (geometry.commit_bytes_max() - COMMIT_OVERHEAD) as usize;
@@ -190,7 +190,7 @@ impl Limits {
             txn,
             changed: (16 * segment_bytes).min(64 << 20),
             tail_max,
-            tail_min: tail_max.min(if in_bucket { 4 << 20 } else { 1 << 20 }),
+            tail_min: tail_max.min(4 << 20),
             settled_max,
             dirty_max,
             dirty_wait: dirty_max + 2 * settled_max,

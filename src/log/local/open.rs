@@ -15,6 +15,7 @@ use super::superblock::{Start, Superblock, Unusable};
 use super::writer::Writer;
 use crate::backend::Disk;
 use crate::log::commit::Commit;
+use crate::log::flow::Flow;
 use crate::log::geometry::{BLOCK, Geometry};
 use crate::log::message::Message;
 use crate::log::pointer::{Codec, Sequence};
@@ -213,7 +214,7 @@ impl Log {
             end.reservation,
             recovery.places(),
         );
-        let shared = Arc::new(Shared::new(streams, end.ring.used()));
+        let shared = Arc::new(Shared::new(streams, Flow::to_disk(), end.ring.used()));
         let medium = Medium::Disk(disk);
         Ok((Log { shared, medium, geometry, codec, sender: None, thread: Mutex::new(None) }, recovery))
     }
@@ -259,7 +260,8 @@ pub fn start(
         superblock_starts: end.superblock_starts,
         superblock_unsynced: None,
         parts_written: 0,
-        data_unsynced: 0,
+        unsynced: 0,
+        is_data_unsynced: false,
     };
     let (sender, receiver) = std::sync::mpsc::channel::<Message>();
     let thread = std::thread::Builder::new()

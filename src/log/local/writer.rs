@@ -3,9 +3,10 @@
 //! One message enum. Data parts are written as they come; a commit is *prepared* only when its
 //! turn comes, so that everything gathered until then goes into it (group commit by laziness).
 //!
-//! A commit's order (R1): prepare; write the parts handed over until then; flush if any data was
-//! written since the last flush; write the commit; flush; answer. The two flushes are one where a
-//! commit refers to no new data.
+//! A commit's order (R1): prepare; write the parts handed over until then; flush if anything that it refers to
+//! was written since the last flush; write the commit; flush; answer. The two flushes are one where a
+//! commit refers to no new data: to pages only a checkpoint's own commit does, and those before it flush what
+//! has been written of them.
 //!
 //! Shutdown order: the store stops its other threads, sends a last commit, then `Close`: a clean
 //! superblock is written and flushed, and the thread ends. Only then is the file's lock dropped.
@@ -26,7 +27,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Receiver;
 
 /// Data is flushed when so much was written since the last time.
-const UNSYNCED_BYTES_MAX: u64 = 16 << 20;
+const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
 /// The state of the log's end, owned by the storage thread.
 pub struct Writer {
@@ -55,8 +56,10 @@ pub struct Writer {
     pub superblock_unsynced: Option<(usize, u64)>,
     /// How many parts have been dealt with.
     pub parts_written: u64,
-    /// Bytes of data written since the last flush.
-    pub data_unsynced: u64,
+    /// Bytes of segments written since the last flush.
+    pub unsynced: u64,
+    /// Something is among them that any commit may refer to.
+    pub is_data_unsynced: bool,
 }
 
 impl Writer {
@@ -123,10 +126,11 @@ impl Writer {
             if let Err(error) = self.disk.write_at(offset, &part.bytes) {
                 self.fail("writing data", error);
             }
-            self.data_unsynced += length;
+            self.unsynced += length;
+            self.is_data_unsynced |= !part.is_of_pages;
             self.shared.counters.data_bytes.add(length);
             // So that a commit never has much more than this left to flush.
-            if self.data_unsynced >= UNSYNCED_BYTES_MAX && self.shared.failure().is_none() {
+            if self.unsynced >= UNSYNCED_BYTES_MAX && self.shared.failure().is_none() {
                 self.sync_data();
             }
         }
@@ -139,9 +143,8 @@ impl Writer {
     }
 
     fn sync_data(&mut self) {
-        match self.sync() {
-            Ok(()) => self.data_unsynced = 0,
-            Err(error) => self.fail("flushing data", error),
+        if let Err(error) = self.sync() {
+            self.fail("flushing data", error);
         }
     }
 
@@ -178,7 +181,7 @@ impl Writer {
         waiting.append(&mut earlier);
         // R4: a write or flush of those may have failed; then nothing is flushed again.
         self.shared.check_failure()?;
-        if self.data_unsynced > 0 {
+        if self.is_data_unsynced || prepared.checkpoint.is_some() && self.unsynced > 0 {
             self.sync_data();
         }
         self.shared.check_failure()?;
@@ -289,6 +292,7 @@ impl Writer {
     fn sync(&mut self) -> io::Result<()> {
         self.disk.sync()?;
         self.shared.counters.syncs.add(1);
+        (self.unsynced, self.is_data_unsynced) = (0, false);
         if let Some((which, position)) = self.superblock_unsynced.take() {
             self.superblock_starts[which] = position;
             let tail = self.superblock_starts[0].min(self.superblock_starts[1]);

@@ -28,6 +28,7 @@ use super::tail::{Entry, Tail};
 use super::writer::{Committer, Writer};
 use crate::backend::{DiskCache, ObjectError, Usage};
 use crate::log::commit::{Checkpoint, Commit};
+use crate::log::flow::Flow;
 use crate::log::geometry::Geometry;
 use crate::log::pointer::{Codec, Sequence};
 use crate::log::streams::Streams;
@@ -227,7 +228,7 @@ impl Log {
         let streams =
             Streams::new(store, epoch, geometry.segment_bytes, None, end.found.reservation, recovery.places());
         let tail_bytes = end.found.entries.iter().map(|entry| entry.body.len() as u64).sum();
-        let shared = Arc::new(Shared::new(streams, tail_bytes));
+        let shared = Arc::new(Shared::new(streams, Flow::to_bucket(), tail_bytes));
         let medium = Medium::Bucket(Arc::new(bucket));
         Ok((Log { shared, medium, geometry, codec, sender: None, thread: Mutex::new(None) }, recovery))
     }
