@@ -82,7 +82,7 @@ pub use figures::{Activity, Figures, Segments, Space};
 pub use look::{BucketInfo, Elsewhere, Holder, Info};
 pub use open::{Compression, CreateOptions, OPENING_PATIENCE, OpenOptions};
 pub use txn::{TXN_BYTES_MAX, Txn};
-pub use view::View;
+pub use view::{Cursor, View};
 
 use crate::backend::Usage;
 use crate::log::{Log, SegmentNo};

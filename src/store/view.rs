@@ -2,8 +2,9 @@
 
 use super::{Core, Era, Miss, StoreError};
 use crate::log::Payload;
-use crate::tree::{Direction, Root, Value};
+use crate::tree::{Direction, Near, Root, Value};
 use bytes::Bytes;
+use std::cell::RefCell;
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
@@ -25,6 +26,12 @@ impl View {
         // The era comes first: a checkpoint that ends it meanwhile then waits for this view.
         let era = core.published.read().era.clone();
         View { core: core.clone(), root: core.committed.read().clone(), era }
+    }
+
+    /// Whether this is the state that `other` is. (It may be, and this is false, when pages were stored
+    /// meanwhile.)
+    pub fn is_same(&self, other: &View) -> bool {
+        self.root.is_same(&other.root)
     }
 
     /// The value of `key`.
@@ -73,6 +80,32 @@ impl View {
         let now = if is_part { self.core.worth_fetching_now(values) } else { values.len() };
         self.core.prefetch(&values[..now], &self.era);
         now
+    }
+}
+
+/// Reads a state where keys that follow each other in time are often neighbours: then most of them cost no search
+/// for their page.
+pub struct Cursor {
+    view: View,
+    last: RefCell<Option<Near>>,
+}
+
+impl Cursor {
+    /// At no key yet.
+    pub fn new(view: View) -> Cursor {
+        Cursor { view, last: RefCell::new(None) }
+    }
+
+    /// The state that it reads.
+    pub fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The value of `key`.
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
+        let View { core, root, era } = &self.view;
+        let found = root.get_near(&core.cache, &mut self.last.borrow_mut(), key);
+        found.map_err(|error| StoreError::from(error).in_era(era))
     }
 }
 

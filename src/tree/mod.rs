@@ -76,7 +76,7 @@ pub use check::Reference;
 pub use checkpoint::{Frozen, Written};
 pub use node::Node;
 pub use page::DecodeError;
-pub use read::{Direction, Root};
+pub use read::{Direction, Near, Root};
 pub use value::{Extent, KEY_MAX, Key, VALUE_INLINE_MAX, VALUE_MAX, Value};
 
 use crate::log::{Pointer, SegmentNo};

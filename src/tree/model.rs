@@ -270,7 +270,7 @@ impl World {
         }
     }
 
-    /// Every pair, by scan and some by get.
+    /// Every pair, by scan and some by get: in their order, so that some are in the leaf of the one before.
     fn verify(&self, root: &Root, map: &Map) {
         let reading = Reading(&self.cache, &self.shelf);
         let mut expected = map.iter();
@@ -280,10 +280,13 @@ impl World {
         })
         .unwrap();
         assert_eq!(expected.next(), None);
+        let mut last = None;
         for (key, value) in map.iter().step_by(7) {
             assert_eq!(root.get(&reading, key).unwrap().as_ref(), Some(value));
+            assert_eq!(root.get_near(&reading, &mut last, key).unwrap().as_ref(), Some(value));
             let other = [key, &b"\0"[..]].concat();
             assert_eq!(root.get(&reading, &other).unwrap().as_ref(), map.get(&other));
+            assert_eq!(root.get_near(&reading, &mut last, &other).unwrap().as_ref(), map.get(&other));
         }
     }
 

@@ -7,6 +7,7 @@ use crate::tree::node::{Body, Edge, Node};
 use crate::tree::{Pages, TreeError, Value};
 use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow, Range};
+use std::sync::Arc;
 
 /// A miss of many gets names no more when it has named so many pages: they must find room in the
 /// smallest cache.
@@ -36,6 +37,15 @@ impl Root {
         Root { edge: root.map(Edge::Stored) }
     }
 
+    /// Whether both are known to be the same state, without looking at their pairs.
+    pub fn is_same(&self, other: &Root) -> bool {
+        match (&self.edge, &other.edge) {
+            (Some(Edge::Stored(one)), Some(Edge::Stored(other))) => one == other,
+            (Some(Edge::Loaded(one)), Some(Edge::Loaded(other))) => Arc::ptr_eq(one, other),
+            (one, other) => one.is_none() && other.is_none(),
+        }
+    }
+
     /// Whether it has no pairs.
     pub fn is_empty(&self) -> bool {
         self.edge.is_none()
@@ -46,6 +56,17 @@ impl Root {
         let Some(edge) = &self.edge else { return Ok(None) };
         let root = edge.reach(pages, None)?;
         get(pages, &root, None, key)
+    }
+
+    /// The value of `key`, mostly without a search for its leaf if that is the one that `last` was left at by
+    /// this root.
+    pub fn get_near(&self, pages: &dyn Pages, last: &mut Option<Near>, key: &[u8]) -> Result<Option<Value>, TreeError> {
+        if let Some(near) = last.as_ref().filter(|near| near.has(key)) {
+            return get(pages, &near.leaf, None, key);
+        }
+        let Some(edge) = &self.edge else { return Ok(None) };
+        let root = edge.reach(pages, None)?;
+        find_near(pages, &root, None, key, (&[], None), last)
     }
 
     /// The values of these keys, in the same order. One miss names the pages that are missing for
@@ -91,6 +112,43 @@ fn get(pages: &dyn Pages, node: &Node, above: Option<&Step<'_>>, key: &[u8]) -> 
             let step = Step { inner, child: child_of(&inner.keys, key), above };
             let child = step.reach(pages).map_err(|error| step.name_ahead(pages, error, Manner::Get, |_| 0..0))?;
             get(pages, &child, Some(&step), key)
+        }
+    }
+}
+
+/// A leaf, and which keys belong there: from the first on, and below the second, if there is one.
+pub struct Near {
+    leaf: Arc<Node>,
+    from: Box<[u8]>,
+    to: Option<Box<[u8]>>,
+}
+
+impl Near {
+    fn has(&self, key: &[u8]) -> bool {
+        *self.from <= *key && self.to.as_ref().is_none_or(|to| *key < **to)
+    }
+}
+
+/// As `get`, of a node to which keys from the first on and below the second belong; leaves `last` at the leaf.
+fn find_near(
+    pages: &dyn Pages,
+    node: &Arc<Node>,
+    above: Option<&Step<'_>>,
+    key: &[u8],
+    (from, to): (&[u8], Option<&[u8]>),
+    last: &mut Option<Near>,
+) -> Result<Option<Value>, TreeError> {
+    match &node.body {
+        Body::Leaf(_) => {
+            *last = Some(Near { leaf: Arc::clone(node), from: from.into(), to: to.map(Into::into) });
+            get(pages, node, above, key)
+        }
+        Body::Inner(inner) => {
+            let step = Step { inner, child: child_of(&inner.keys, key), above };
+            let child = step.reach(pages).map_err(|error| step.name_ahead(pages, error, Manner::Get, |_| 0..0))?;
+            let from = if step.child == 0 { from } else { inner.keys.key(step.child) };
+            let to = if step.child + 1 < inner.keys.len() { Some(inner.keys.key(step.child + 1)) } else { to };
+            find_near(pages, &child, Some(&step), key, (from, to), last)
         }
     }
 }

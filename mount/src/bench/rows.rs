@@ -92,7 +92,7 @@ pub const ROWS: [Row; 19] = [
     row("list", "readdir and stat, cold", Caches::Cold, work::list, NAMES),
     row("read", "open, read 1 KiB, close, warm", Caches::Warm, work::read_small, NAMES),
     row("rename", "rename, warm", Caches::Warm, work::rename, NAMES),
-    row("unlink", "unlink", Caches::AsTheyAre, work::unlink, NAMES),
+    row("unlink", "unlink, cold", Caches::Cold, work::unlink, NAMES),
     blocks("write", "blocks of 1 MiB, fsync", Caches::AsTheyAre, work::write_noise, DATA_ONCE),
     blocks("write text", "the same of what compresses", Caches::AsTheyAre, work::write_text, DATA_ONCE),
     blocks("read cold", "blocks of 1 MiB", Caches::Cold, work::read_noise, DATA),

@@ -16,7 +16,7 @@ use crate::fs::name::Name;
 use crate::fs::node::Node;
 use crate::fs::records::{Records, decoded};
 use crate::fs::table::Place;
-use kivafs::store::{Miss, StoreError, View};
+use kivafs::store::{Cursor, Miss, StoreError, View};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::ControlFlow;
@@ -27,9 +27,10 @@ use std::time::{Duration, Instant};
 const VIEW_LIFE: Duration = Duration::from_secs(60);
 /// One in so many entries is remembered, to come back to.
 const MARK_EVERY: u64 = 1024;
-/// Entries looked at in one go; with attributes each costs a search of its own.
+/// Entries looked at in one go; with attributes each costs a search of its own, and the kernel takes some 200
+/// at once.
 const BATCH: usize = 512;
-const BATCH_PLUS: usize = 128;
+const BATCH_PLUS: usize = 192;
 /// Most nodes of which records are fetched in one go: some 100 bytes each, if they lie together.
 const AHEAD_MAX: usize = 8192;
 /// "." and "..".
@@ -183,12 +184,17 @@ impl FileSystem {
     fn steps(&self, directory: &OpenDirectory, view: &View, plus: bool) -> Result<Vec<Step>> {
         let limit = if plus { BATCH_PLUS } else { BATCH };
         let mut steps = Vec::new();
+        // With attributes: the entries themselves.
+        let mut entries = Vec::new();
         let mut damage = None;
         view.visit(&directory.rest(), &mut |key, value| {
             match View::found_entry(key, value.clone()).and_then(|entry| Ok((entry, decoded_name(key)?))) {
                 Ok((entry, name)) => {
-                    steps
-                        .push(Step { name, listed: Some(Listed { ino: entry.ino(), kind: entry.kind(), node: None }) });
+                    let listed = Listed { ino: entry.ino(), kind: entry.kind(), node: None };
+                    steps.push(Step { name, listed: Some(listed) });
+                    if plus {
+                        entries.push(entry);
+                    }
                 }
                 Err(error) => damage = Some(error),
             }
@@ -198,12 +204,14 @@ impl FileSystem {
             return Err(error);
         }
         if plus {
-            let now = self.store().view();
-            for at in 0..steps.len() {
-                match self.current(&now, directory.ino, &steps[at].name) {
+            let now = Cursor::new(self.store().view());
+            // As long as nothing has changed since, what was found is what stands there.
+            let is_now = view.is_same(now.view());
+            for (at, entry) in entries.into_iter().enumerate() {
+                match self.current(&now, directory.ino, &steps[at].name, is_now.then_some(entry)) {
                     Ok(listed) => steps[at].listed = listed,
                     Err(FsError::Miss(miss)) => {
-                        let miss = self.missing_ahead(directory, view, &now).unwrap_or(miss);
+                        let miss = self.missing_ahead(directory, view, now.view()).unwrap_or(miss);
                         if at == 0 {
                             return Err(FsError::Miss(miss));
                         }
@@ -224,10 +232,14 @@ impl FileSystem {
 }
 
 impl FileSystem {
-    /// What stands under that name now.
-    fn current(&self, now: &View, dir: Ino, name: &Name) -> Result<Option<Listed>> {
+    /// What stands under that name now; `known`: if that has been found already.
+    fn current(&self, now: &Cursor, dir: Ino, name: &Name, known: Option<Entry>) -> Result<Option<Listed>> {
         let place = Place::of(dir, name);
-        let Some(entry) = now.entry(place.key())? else { return Ok(None) };
+        let entry = match known {
+            Some(entry) => Some(entry),
+            None => now.entry(place.key())?,
+        };
+        let Some(entry) = entry else { return Ok(None) };
         let mut node = Node::of_entry(now, place, entry)?;
         self.accesses.show(&mut node);
         Ok(Some(Listed { ino: node.ino, kind: node.inode.kind, node: Some(node) }))

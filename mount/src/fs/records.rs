@@ -8,7 +8,7 @@ use crate::fs::fs_record::FsRecord;
 use crate::fs::inode::Inode;
 use crate::fs::key;
 use bytes::Bytes;
-use kivafs::store::{Direction, Payload, StoreError, Txn, View};
+use kivafs::store::{Cursor, Direction, Payload, StoreError, Txn, View};
 use kivafs::tree::Value;
 use std::ops::{Bound, ControlFlow, Deref};
 
@@ -91,6 +91,20 @@ impl Records for View {
 
     fn bytes_once(&self, values: &[Value]) -> Result<Vec<Payload>> {
         whole(values, self.read_once(values))
+    }
+}
+
+impl Records for Cursor {
+    fn value(&self, key: &[u8]) -> Result<Option<Value>> {
+        Ok(self.get(key)?)
+    }
+
+    fn visit(&self, range: &key::Range, visit: Visit<'_>) -> Result<()> {
+        Records::visit(self.view(), range, visit)
+    }
+
+    fn bytes(&self, values: &[Value]) -> Result<Vec<Bytes>> {
+        Records::bytes(self.view(), values)
     }
 }
 
