@@ -112,7 +112,7 @@ impl Core {
         for unit in units(&batch, VALUE_MAX.min(self.log.payload_bytes_max())) {
             let payload = match unit {
                 [(_, bytes)] => bytes.clone(),
-                many => many.iter().flat_map(|(_, bytes)| bytes).copied().collect(),
+                many => many.iter().map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>().concat().into(),
             };
             let pointer = self.log.append(Stream::Data, &payload, &unit[0].0)?;
             let mut offset = 0;

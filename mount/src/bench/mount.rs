@@ -7,7 +7,7 @@ use crate::bench::clients::Sample;
 use crate::bench::figures::{Answer, MIB, median, millis, p50_and_p99, text};
 use crate::bench::interrupt::Interrupt;
 use crate::bench::plot;
-use crate::bench::rows::{Bound, ROWS, Row, Unit};
+use crate::bench::rows::{Bound, Row, Unit, chosen};
 use crate::bench::scratch::{fresh_name, with_scratch};
 use crate::bench::sides::{SIDES, Side, Sides};
 use crate::bench::work::{Job, Sizes};
@@ -22,6 +22,8 @@ pub struct MountPlan {
     /// A fresh directory is made in it.
     pub dir: PathBuf,
     pub sizes: Sizes,
+    /// Beginnings of the names of rows; none: all of them.
+    pub rows: Vec<String>,
     /// How often all is done; medians are shown.
     pub rounds: usize,
     /// What stands behind `-o` of the mount.
@@ -37,6 +39,7 @@ pub fn mount(plan: &MountPlan, out: &mut dyn Write) -> Answer<()> {
     if !nix::unistd::geteuid().is_root() {
         return Err("bench mount: run it as root: it drops the kernel's caches".into());
     }
+    let rows = chosen(&plan.rows)?;
     let interrupt = Interrupt::watch()?;
     with_scratch(&plan.dir, &fresh_name(), |dir| {
         let mut say = |line: String| writeln!(out, "{line}").and_then(|()| out.flush()).map_err(text);
@@ -48,15 +51,16 @@ pub fn mount(plan: &MountPlan, out: &mut dyn Write) -> Answer<()> {
             if plan.rounds == 1 { "one round".into() } else { format!("medians of {} rounds", plan.rounds) }
         ))?;
         let mut progress = Progress::start();
-        let mut tables: Vec<Table> = ROWS.iter().map(|_| Table::default()).collect();
+        let mut tables: Vec<Table> = rows.iter().map(|_| Table::default()).collect();
         for number in 0..plan.rounds {
             let tell = &mut |row: &str| progress.tick(&format!("round {} of {}: {row}", number + 1, plan.rounds));
-            round(plan, dir, number, &interrupt, &mut tables, tell)?;
+            round(plan, dir, number, &interrupt, &rows, &mut tables, tell)?;
         }
         drop(progress);
         let (mut held, mut met, mut missed) = (0, 0, Vec::new());
-        for (row, table) in ROWS.iter().zip(&tables) {
-            let judged = row.bounds.iter().map(|bound| judge(row, table, *bound, &tables)).collect::<Vec<_>>();
+        let all: Vec<(&Row, Table)> = rows.into_iter().zip(tables).collect();
+        for (row, table) in &all {
+            let judged = row.bounds.iter().map(|bound| judge(row, table, *bound, &all)).collect::<Vec<_>>();
             held += judged.len();
             met += judged.iter().filter(|judged| judged.is_met).count();
             if judged.iter().any(|judged| !judged.is_met) {
@@ -69,7 +73,7 @@ pub fn mount(plan: &MountPlan, out: &mut dyn Write) -> Answer<()> {
             false => format!("bounds     {met} of {held} met; missed: {}", missed.join(", ")),
         })?;
         match &plan.svg {
-            Some(path) => plot::ratios(path, &ratios(&tables)).map_err(|error| format!("{}: {error}", path.display())),
+            Some(path) => plot::ratios(path, &ratios(&all)).map_err(|error| format!("{}: {error}", path.display())),
             None => Ok(()),
         }
     })
@@ -92,13 +96,14 @@ fn round(
     dir: &Path,
     number: usize,
     interrupt: &Interrupt,
+    rows: &[&Row],
     tables: &mut [Table],
     tell: &mut dyn FnMut(&str),
 ) -> Answer<()> {
     let dir = dir.join(format!("round-{number}"));
     std::fs::create_dir(&dir).map_err(text)?;
     let sides = Sides::start(&dir, &plan.options, plan.threads)?;
-    for (turn, (row, table)) in ROWS.iter().zip(tables).enumerate() {
+    for (turn, (row, table)) in rows.iter().zip(tables).enumerate() {
         tell(row.name);
         let mut cells = Cells::default();
         // Nobody is always the one after whom the machine is tired.
@@ -172,7 +177,7 @@ struct Judged {
     is_met: bool,
 }
 
-fn judge(row: &Row, table: &Table, bound: Bound, tables: &[Table]) -> Judged {
+fn judge(row: &Row, table: &Table, bound: Bound, all: &[(&Row, Table)]) -> Judged {
     let at_least = |what: String, reached: f64, bound: f64| Judged {
         text: format!("{reached:.2} {what} (bound {bound}: {})", word(reached >= bound)),
         is_met: reached >= bound,
@@ -190,8 +195,8 @@ fn judge(row: &Row, table: &Table, bound: Bound, tables: &[Table]) -> Judged {
             at_least("of the lower".into(), reached, share)
         }
         Bound::TimesRow(other, times) => {
-            let at = ROWS.iter().position(|row| row.name == other).expect("it names a row");
-            let pairs = table.0.iter().zip(&tables[at].0);
+            let (_, others) = all.iter().find(|(row, _)| row.name == other).expect("what a row needs is there");
+            let pairs = table.0.iter().zip(&others.0);
             let reached = median(pairs.map(|(ours, its)| ours.rate(Side::Kivafs) / its.rate(Side::Kivafs)));
             at_least(format!("times {other}"), reached, times)
         }
@@ -252,9 +257,9 @@ fn figure(row: &Row, table: &Table, side: Side) -> String {
 
 /// For the drawing: each row's name, and ours to the ceiling (where what is stored is not to be durable) and to
 /// the disk.
-fn ratios(tables: &[Table]) -> Vec<(String, Option<f64>, f64)> {
-    let row = |(row, table): (&Row, &Table)| {
+fn ratios(all: &[(&Row, Table)]) -> Vec<(String, Option<f64>, f64)> {
+    let ratios = |(row, table): &(&Row, Table)| {
         (row.name.to_string(), (!row.is_durable).then(|| table.ratio(Side::Ceiling)), table.ratio(Side::Disk))
     };
-    ROWS.iter().zip(tables).map(row).collect()
+    all.iter().map(ratios).collect()
 }

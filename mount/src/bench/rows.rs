@@ -32,6 +32,8 @@ pub struct Row {
     /// What is done.
     pub what: &'static str,
     pub clients: usize,
+    /// The row before it that makes what it finds.
+    pub follows: Option<&'static str>,
     pub unit: Unit,
     /// Each thing goes through FUSE, where the ceiling has nothing to wait for, and then waits for the disk:
     /// no file system of FUSE does it in less than the two take.
@@ -56,7 +58,7 @@ const fn row(
     bounds: &'static [Bound],
 ) -> Row {
     let work = Work { prepare: None, caches, measure };
-    Row { name, what, clients: 1, unit: Unit::Things, is_durable: false, work, bounds }
+    Row { name, what, clients: 1, follows: None, unit: Unit::Things, is_durable: false, work, bounds }
 }
 
 /// Of large files.
@@ -83,22 +85,58 @@ const fn durable(
     Row { clients, is_durable: true, work, ..row(name, what, Caches::AsTheyAre, measure, bounds) }
 }
 
+impl Row {
+    const fn after(self, follows: &'static str) -> Row {
+        Row { follows: Some(follows), ..self }
+    }
+
+    /// What it cannot be measured without, or be compared.
+    fn needs(&self) -> impl Iterator<Item = &'static str> {
+        let compared = self.bounds.iter().find_map(|bound| match bound {
+            Bound::TimesRow(other, _) => Some(*other),
+            _ => None,
+        });
+        self.follows.into_iter().chain(compared)
+    }
+}
+
+/// The rows of which the names begin with one of these, and those before them that they need. All, if there
+/// are none. Error: one that no name begins with.
+pub fn chosen(beginnings: &[String]) -> Answer<Vec<&'static Row>> {
+    let begins = |row: &Row, beginning: &String| row.name.starts_with(beginning.as_str());
+    if let Some(unknown) = beginnings.iter().find(|beginning| !ROWS.iter().any(|row| begins(row, beginning))) {
+        let names: Vec<&str> = ROWS.iter().map(|row| row.name).collect();
+        return Err(format!("bench mount: no row is called '{unknown}': there are {}", names.join(", ")));
+    }
+    let mut needed: Vec<&str> = Vec::new();
+    let mut rows: Vec<&Row> = Vec::new();
+    for row in ROWS.iter().rev() {
+        let is_chosen = beginnings.is_empty() || beginnings.iter().any(|beginning| begins(row, beginning));
+        if is_chosen || needed.contains(&row.name) {
+            needed.extend(row.needs());
+            rows.push(row);
+        }
+    }
+    rows.reverse();
+    Ok(rows)
+}
+
 /// In their order: each finds what those before it have left.
-pub const ROWS: [Row; 19] = [
+pub static ROWS: [Row; 19] = [
     row("create 1", "create, 1 KiB, close", Caches::AsTheyAre, work::create, NAMES),
     Row { clients: 2, ..row("create 2", "the same, 2 clients", Caches::AsTheyAre, work::create, NAMES) },
-    row("stat cold", "stat", Caches::Cold, work::stat, NAMES),
-    row("stat warm", "stat", Caches::Warm, work::stat, NAMES),
-    row("list", "readdir and stat, cold", Caches::Cold, work::list, NAMES),
-    row("read", "open, read 1 KiB, close, warm", Caches::Warm, work::read_small, NAMES),
-    row("rename", "rename, warm", Caches::Warm, work::rename, NAMES),
-    row("unlink", "unlink, cold", Caches::Cold, work::unlink, NAMES),
+    row("stat cold", "stat", Caches::Cold, work::stat, NAMES).after("create 1"),
+    row("stat warm", "stat", Caches::Warm, work::stat, NAMES).after("create 1"),
+    row("list", "readdir and stat, cold", Caches::Cold, work::list, NAMES).after("create 1"),
+    row("read", "open, read 1 KiB, close, warm", Caches::Warm, work::read_small, NAMES).after("create 1"),
+    row("rename", "rename, warm", Caches::Warm, work::rename, NAMES).after("create 1"),
+    row("unlink", "unlink, cold", Caches::Cold, work::unlink, NAMES).after("rename"),
     blocks("write", "blocks of 1 MiB, fsync", Caches::AsTheyAre, work::write_noise, DATA_ONCE),
     blocks("write text", "the same of what compresses", Caches::AsTheyAre, work::write_text, DATA_ONCE),
-    blocks("read cold", "blocks of 1 MiB", Caches::Cold, work::read_noise, DATA),
-    blocks("read text", "the same of what compresses, cold", Caches::Cold, work::read_text, DATA),
-    row("random r", "random reads of 4 KiB, cold", Caches::Cold, work::read_random, DATA),
-    row("random w", "random writes of 4 KiB", Caches::AsTheyAre, work::write_random, DATA),
+    blocks("read cold", "blocks of 1 MiB", Caches::Cold, work::read_noise, DATA).after("write"),
+    blocks("read text", "the same of what compresses, cold", Caches::Cold, work::read_text, DATA).after("write text"),
+    row("random r", "random reads of 4 KiB, cold", Caches::Cold, work::read_random, DATA).after("write"),
+    row("random w", "random writes of 4 KiB", Caches::AsTheyAre, work::write_random, DATA).after("write"),
     durable(
         "fsync 1",
         "4 KiB pwrite, fdatasync",
@@ -149,12 +187,19 @@ mod tests {
     fn rows_are_told_apart_and_compared_with_what_came_before() {
         for (at, row) in ROWS.iter().enumerate() {
             assert!(row.name.len() <= 10 && ROWS[..at].iter().all(|other| other.name != row.name), "{}", row.name);
-            for bound in row.bounds {
-                match bound {
-                    Bound::TimesRow(other, _) => assert!(ROWS[..at].iter().any(|row| row.name == *other)),
-                    Bound::Of(..) | Bound::OfLower(_) | Bound::Written(_) | Bound::Flushes(_) => {}
-                }
-            }
+            assert!(row.needs().all(|name| ROWS[..at].iter().any(|other| other.name == name)), "{}", row.name);
         }
+    }
+
+    #[test]
+    fn rows_are_chosen_with_what_they_need() {
+        let names = |beginnings: &[&str]| {
+            let beginnings: Vec<String> = beginnings.iter().map(|name| name.to_string()).collect();
+            chosen(&beginnings).map(|rows| rows.iter().map(|row| row.name).collect::<Vec<_>>())
+        };
+        assert_eq!(names(&[]).unwrap().len(), ROWS.len());
+        assert_eq!(names(&["unlink", "random r"]).unwrap(), ["create 1", "rename", "unlink", "write", "random r"]);
+        assert_eq!(names(&["fsync 16"]).unwrap(), ["fsync 1", "fsync 16"]);
+        assert!(names(&["file", "nothing"]).unwrap_err().contains("'nothing'"));
     }
 }

@@ -49,6 +49,7 @@ pub fn mount(words: &BenchMountWords) -> Result<(), Failure> {
     let plan = bench::MountPlan {
         dir: words.dir.clone().unwrap_or_else(std::env::temp_dir),
         sizes: bench::Sizes { files: words.files as usize, big_bytes: words.big / MIB * MIB },
+        rows: words.rows.clone(),
         rounds: words.rounds.into(),
         options,
         threads: taken.threads,

@@ -92,6 +92,9 @@ pub struct BenchMountWords {
     /// Bytes of each large file: some MiB
     #[arg(long, value_name = "BYTES", value_parser = parse_size, default_value = "256M")]
     pub big: u64,
+    /// Only the rows of which the names begin like this (and those that they need), separated by commas
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub rows: Vec<String>,
     /// How often all is done; medians are shown
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(1..))]
     pub rounds: u8,
