@@ -190,7 +190,8 @@ impl Limits {
             txn,
             changed: (16 * segment_bytes).min(64 << 20),
             tail_max,
-            tail_min: tail_max.min(4 << 20),
+            // Two of them fit into half of the ring: then the superblocks follow without flushes of their own.
+            tail_min: (geometry.ring_bytes / 6).min(4 << 20),
             settled_max,
             dirty_max,
             dirty_wait: dirty_max + 2 * settled_max,

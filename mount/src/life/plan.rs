@@ -201,7 +201,9 @@ impl Default for MountOptions {
             commit_interval: Duration::from_secs(5),
             appearance: Appearance::default(),
             sync: SyncMode::default(),
-            threads: 2,
+            // With fewer, who has just answered is waited for: a thread that waits in read(2) takes the next
+            // request sooner. Measured with 2 processors: 2 threads open and read files at 0.6 of the rate.
+            threads: 4,
             kernel: KernelFlags::default(),
             kvlds: None,
             kvlds_mode: USUAL_MODE,

@@ -249,7 +249,7 @@ impl Writer {
         self.write_superblock(false)?;
         // The older superblock still holds the tail before. Where that makes the ring tight, it is
         // replaced as well.
-        if self.ring.used() > self.geometry.ring_bytes / 3 {
+        if self.ring.used() > self.geometry.ring_bytes / 2 {
             self.sync().or_else(|error| {
                 self.fail("flushing a superblock", error);
                 self.shared.check_failure()
