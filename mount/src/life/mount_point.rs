@@ -64,7 +64,7 @@ fn detach_dead(dir: &Path, tell: &mut dyn FnMut(String)) -> Result<(), LifeError
         if !mount.is_ours() {
             return Err(LifeError::ForeignDeadMount { dir: dir.into(), fs_type: mount.fs_type });
         }
-        detach::lazily(dir)?;
+        detach::lazily_behind(dir, mount.device)?;
         tell(format!(
             "{}: detached a dead mount of {} (its server was gone)",
             dir.display(),
