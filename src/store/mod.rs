@@ -190,7 +190,7 @@ impl Limits {
             txn,
             changed: (16 * segment_bytes).min(64 << 20),
             tail_max,
-            // Two of them fit into half of the ring: then the superblocks follow without flushes of their own.
+            // So that as much may come again while the checkpoint is made, before the ring is tight.
             tail_min: (geometry.ring_bytes / 6).min(4 << 20),
             settled_max,
             dirty_max,

@@ -226,7 +226,7 @@ fn line(row: &Row, table: &Table, judged: &[Judged]) -> String {
     let is_told = |side: Side| row.bounds.iter().any(|bound| matches!(bound, Bound::Of(of, _) if *of == side));
     let others = [Side::Ceiling, Side::Disk].into_iter().filter(|side| !is_told(*side));
     parts.extend(others.map(|side| format!("{:.2} of the {}", table.ratio(side), name(side))));
-    if row.is_durable && row.clients == 1 {
+    if row.takes_both_in_turn() {
         parts.push(format!("{:.2} of the two in turn", table.of(|cells| cells.rate(Side::Kivafs) * cells.in_turn())));
     }
     parts.extend(judged.iter().map(|judged| judged.text.clone()));

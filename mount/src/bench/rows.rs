@@ -90,6 +90,12 @@ impl Row {
         Row { follows: Some(follows), ..self }
     }
 
+    /// Whether FUSE and then the disk is all that each thing waits for: not beside other clients, nor beside a
+    /// copy.
+    pub fn takes_both_in_turn(&self) -> bool {
+        self.is_durable && self.clients == 1 && !self.bounds.is_empty()
+    }
+
     /// What it cannot be measured without, or be compared.
     fn needs(&self) -> impl Iterator<Item = &'static str> {
         let compared = self.bounds.iter().find_map(|bound| match bound {

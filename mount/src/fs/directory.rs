@@ -27,8 +27,8 @@ use std::time::{Duration, Instant};
 const VIEW_LIFE: Duration = Duration::from_secs(60);
 /// One in so many entries is remembered, to come back to.
 const MARK_EVERY: u64 = 1024;
-/// Entries looked at in one go; with attributes each costs a search of its own, and the kernel takes some 200
-/// at once.
+/// Entries looked at in one go; with attributes each costs a look at its record, and the kernel takes some 200 at
+/// once.
 const BATCH: usize = 512;
 const BATCH_PLUS: usize = 192;
 /// Most nodes of which records are fetched in one go: some 100 bytes each, if they lie together.

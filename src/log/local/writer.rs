@@ -80,8 +80,11 @@ impl Writer {
                 Message::Write(part) => self.write_part(part),
                 Message::Commit { prepare, done, claim } => {
                     if claim == Claim::Ordinary && self.ring_is_tight() && self.shared.failure().is_none() {
-                        deferred.push((prepare, done));
-                        continue;
+                        // If that fails, the commit says so.
+                        if self.catch_up().is_ok() && self.ring_is_tight() {
+                            deferred.push((prepare, done));
+                            continue;
+                        }
                     }
                     let result = self.commit(prepare, claim, &receiver, &mut waiting);
                     done(result);
@@ -158,9 +161,13 @@ impl Writer {
         self.shared.check_failure()?;
         let sequence = Sequence(self.last.0 + 1);
         let commit_max = self.geometry.commit_bytes_max();
-        let room = self.ring.room(commit_max);
         // Beside a `Last`, one more block: the first commit of the next mount, if this one ends here.
-        let early = room.saturating_sub(commit_max + BLOCK);
+        let early = |ring: &Ring| ring.room(commit_max).saturating_sub(commit_max + BLOCK);
+        if claim == Claim::Early && early(&self.ring) < commit_max {
+            // Else a freeze might be too short for what is pending, and the ring for the commits that would free it.
+            self.catch_up()?;
+        }
+        let early = early(&self.ring);
         if claim == Claim::Early && early < BLOCK {
             return Err(LogError::NoSpace);
         }
@@ -247,20 +254,27 @@ impl Writer {
             self.starts.pop_front();
         }
         self.write_superblock(false)?;
-        // The older superblock still holds the tail before. Where that makes the ring tight, it is
-        // replaced as well.
-        if self.ring.used() > self.geometry.ring_bytes / 2 {
-            self.sync().or_else(|error| {
-                self.fail("flushing a superblock", error);
-                self.shared.check_failure()
-            })?;
+        // The older superblock still holds the tail before. Where that is much, another checkpoint would seem due.
+        if self.ring.used() >= self.geometry.ring_bytes / 4 { self.catch_up() } else { Ok(()) }
+    }
+
+    /// Has both superblocks name the newest start: what only an older one needed of the ring comes free.
+    fn catch_up(&mut self) -> Result<(), LogError> {
+        if self.superblock_unsynced.is_some() {
+            self.sync_superblock()?;
+        }
+        if self.superblock_starts[0] != self.superblock_starts[1] {
             self.write_superblock(false)?;
-            self.sync().or_else(|error| {
-                self.fail("flushing a superblock", error);
-                self.shared.check_failure()
-            })?;
+            self.sync_superblock()?;
         }
         Ok(())
+    }
+
+    fn sync_superblock(&mut self) -> Result<(), LogError> {
+        if let Err(error) = self.sync() {
+            self.fail("flushing a superblock", error);
+        }
+        self.shared.check_failure()
     }
 
     fn write_superblock(&mut self, clean: bool) -> Result<(), LogError> {
