@@ -74,7 +74,7 @@ enum Outcome {
 fn try_damaged<M: Simulated>(medium: &M, right: &[State], options: &OpenOptions, what: &str) -> Outcome {
     let store = match medium.open(options) {
         Ok(store) => store,
-        Err(OpenError::Damaged { what: message, .. } | OpenError::Newer { what: message, .. }) => {
+        Err(OpenError::Damaged { what: message, .. } | OpenError::OtherVersion { what: message, .. }) => {
             assert!(!message.is_empty(), "{what}: no message");
             return Outcome::RefusedToOpen;
         }

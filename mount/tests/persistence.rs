@@ -244,20 +244,26 @@ fn what_a_mapping_changes_over_very_many_pieces_is_all_there(medium: Medium) {
     place.on_store("check", &["--data"]).silently();
 }
 
-/// Both superblocks of a store that a later version wrote, as that version would have: whole.
+/// Both superblocks of a store that an earlier or later version wrote, as that version would have: whole.
 #[test]
-fn a_store_of_a_later_version_is_told_so_and_left_alone() {
+fn a_store_of_another_version_is_told_so_and_left_alone() {
+    for version in [1, 3] {
+        is_told_so_and_left_alone(version);
+    }
+}
+
+fn is_told_so_and_left_alone(version: u8) {
     let place = Place::new(Medium::File);
     let mut bytes = std::fs::read(&place.store).unwrap();
     for superblock in bytes[..8192].chunks_mut(4096) {
-        superblock[8] = 2;
+        superblock[8] = version;
         let sum = kivafs::log::checksum(&superblock[..120]);
         superblock[120..136].copy_from_slice(&sum.to_le_bytes());
     }
     std::fs::write(&place.store, &bytes).unwrap();
     for command in ["info", "check", "mount"] {
         let words: &[&str] = if command == "mount" { &[place.dir.to_str().unwrap()] } else { &[] };
-        place.on_store(command, words).fails(1, &["newer kivafs", "update kivafs"]);
+        place.on_store(command, words).fails(1, &["another version of kivafs", "open it with"]);
     }
     assert_eq!(std::fs::read(&place.store).unwrap(), bytes);
     assert_eq!(place.mounted(), None);

@@ -3,7 +3,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `kivafsC1` |
-//! | 8 | 2 | format version, 1 |
+//! | 8 | 2 | format version, 2 |
 //! | 10 | 1 | codec of the body |
 //! | 11 | 1 | bit 0: a checkpoint record follows; bit 1: a bucket's record follows |
 //! | 12 | 4 | length of the whole commit in bytes |
@@ -51,7 +51,7 @@ pub const HEADER_BYTES: usize = 168;
 /// Bytes of one birth.
 pub const BIRTH_BYTES: usize = 12;
 const MAGIC: &[u8; 8] = b"kivafsC1";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 const POSITION_AT: usize = 88;
 const CHECKSUM_AT: usize = 152;
 const FLAG_CHECKPOINT: u8 = 1;
@@ -143,8 +143,8 @@ pub enum NotACommit {
     Absent,
     /// One begins here, but is torn or damaged.
     Torn(&'static str),
-    /// Whole, but from a later version.
-    Newer(String),
+    /// Whole, but in the format of another version.
+    OtherVersion(String),
 }
 
 /// The fixed part, before the checksum has been looked at: enough to know how much to read.
@@ -271,7 +271,7 @@ impl Commit {
         let read_only = fields.u64("features")?;
         if version != VERSION || incompatible != 0 || read_only != 0 {
             let what = format!("commit version {version}, feature bits {incompatible:#x}, {read_only:#x}");
-            return Err(NotACommit::Newer(what));
+            return Err(NotACommit::OtherVersion(what));
         }
         let store = fields.array("store id")?;
         let epoch = fields.u64("epoch")?;
@@ -357,7 +357,7 @@ fn decode_checkpoint(fields: &mut Fields<'_>) -> Result<Checkpoint, NotACommit> 
         let kind = match each.u8("root")? {
             1 => RootKind::Tree,
             2 => RootKind::Table,
-            other => return Err(NotACommit::Newer(format!("root of kind {other}"))),
+            other => return Err(NotACommit::OtherVersion(format!("root of kind {other}"))),
         };
         let there = each.u8("root")? != 0;
         let pointer = each.array::<POINTER_BYTES>("root")?;
@@ -416,7 +416,7 @@ mod tests {
     #[test]
     fn golden_bytes() {
         let (bytes, sum) = sample(b"redo".to_vec()).encode(|_| 0x3000);
-        let mut golden = b"kivafsC1\x01\0\0\x01".to_vec();
+        let mut golden = b"kivafsC1\x02\0\0\x01".to_vec();
         golden.extend_from_slice(&(HEADER_BYTES as u32 + 8 + 2 + 2 * 31 + 2 + 12 + 12 + 4).to_le_bytes());
         golden.extend_from_slice(&[0; 16]);
         golden.extend_from_slice(&STORE);

@@ -99,9 +99,9 @@ pub enum LogError {
     /// Not a store at all.
     #[error("not a kivafs store")]
     Foreign,
-    /// From a later version.
-    #[error("written by a newer kivafs ({0})")]
-    Newer(String),
+    /// In the format of another version.
+    #[error("in the format of another version of kivafs ({0})")]
+    OtherVersion(String),
     /// Stored bytes are wrong.
     #[error("{}", .0.what)]
     Damaged(Damage),

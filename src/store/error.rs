@@ -108,7 +108,7 @@ impl From<LogError> for StoreError {
             LogError::Io(cause) => StoreError::Io(cause),
             LogError::Poisoned(cause) => StoreError::Poisoned(cause),
             LogError::Gone(what) => StoreError::Gone(what),
-            LogError::Foreign | LogError::Newer(_) => StoreError::Damaged(error.to_string().into()),
+            LogError::Foreign | LogError::OtherVersion(_) => StoreError::Damaged(error.to_string().into()),
             LogError::Missing | LogError::Exists | LogError::Held(_) => StoreError::Io(error.to_string().into()),
         }
     }
@@ -136,12 +136,12 @@ pub enum OpenError {
     /// It is something else.
     #[error("{0}: not a kivafs store")]
     NotAStore(PathBuf),
-    /// Written by a later version.
-    #[error("{path}: written by a newer kivafs ({what}): update kivafs to open it")]
-    Newer {
+    /// In the format of another version.
+    #[error("{path}: in the format of another version of kivafs ({what}): open it with the one that wrote it")]
+    OtherVersion {
         /// The store.
         path: PathBuf,
-        /// What is newer in it.
+        /// What is different in it.
         what: String,
     },
     /// Another process has it.
@@ -188,7 +188,7 @@ impl OpenError {
             LogError::Exists => OpenError::Exists(path),
             LogError::Held(holder) => OpenError::InUse { path, holder: (*holder).into() },
             LogError::Gone(what) => OpenError::Damaged { path, what: format!("{what} is missing") },
-            LogError::Newer(what) => OpenError::Newer { path, what },
+            LogError::OtherVersion(what) => OpenError::OtherVersion { path, what },
             LogError::Damaged(damage) => OpenError::Damaged { path, what: damage.what.to_string() },
             LogError::Io(cause) | LogError::Poisoned(cause) => {
                 OpenError::Io { path, error: std::io::Error::other(cause.to_string()) }

@@ -11,8 +11,9 @@ pub const KEY_MAX: usize = 512;
 /// Longest value in bytes; also the longest stored unit before compression.
 pub const VALUE_MAX: usize = 64 << 10;
 /// Values up to this many bytes live in the leaf; longer ones are placed in a data segment before
-/// the leaf is stored.
-pub const VALUE_INLINE_MAX: usize = 1024;
+/// the leaf is stored. (Less than 1 KiB: in leaves, files of that size would leave room for three records a
+/// page, and whoever lists or removes them would have to read all of their contents.)
+pub const VALUE_INLINE_MAX: usize = 1020;
 
 /// A value: bytes, or a piece of a stored unit.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -178,12 +178,14 @@ fn read_superblocks(disk: &dyn Disk) -> Result<(Superblock, [u64; 2], Sequence),
         }
         (Ok(a), Ok(b)) if a.serial > b.serial => (a, Some(b)),
         (Ok(a), Ok(b)) => (b, Some(a)),
-        (Ok(one), Err(Unusable::Newer(what))) | (Err(Unusable::Newer(what)), Ok(one)) => {
+        (Ok(one), Err(Unusable::OtherVersion(what))) | (Err(Unusable::OtherVersion(what)), Ok(one)) => {
             tracing::debug!("one superblock is newer than the other of serial {}", one.serial);
-            return Err(LogError::Newer(what));
+            return Err(LogError::OtherVersion(what));
         }
         (Ok(one), Err(_)) | (Err(_), Ok(one)) => (one, None),
-        (Err(Unusable::Newer(what)), _) | (_, Err(Unusable::Newer(what))) => return Err(LogError::Newer(what)),
+        (Err(Unusable::OtherVersion(what)), _) | (_, Err(Unusable::OtherVersion(what))) => {
+            return Err(LogError::OtherVersion(what));
+        }
         (Err(Unusable::Foreign), Err(Unusable::Foreign)) => return Err(LogError::Foreign),
         (Err(Unusable::Damaged(what)), _) | (_, Err(Unusable::Damaged(what))) => {
             return Err(LogError::damaged(format!("no superblock is readable ({what})")));

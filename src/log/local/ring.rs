@@ -117,7 +117,7 @@ pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start
                     next = Some(read);
                     break;
                 }
-                Err(NotACommit::Newer(what)) => return Err(LogError::Newer(what)),
+                Err(NotACommit::OtherVersion(what)) => return Err(LogError::OtherVersion(what)),
                 // Torn, absent, or left over from an earlier turn of the ring or an abandoned end.
                 Ok(_) | Err(_) => {}
             }

@@ -5,7 +5,7 @@
 //! | offset | bytes | field |
 //! |---|---|---|
 //! | 0 | 8 | magic `kivafsSB` |
-//! | 8 | 2 | format version, 1 |
+//! | 8 | 2 | format version, 2 (1: leaves with values of up to 1024 bytes) |
 //! | 10 | 2 | bit 0: closed cleanly after `durable` |
 //! | 12 | 4 | segment size in bytes |
 //! | 16 | 8 | incompatible features: unknown bits refuse the store |
@@ -31,7 +31,7 @@ use crate::log::pointer::{Sequence, checksum};
 /// Where the holder record lies.
 pub const HOLDER_OFFSET: u64 = 2 * BLOCK;
 /// The version that this code writes.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 
 const MAGIC: &[u8; 8] = b"kivafsSB";
 const FLAG_CLEAN: u16 = 1;
@@ -75,8 +75,8 @@ pub struct Start {
 pub enum Unusable {
     /// No magic: perhaps not a store at all.
     Foreign,
-    /// Ours, from a later version.
-    Newer(String),
+    /// Ours, in the format of another version.
+    OtherVersion(String),
     /// Ours, but damaged or cut.
     Damaged(&'static str),
 }
@@ -113,7 +113,7 @@ impl Superblock {
         if !block.starts_with(MAGIC) {
             return Err(Unusable::Foreign);
         }
-        // The checksum comes first: a flipped version bit is damage, not a newer store.
+        // The checksum comes first: a flipped version bit is damage, not another version.
         let checked = block.get(..CHECKED_BYTES).ok_or(Unusable::Damaged("superblock: cut"))?;
         let mut sum = Fields(&block[CHECKED_BYTES..]);
         if sum.u128("superblock: cut")? != checksum(checked) {
@@ -126,10 +126,10 @@ impl Superblock {
         let incompatible = fields.u64("superblock: cut")?;
         let read_only = fields.u64("superblock: cut")?;
         if version != VERSION {
-            return Err(Unusable::Newer(format!("format version {version}, this one reads {VERSION}")));
+            return Err(Unusable::OtherVersion(format!("format version {version}, this one reads {VERSION}")));
         }
         if incompatible != 0 || read_only != 0 {
-            return Err(Unusable::Newer(format!("feature bits {incompatible:#x}, {read_only:#x}")));
+            return Err(Unusable::OtherVersion(format!("feature bits {incompatible:#x}, {read_only:#x}")));
         }
         let store = fields.array("superblock: cut")?;
         let ring_bytes = fields.u64("superblock: cut")?;
@@ -183,7 +183,7 @@ mod tests {
     fn golden_bytes() {
         let bytes = sample().encode();
         assert_eq!(bytes.len(), 4096);
-        assert_eq!(&bytes[..16], b"kivafsSB\x01\x00\x01\x00\x00\x00\x40\x00");
+        assert_eq!(&bytes[..16], b"kivafsSB\x02\x00\x01\x00\x00\x00\x40\x00");
         assert_eq!(&bytes[32..48], b"0123456789abcdef");
         assert_eq!(&bytes[48..72], b"\0\0\0\x01\0\0\0\0\0\x10\0\0\x03\0\0\0\x22\x11\0\0\0\0\0\0");
         assert_eq!(&bytes[72..96], b"\x07\0\0\0\0\0\0\0\x05\0\0\0\0\0\0\0\0\x20\0\0\0\0\0\0");
@@ -207,11 +207,13 @@ mod tests {
     }
 
     #[test]
-    fn a_newer_version_is_told_from_damage() {
-        let mut bytes = sample().encode();
-        bytes[8] = 2;
-        let sum = checksum(&bytes[..CHECKED_BYTES]);
-        bytes[CHECKED_BYTES..BYTES].copy_from_slice(&sum.to_le_bytes());
-        assert!(matches!(Superblock::decode(&bytes), Err(Unusable::Newer(_))));
+    fn another_version_is_told_from_damage() {
+        for version in [1, 3] {
+            let mut bytes = sample().encode();
+            bytes[8] = version;
+            let sum = checksum(&bytes[..CHECKED_BYTES]);
+            bytes[CHECKED_BYTES..BYTES].copy_from_slice(&sum.to_le_bytes());
+            assert!(matches!(Superblock::decode(&bytes), Err(Unusable::OtherVersion(_))), "{version}");
+        }
     }
 }

@@ -225,7 +225,7 @@ pub fn decode(
 ) -> Result<Object, LogError> {
     let wrong = |what: String| LogError::damaged(format!("{}/{name}: {what}", bucket.name()));
     let of = |error: NotACommit| match error {
-        NotACommit::Newer(what) => LogError::Newer(what),
+        NotACommit::OtherVersion(what) => LogError::OtherVersion(what),
         NotACommit::Absent => wrong("neither a commit nor a seal of this store".into()),
         NotACommit::Torn(what) => wrong(format!("does not fit its checksum or its format ({what})")),
     };

@@ -111,7 +111,7 @@ impl Seal {
         let mut fields = Fields(&checked[MAGIC.len()..]);
         let version = fields.u16("seal: version")?;
         if version != VERSION {
-            return Err(NotACommit::Newer(format!("seal version {version}")));
+            return Err(NotACommit::OtherVersion(format!("seal version {version}")));
         }
         let why = fields.u8("seal: why")?;
         fields.bytes(5, "seal: zero")?;
