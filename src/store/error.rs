@@ -178,6 +178,11 @@ pub enum OpenError {
     },
 }
 
+/// Of a store that another machine writes to, a listing that lags can show a state that is not there any more.
+fn missing(what: &str) -> String {
+    format!("{what} is missing; if another machine writes to the store, a newer state may be there: try again")
+}
+
 impl OpenError {
     /// The log's error, about that path.
     pub(super) fn from_log(path: PathBuf, error: LogError) -> OpenError {
@@ -187,7 +192,7 @@ impl OpenError {
             LogError::Missing => OpenError::NotFound(path),
             LogError::Exists => OpenError::Exists(path),
             LogError::Held(holder) => OpenError::InUse { path, holder: (*holder).into() },
-            LogError::Gone(what) => OpenError::Damaged { path, what: format!("{what} is missing") },
+            LogError::Gone(what) => OpenError::Damaged { path, what: missing(&what) },
             LogError::OtherVersion(what) => OpenError::OtherVersion { path, what },
             LogError::Damaged(damage) => OpenError::Damaged { path, what: damage.what.to_string() },
             LogError::Io(cause) | LogError::Poisoned(cause) => {
@@ -200,7 +205,7 @@ impl OpenError {
     pub(super) fn from_store(path: PathBuf, error: StoreError) -> OpenError {
         match error {
             StoreError::Damaged(what) => OpenError::Damaged { path, what: what.to_string() },
-            StoreError::Gone(what) => OpenError::Damaged { path, what: format!("{what} is missing") },
+            StoreError::Gone(what) => OpenError::Damaged { path, what: missing(&what) },
             StoreError::NoSpace => OpenError::NoSpace { path, what: error.to_string() },
             other => OpenError::Io { path, error: std::io::Error::other(other.to_string()) },
         }

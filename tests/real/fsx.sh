@@ -4,7 +4,8 @@
 #
 #   tests/real/fsx.sh [file|bucket]         what the store lies on
 #
-# FSX_SEEDS (usual: 1 2 3 and one that is new each time), FSX_OPERATIONS (usual: 5000). In a bucket
+# FSX_SEEDS (usual: 1 2 3 and one that is new each time), FSX_OPERATIONS (usual: 5000), FSX_SHAPES (usual: tiny
+# usual large aligned; each gets so many operations with each seed). In a bucket
 # fewer of both are usual: each operation takes longer there, and what is overwritten is deleted only
 # ten minutes later, for the sake of readers.
 
@@ -65,7 +66,7 @@ settings 262144 65536 1 >"$place/usual.toml"
 settings 4194304 2000000 1 >"$place/large.toml"
 settings 1048576 131072 4096 >"$place/aligned.toml"
 for seed in ${FSX_SEEDS:-$seeds $RANDOM$RANDOM}; do
-    for shape in tiny usual large aligned; do
+    for shape in ${FSX_SHAPES:-tiny usual large aligned}; do
         try "fsx, $shape, seed $seed" exercise "$seed" "$shape"
     done
 done

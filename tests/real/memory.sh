@@ -13,7 +13,7 @@ export KIVAFS_PATIENCE=${KIVAFS_PATIENCE:-14400}
 size=$(($(numfmt --from=iec "${MEMORY_SIZE:-10G}") >> 20))
 files=${MEMORY_FILES:-1000000}
 cache=${MEMORY_CACHE:-64M}
-# Most that is accepted and not stored yet, in MiB: by a disk 8, by a bucket 64 under way; 16 wait for that; and
+# Most that is accepted and not stored yet, in MiB: by a disk 8, by a bucket 64 under way; 32 wait for that; and
 # values lie in the log alone, until a checkpoint has placed them.
 on_its_way=64
 bound=$(($(numfmt --from=iec "$cache") / 1048576 + on_its_way + 128))

@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 const FETCHERS: usize = 16;
 
 /// Most bytes that parked requests may hold before no more of them are taken in.
-const PARKED_BYTES_MAX: usize = 16 << 20;
+const PARKED_BYTES_MAX: usize = 32 << 20;
 
 /// How often one request has space given back: others may be quicker to take it.
 const RECLAIMS_MAX: u32 = 3;
