@@ -10,11 +10,11 @@ use std::time::{Duration, Instant};
 
 /// In-flight bytes of a disk. (With 64 MiB nothing was written faster, and an fsync took 90 ms instead of 20
 /// beside a copy at 1 GiB/s.)
-pub const DISK_LIMIT: u64 = 8 << 20;
+const DISK_LIMIT: u64 = 8 << 20;
 /// Of a bucket's, so many are always allowed,
 const BUCKET_LIMIT_MIN: u64 = 8 << 20;
 /// and never more.
-pub const BUCKET_LIMIT_MAX: u64 = 64 << 20;
+const BUCKET_LIMIT_MAX: u64 = 64 << 20;
 const WINDOW: Duration = Duration::from_millis(500);
 
 /// The gauge.
@@ -48,7 +48,7 @@ impl State {
         } else {
             return false;
         };
-        self.limit = (limit as u64).min(self.limit_max).max(BUCKET_LIMIT_MIN.min(self.limit_max));
+        self.limit = (limit as u64).clamp(BUCKET_LIMIT_MIN, self.limit_max);
         self.stored = 0;
         true
     }

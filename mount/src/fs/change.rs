@@ -216,8 +216,8 @@ impl<'a> Change<'a> {
         }
         txn.commit()?;
         self.put.iter().for_each(|ino| self.fs.accesses.stored(*ino));
-        let stays_for = |effect: &Effect| if let Effect::Unlinked(ino) = effect { Some(*ino) } else { None };
-        let unlinked: Vec<Ino> = self.effects.iter().filter_map(stays_for).collect();
+        let without_name = |effect: &Effect| if let Effect::Unlinked(ino) = effect { Some(*ino) } else { None };
+        let unlinked: Vec<Ino> = self.effects.iter().filter_map(without_name).collect();
         let (stale, was_let_go) = {
             let mut table = self.fs.table.lock();
             let stale = table.apply(std::mem::take(&mut self.effects));
