@@ -54,6 +54,8 @@ struct OpenDirectory {
     at: Position,
     /// Positions passed, [`MARK_EVERY`] apart, rising.
     marks: Vec<Position>,
+    /// Up to there records were looked for ahead, since one was missing.
+    ahead: Option<Position>,
 }
 
 /// A place between two entries.
@@ -136,7 +138,7 @@ impl FileSystem {
         loop {
             // Before the state is looked at in which the nodes are found (F8).
             let version = self.table.lock().version();
-            let steps = match directory.seek(&view, wanted).and_then(|()| self.steps(&directory, &view, plus)) {
+            let steps = match directory.seek(&view, wanted).and_then(|()| self.steps(&mut directory, &view, plus)) {
                 // What was given is counted: the error comes again with the next call.
                 Err(_) if given => return Ok(()),
                 steps => steps?,
@@ -181,7 +183,7 @@ impl FileSystem {
     }
 
     /// The next entries; none at the end.
-    fn steps(&self, directory: &OpenDirectory, view: &View, plus: bool) -> Result<Vec<Step>> {
+    fn steps(&self, directory: &mut OpenDirectory, view: &View, plus: bool) -> Result<Vec<Step>> {
         let limit = if plus { BATCH_PLUS } else { BATCH };
         let mut steps = Vec::new();
         // With attributes: the entries themselves.
@@ -211,13 +213,14 @@ impl FileSystem {
                 match self.current(&now, directory.ino, &steps[at].name, is_now.then_some(entry)) {
                     Ok(listed) => steps[at].listed = listed,
                     Err(FsError::Miss(miss)) => {
-                        let miss = self.missing_ahead(directory, view, now.view()).unwrap_or(miss);
+                        directory.ahead = Some(directory.at.clone());
+                        let miss = self.missing_ahead(directory, view, &now).unwrap_or(miss);
                         if at == 0 {
                             return Err(FsError::Miss(miss));
                         }
                         self.store().fetch_soon(miss);
                         steps.truncate(at);
-                        break;
+                        return Ok(steps);
                     }
                     Err(_) if at > 0 => {
                         steps.truncate(at);
@@ -225,6 +228,12 @@ impl FileSystem {
                     }
                     Err(error) => return Err(error),
                 }
+            }
+            // While these are handed out, so that those behind them are there when it is their turn.
+            if directory.ahead_is_near()
+                && let Some(miss) = self.missing_ahead(directory, view, &now)
+            {
+                self.store().fetch_soon(miss);
             }
         }
         Ok(steps)
@@ -246,21 +255,25 @@ impl FileSystem {
     }
 
     /// What is missing of the records of the nodes that come next: each batch of them would else
-    /// wait for its own. Twice as many are looked at as were passed.
-    fn missing_ahead(&self, directory: &OpenDirectory, view: &View, now: &View) -> Option<Miss> {
-        let limit = (2 * directory.at.passed as usize).clamp(BATCH_PLUS, AHEAD_MAX);
-        let (mut visited, mut records) = (0, Vec::new());
-        let scanned = view.visit(&directory.rest(), &mut |key, value| {
+    /// wait for its own. Twice as many are looked at as were passed, from where that ended the last time.
+    fn missing_ahead(&self, directory: &mut OpenDirectory, view: &View, now: &Cursor) -> Option<Miss> {
+        let limit = (2 * directory.at.passed as usize).clamp(2 * BATCH_PLUS, AHEAD_MAX);
+        let from = directory.ahead.as_ref().unwrap_or(&directory.at);
+        let (mut visited, mut last, mut records) = (0, None, Vec::new());
+        let scanned = view.visit(&directory.behind(from), &mut |key, value| {
             if let Ok(Entry::Ref(target)) = View::found_entry(key, value.clone()) {
                 records.push(key::inode(target.ino));
             }
             visited += 1;
+            last = Some(key::name_of(key).into());
             if visited < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         if let Err(FsError::Miss(miss)) = scanned {
             self.store().fetch_soon(miss);
         }
-        match now.get_all(&records) {
+        directory.ahead = Some(Position { passed: from.passed + visited as u64, after: last.or(from.after.clone()) });
+        let missing = records.iter().position(|record| now.get(record).is_err())?;
+        match now.view().get_all(&records[missing..]) {
             Err(StoreError::Miss(miss)) => Some(miss),
             _ => None,
         }
@@ -289,7 +302,7 @@ impl Directories {
 impl OpenDirectory {
     fn new(ino: Ino, view: Option<View>) -> OpenDirectory {
         let view = view.map(|view| (view, Instant::now()));
-        OpenDirectory { ino, view, read: false, at: Position::default(), marks: Vec::new() }
+        OpenDirectory { ino, view, read: false, at: Position::default(), marks: Vec::new(), ahead: None }
     }
 
     fn expire(&mut self) {
@@ -303,10 +316,26 @@ impl OpenDirectory {
 
     /// The keys of the entries to come.
     fn rest(&self) -> key::Range {
-        match &self.at.after {
+        self.behind(&self.at)
+    }
+
+    /// The keys of the entries behind a position.
+    fn behind(&self, position: &Position) -> key::Range {
+        match &position.after {
             None => key::entries(self.ino),
             Some(raw) => key::entries_after(self.ino, raw),
         }
+    }
+
+    /// Whether so much of what was looked for ahead has been passed that it is time to do so again.
+    fn ahead_is_near(&mut self) -> bool {
+        let passed = self.at.passed;
+        self.ahead.as_mut().is_some_and(|ahead| {
+            if ahead.passed < passed {
+                ahead.clone_from(&self.at);
+            }
+            ahead.passed - passed <= (passed / 2).clamp(BATCH_PLUS as u64, AHEAD_MAX as u64 / 2)
+        })
     }
 
     /// Goes to where that many entries have been passed, or to the end if there are fewer.
