@@ -25,6 +25,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// A buffer this long is cut off and written while the segment is still being filled.
 const PART_BYTES: usize = 1 << 20;
+/// And has room for what it is cut off behind, so that it is not moved: a payload, and the rest of a block.
+const BUFFER_BYTES: usize = PART_BYTES + (72 << 10);
 
 /// A run of whole blocks of a segment, to be written.
 pub struct Part {
@@ -206,7 +208,8 @@ impl Streams {
             return;
         }
         open.buffer.resize(padded, 0);
-        let bytes = Bytes::from(std::mem::replace(&mut open.buffer, Vec::with_capacity(PART_BYTES.min(room))));
+        let next = Vec::with_capacity(BUFFER_BYTES.min(room - padded));
+        let bytes = Bytes::from(std::mem::replace(&mut open.buffer, next));
         let (number, place, base) = (open.number, open.place, open.base);
         open.base += padded;
         self.hand_over(which, (number, place, base), bytes, send);
@@ -256,7 +259,10 @@ impl Streams {
         self.next_number += 1;
         self.births.push(Birth { number, place });
         self.places.insert(number, place);
-        let buffer = segment::header(&self.store, number, self.epoch, stream);
+        // In a bucket it is written whole.
+        let room = if self.slots.is_some() { BUFFER_BYTES.min(self.segment_bytes) } else { self.segment_bytes };
+        let mut buffer = Vec::with_capacity(room);
+        buffer.extend_from_slice(&segment::header(&self.store, number, self.epoch, stream));
         Ok(Open { number, place, base: 0, buffer, index: Index::default() })
     }
 

@@ -250,6 +250,11 @@ impl Store {
         self.core.cache.ahead_bytes()
     }
 
+    /// Whether storage is far away, in a bucket: what has to be fetched takes a round trip.
+    pub fn is_far(&self) -> bool {
+        self.core.log.bucket().is_some()
+    }
+
     /// Runs `operation` until it no longer misses. Waits for storage.
     pub fn patiently<T, E>(&self, mut operation: impl FnMut() -> Result<T, E>) -> Result<T, E>
     where

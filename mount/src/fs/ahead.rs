@@ -2,7 +2,7 @@
 //!
 //! A *stream* is somebody who reads a file in order. The kernel reads ahead, too, and by several
 //! threads: reads that are a few lengths out of place belong to the stream all the same. From its
-//! second read on, [`GROWTH`] times as much is kept fetched ahead of a stream as it has read so far, from
+//! second read on, [`Distance::growth`] times as much is kept fetched ahead of a stream as it has read so far, from
 //! [`WINDOW_MIN`] to [`WINDOW_MAX`], and no more than its share of what the cache keeps for all
 //! streams. Reads at random are streams of one read, for which nothing is fetched; but a small file
 //! is fetched whole when its beginning is read.
@@ -18,9 +18,10 @@ use std::ops::Range;
 const WINDOW_MIN: u64 = 1 << 20;
 /// Most that is fetched ahead of one stream.
 const WINDOW_MAX: u64 = 64 << 20;
-/// Each time that a window was read costs a round trip at first: a bucket's are long, so there are few of
-/// them; and who stops has had at most so much fetched in vain for what it read.
-const GROWTH: u64 = 4;
+/// From far away: who begins a file with a read of as much is taken to go on, and so much is fetched ahead of it
+/// at once.
+const LONG: u64 = 128 << 10;
+const FIRST_WINDOW: u64 = 8 << 20;
 /// A window moves in steps of an eighth of it, within these bounds: what one request brings.
 const STEP_MIN: u64 = 256 << 10;
 const STEP_MAX: u64 = 8 << 20;
@@ -34,8 +35,29 @@ const BYTES_OFF: u64 = PLACES_OFF << 20;
 const STREAMS_MAX: usize = 4;
 const FILES_MAX: usize = 1024;
 
+/// How far away storage is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Distance {
+    /// On a disk.
+    Near,
+    /// In a bucket. Each time that a window was read costs a round trip at first, and these are long: there are to
+    /// be few of them.
+    Far,
+}
+
+impl Distance {
+    /// Who stops has had at most so much fetched in vain for what it read.
+    fn growth(self) -> u64 {
+        match self {
+            Distance::Near => 4,
+            Distance::Far => 16,
+        }
+    }
+}
+
 /// What all files' reads are like.
 pub(crate) struct ReadAhead {
+    distance: Distance,
     /// What may be fetched ahead of all streams together.
     bytes_max: u64,
     state: Mutex<State>,
@@ -72,9 +94,9 @@ pub(crate) struct Pace {
 
 impl ReadAhead {
     /// For a cache that keeps so many bytes of what is fetched ahead.
-    pub(crate) fn new(bytes_max: u64) -> ReadAhead {
+    pub(crate) fn new(distance: Distance, bytes_max: u64) -> ReadAhead {
         let state = State { files: LruCache::unbounded(), clock: 0 };
-        ReadAhead { bytes_max, state: Mutex::new(state) }
+        ReadAhead { distance, bytes_max, state: Mutex::new(state) }
     }
 
     /// Takes note of a read of those bytes of a file of that size. The same read may be noted again.
@@ -89,14 +111,25 @@ impl ReadAhead {
         let near = |stream: &Stream| read.start <= stream.at + off(stream) && stream.at <= read.end + off(stream);
         let place = streams.iter().enumerate().filter(|(_, stream)| near(stream));
         let Some((place, _)) = place.min_by_key(|(_, stream)| stream.at.abs_diff(read.start)) else {
-            let is_small = read.start == 0 && size <= WINDOW_MIN;
-            let ahead = if is_small { size } else { read.end };
             let length = read.end - read.start;
-            add(streams, Stream { at: read.end, read: length, is_in_order: false, ahead, clock: *clock });
+            let is_small = size <= WINDOW_MIN;
+            let stream = Stream { at: read.end, read: length, is_in_order: false, ahead: read.end, clock: *clock };
+            add(streams, stream);
             if files.len() > FILES_MAX {
                 files.pop_lru();
             }
-            return Pace { is_in_order: false, fetch: (ahead > read.end).then_some(0..size) };
+            let fetch = match read.start {
+                0 if is_small => (size > read.end).then_some(0..size),
+                0 if length >= LONG && self.distance == Distance::Far => {
+                    self.next(&state, stream, FIRST_WINDOW, read.end, size)
+                }
+                _ => None,
+            };
+            if let Some(fetch) = &fetch {
+                let added = state.files.get_mut(&ino.0).and_then(|streams| streams.last_mut());
+                added.expect("just added").ahead = fetch.end;
+            }
+            return Pace { is_in_order: false, fetch };
         };
         let stream = &mut streams[place];
         let progress = read.end.saturating_sub(stream.at);
@@ -115,7 +148,8 @@ impl ReadAhead {
         // What was passed over by a read that came before its turn is fetched, too.
         let from = stream.ahead.max(read.start.saturating_sub(off(stream)));
         let stream = *stream;
-        let fetch = (size > from).then(|| self.next(&state, stream, from, size)).flatten();
+        let window = (self.distance.growth() * stream.read).clamp(WINDOW_MIN, WINDOW_MAX);
+        let fetch = (size > from).then(|| self.next(&state, stream, window, from, size)).flatten();
         if let Some(fetch) = &fetch {
             let streams = state.files.get_mut(&ino.0).expect("just seen");
             streams[place].ahead = fetch.end;
@@ -123,9 +157,8 @@ impl ReadAhead {
         Pace { is_in_order: true, fetch }
     }
 
-    /// The next step of a stream's window, from there on, if it is time for it.
-    fn next(&self, state: &State, stream: Stream, from: u64, size: u64) -> Option<Range<u64>> {
-        let window = (GROWTH * stream.read).clamp(WINDOW_MIN, WINDOW_MAX);
+    /// The next step of a stream's window of that length, from there on, if it is time for it.
+    fn next(&self, state: &State, stream: Stream, window: u64, from: u64, size: u64) -> Option<Range<u64>> {
         if stream.at + window <= from {
             return None;
         }
@@ -187,7 +220,7 @@ mod tests {
     #[test]
     fn a_reader_in_order_gets_a_window_that_grows_to_its_bound() {
         for length in [4 * KIB, 128 * KIB, MIB] {
-            let ahead = ReadAhead::new(16 * MIB);
+            let ahead = ReadAhead::new(Distance::Near, 16 * MIB);
             let (mut fetched, mut steps, mut widest) = (length, 0, 0);
             read_through(&ahead, length, GIB / 4, |at, fetch| {
                 assert!(
@@ -195,7 +228,10 @@ mod tests {
                     "{fetch:?} after {fetched}"
                 );
                 assert!(fetch.end - at <= 16 * MIB && (at <= fetched || steps == 0), "{fetch:?} at {at}");
-                assert!(fetch.end - at <= (GROWTH * at).max(MIB), "no more than the bound allows for what was read");
+                assert!(
+                    fetch.end - at <= (Distance::Near.growth() * at).max(MIB),
+                    "no more than the bound allows for what was read"
+                );
                 widest = widest.max(fetch.end - at);
                 fetched = fetch.end;
                 steps += 1;
@@ -207,7 +243,7 @@ mod tests {
 
     #[test]
     fn reads_at_random_fetch_nothing() {
-        let ahead = ReadAhead::new(16 * MIB);
+        let ahead = ReadAhead::new(Distance::Near, 16 * MIB);
         let mut random = 1_u64;
         let (mut fetched, mut in_order) = (0, 0);
         for _ in 0..10_000 {
@@ -222,7 +258,7 @@ mod tests {
 
     #[test]
     fn reads_that_come_out_of_place_are_in_order() {
-        let ahead = ReadAhead::new(64 * MIB);
+        let ahead = ReadAhead::new(Distance::Near, 64 * MIB);
         // The first read is the second of the file: nobody fetched for it.
         let mut fetched = 2 * MIB;
         for four in (0..256).step_by(4) {
@@ -239,7 +275,7 @@ mod tests {
 
     #[test]
     fn several_streams_share_what_the_cache_keeps() {
-        let ahead = ReadAhead::new(16 * MIB);
+        let ahead = ReadAhead::new(Distance::Near, 16 * MIB);
         let mut last = [0; 8];
         for step in 0..1000 {
             for file in 0..8 {
@@ -263,7 +299,7 @@ mod tests {
 
     #[test]
     fn two_readers_of_one_file_are_two_streams() {
-        let ahead = ReadAhead::new(16 * MIB);
+        let ahead = ReadAhead::new(Distance::Near, 16 * MIB);
         let mut fetched = [0, 0];
         for step in 0..100 {
             for (which, base) in [0, GIB / 2].into_iter().enumerate() {
@@ -276,8 +312,20 @@ mod tests {
     }
 
     #[test]
+    fn from_far_away_a_window_is_wide_after_two_reads() {
+        let ahead = ReadAhead::new(Distance::Far, 64 * MIB);
+        assert_eq!(ahead.note(INO, 0..MIB, GIB).fetch, Some(MIB..9 * MIB));
+        assert_eq!(ahead.note(INO, 0..MIB, GIB).fetch, None, "the same read again");
+        assert_eq!(ahead.note(INO, MIB..2 * MIB, GIB).fetch, Some(9 * MIB..32 * MIB));
+        assert_eq!(ahead.note(INO, 2 * MIB..4 * MIB, GIB).fetch, Some(32 * MIB..64 * MIB));
+        for (number, read) in [0..LONG - 1, MIB..2 * MIB].into_iter().enumerate() {
+            assert_eq!(ahead.note(Ino(number as u64 + 10), read, GIB).fetch, None, "short, or not at the beginning");
+        }
+    }
+
+    #[test]
     fn a_small_file_is_fetched_whole_at_its_first_read() {
-        let ahead = ReadAhead::new(16 * MIB);
+        let ahead = ReadAhead::new(Distance::Near, 16 * MIB);
         let small = 300 * KIB;
         assert_eq!(ahead.note(INO, 0..128 * KIB, small).fetch, Some(0..small));
         assert_eq!(ahead.note(INO, 128 * KIB..256 * KIB, small).fetch, None);
@@ -289,7 +337,7 @@ mod tests {
 
     #[test]
     fn what_could_not_be_begun_is_begun_later() {
-        let ahead = ReadAhead::new(16 * MIB);
+        let ahead = ReadAhead::new(Distance::Near, 16 * MIB);
         ahead.note(INO, 0..MIB, GIB);
         let fetch = ahead.note(INO, MIB..2 * MIB, GIB).fetch.unwrap();
         assert_eq!(fetch, MIB..10 * MIB);
@@ -299,7 +347,7 @@ mod tests {
 
     #[test]
     fn no_more_is_remembered_than_there_is_room_for() {
-        let ahead = ReadAhead::new(16 * MIB);
+        let ahead = ReadAhead::new(Distance::Near, 16 * MIB);
         for number in 0..10_000 {
             for stream in 0..10 {
                 ahead.note(Ino(number + 1), stream * MIB..stream * MIB + 1, GIB);

@@ -1,6 +1,6 @@
 //! The file system: opening one, finding nodes, and counting what the kernel holds.
 
-use crate::fs::ahead::ReadAhead;
+use crate::fs::ahead::{Distance, ReadAhead};
 use crate::fs::atime::{AccessTimes, Accesses};
 use crate::fs::attr::{Attr, Caller, FileType, INO_MAX, Ino, ROOT, Statfs};
 use crate::fs::change::Change;
@@ -53,7 +53,8 @@ impl FileSystem {
     /// 0755, owned by this process; opened for reading only, it is shown one. Waits for storage.
     pub fn open(store: Arc<Store>, clock: Clock) -> Result<FileSystem> {
         let formatted = store.patiently(|| store.view().fs_record())?.is_some();
-        let read_ahead = ReadAhead::new(store.ahead_bytes());
+        let distance = if store.is_far() { Distance::Far } else { Distance::Near };
+        let read_ahead = ReadAhead::new(distance, store.ahead_bytes());
         let mut fs = FileSystem {
             store,
             clock,
