@@ -17,7 +17,7 @@
 use super::cache::Cache;
 use super::{Core, Era, Miss, StoreError};
 use crate::log::Pointer;
-use crate::tree::{Node, Value};
+use crate::tree::{Node, VALUE_MAX, Value};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -306,19 +306,23 @@ impl Core {
     }
 
     /// How many of these values to fetch, if those that come next will be asked for, too. In a bucket, the
-    /// last may be few, and in a segment where more will follow: these are left out.
+    /// last may lie in a segment where more will follow: these are left out, so that it comes with one GET,
+    /// if there are enough others.
     pub(super) fn worth_fetching_now(&self, values: &[Value]) -> usize {
-        let segment_of = |value: &Value| match value {
-            Value::Extent(extent) => Some(extent.unit.segment),
+        let extent_of = |value: &Value| match value {
+            Value::Extent(extent) => Some(extent.unit),
             Value::Bytes(_) => None,
         };
-        let Some(last) = values.last().and_then(segment_of).filter(|_| self.log.bucket().is_some()) else {
+        let Some(last) = values.last().and_then(extent_of).filter(|_| self.log.bucket().is_some()) else {
             return values.len();
         };
-        let before = values.iter().rposition(|value| segment_of(value) != Some(last)).map_or(0, |at| at + 1);
-        let few = FLIGHT_BYTES_MAX / 2;
-        let bytes = |values: &[Value]| values.iter().map(|value| value.len() as u64).sum::<u64>();
-        if bytes(&values[before..]) < few && bytes(&values[..before]) >= few { before } else { values.len() }
+        // What is written next to another found no room behind the last one of a segment that is full.
+        let full = u64::from(self.log.geometry().segment_bytes).saturating_sub(2 * VALUE_MAX as u64);
+        let is_full = u64::from(last.offset) + u64::from(last.length) >= full;
+        let is_before = |value: &Value| extent_of(value).map(|unit| unit.segment) != Some(last.segment);
+        let before = values.iter().rposition(is_before).map_or(0, |at| at + 1);
+        let bytes: u64 = values[..before].iter().map(|value| value.len() as u64).sum();
+        if !is_full && bytes >= FLIGHT_BYTES_MAX / 2 { before } else { values.len() }
     }
 
     /// Begins to fetch the units of values of a state of that era.
@@ -354,8 +358,13 @@ impl Core {
             }
             state.begin(&flight);
             state.queued_bytes += flight.bytes();
-            state.queue.push_back(flight);
-            if state.queue.len() > state.idle && state.threads < threads_max {
+            // Pages are few, and tell what is to be fetched next: they go first, and do not wait for a thread.
+            let has_pages = !flight.pages.is_empty();
+            match has_pages {
+                true => state.queue.push_front(flight),
+                false => state.queue.push_back(flight),
+            }
+            if state.queue.len() > state.idle && state.threads < threads_max + usize::from(has_pages) {
                 self.start_thread(&mut state);
             } else {
                 shared.queued.notify_one();

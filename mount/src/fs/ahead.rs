@@ -171,11 +171,12 @@ impl ReadAhead {
         (end > from && (end == size || end - from >= step)).then_some(from..end)
     }
 
-    /// Of what [`Pace::fetch`] asked for, only what comes before `reached` is being fetched.
+    /// Of what [`Pace::fetch`] asked for, only what comes before `reached` is being fetched. What was asked for since,
+    /// by another read, comes behind that and is asked for again.
     pub(crate) fn fell_short(&self, ino: Ino, fetch: Range<u64>, reached: u64) {
         let mut state = self.state.lock();
         let streams = state.files.get_mut(&ino.0).into_iter().flatten();
-        for stream in streams.filter(|stream| stream.ahead == fetch.end) {
+        for stream in streams.filter(|stream| stream.at <= fetch.end && fetch.end <= stream.ahead) {
             stream.ahead = reached.clamp(fetch.start, fetch.end);
         }
     }
@@ -343,6 +344,17 @@ mod tests {
         assert_eq!(fetch, MIB..10 * MIB);
         ahead.fell_short(INO, fetch, 3 * MIB);
         assert_eq!(ahead.note(INO, 2 * MIB..3 * MIB, GIB).fetch, Some(3 * MIB..15 * MIB));
+    }
+
+    #[test]
+    fn what_could_not_be_begun_is_begun_later_also_if_more_was_asked_for_meanwhile() {
+        let ahead = ReadAhead::new(Distance::Near, 64 * MIB);
+        ahead.note(INO, 0..MIB, GIB);
+        let first = ahead.note(INO, MIB..2 * MIB, GIB).fetch.unwrap();
+        let second = ahead.note(INO, 2 * MIB..4 * MIB, GIB).fetch.unwrap();
+        assert!(first.end == second.start && second.end == 20 * MIB);
+        ahead.fell_short(INO, first, 3 * MIB);
+        assert_eq!(ahead.note(INO, 4 * MIB..5 * MIB, GIB).fetch, Some(3 * MIB..25 * MIB));
     }
 
     #[test]

@@ -17,6 +17,8 @@ use std::ops::{ControlFlow, Range};
 /// Most bytes that one write takes. With what it is joined with in its first and last window, and
 /// the pieces that it replaces, a transaction holds it.
 pub const WRITE_MAX: usize = 1 << 20;
+/// How far behind what is fetched ahead the records of pieces are fetched, too: as much as is fetched ahead at most.
+const RECORDS_AHEAD: u64 = 64 << 20;
 /// Most pieces that one transaction replaces: 64 MiB of full ones.
 pub(crate) const RANGE_PIECES: usize = 1024;
 const _: () = assert!(WRITE_MAX + 2 * VALUE_MAX + RANGE_PIECES * 32 < TXN_BYTES_MAX);
@@ -66,8 +68,20 @@ impl FileSystem {
         if let Err(FsError::Miss(miss)) = scanned {
             self.store().fetch_soon(miss);
             self.read_ahead.fell_short(ino, fetch, *left.unwrap_or(&reached));
-        } else if let Some(left) = left {
-            self.read_ahead.fell_short(ino, fetch, *left);
+        } else {
+            if let Some(left) = left {
+                self.read_ahead.fell_short(ino, fetch.clone(), *left);
+            }
+            self.fetch_records_ahead(view, ino, fetch.end.saturating_add(RECORDS_AHEAD), size);
+        }
+    }
+
+    /// Begins to fetch what tells where the bytes from there on lie: when they are to be fetched, it would have to
+    /// be waited for.
+    fn fetch_records_ahead(&self, view: &View, ino: Ino, from: u64, size: u64) {
+        let scanned = content::visit_pieces(view, ino, from, size, &mut |_| ControlFlow::Break(()));
+        if let Err(FsError::Miss(miss)) = scanned {
+            self.store().fetch_soon(miss);
         }
     }
 
