@@ -275,6 +275,24 @@ fn who_needs_what_is_being_prefetched_waits_for_that_and_takes_what_only_waits()
     println!("{count} GETs");
 }
 
+/// Else who reads a file through would wait for all that is fetched ahead before it could be told what comes next.
+#[test]
+fn pages_do_not_wait_behind_data() {
+    let (bucket, store, values, _) = stored();
+    store.close().unwrap();
+    let store = Store::open_in(bucket.clone(), &options()).unwrap();
+    bucket.close();
+    store.prefetch(&values);
+    bucket.wait_for_held(8);
+    let Err(StoreError::Miss(miss)) = store.view().get(&7_u32.to_be_bytes()) else {
+        panic!("nothing of the tree is in memory yet")
+    };
+    store.fetch_soon(miss);
+    bucket.wait_for_held(9);
+    bucket.open();
+    store.close().unwrap();
+}
+
 #[test]
 fn nothing_piles_up_while_the_bucket_does_not_answer_and_the_end_does_not_wait() {
     let (bucket, store, values, _) = stored();
