@@ -4,7 +4,8 @@
 //! A *flight* is what is read from storage in one go. Each page and unit is in at most one flight at
 //! a time: who needs what another fetches waits for that. Fetches ahead are queued flights, which a
 //! few threads carry out; who needs something of a flight that still waits takes it over, so that
-//! nobody waits for a queue.
+//! nobody waits for a queue. Pages are few, and tell what is to be fetched next: they go before units, and where
+//! all threads are busy one more takes those that wait, and ends.
 //!
 //! Errors belong to who asked. A flight that failed says nothing about each of its pages and units;
 //! who waited for one reads what is its own, and is told what comes of that. Fetches ahead tell
@@ -88,6 +89,8 @@ struct State {
     /// Threads that take from the queue, and those of them that wait for something to take.
     threads: usize,
     idle: usize,
+    /// Beside them there is one for pages.
+    has_page_thread: bool,
     /// Threads that hold the store.
     alive: usize,
     stopped: bool,
@@ -187,6 +190,18 @@ impl Shared {
         drop(state);
         let mut outcomes = flights.iter().filter_map(|flight| flight.outcome.get());
         outcomes.find(|outcome| outcome.is_err()).cloned().unwrap_or(Ok(())).map(|()| true)
+    }
+
+    /// The next flight for the thread for pages; none: it has to end.
+    fn next_pages(&self) -> Option<Arc<Flight>> {
+        let mut state = self.state.lock();
+        let waits = state.queue.front().is_some_and(|flight| !flight.pages.is_empty());
+        let flight = waits.then(|| state.queue.pop_front()).flatten();
+        match &flight {
+            Some(flight) => state.queued_bytes -= flight.bytes(),
+            None => state.has_page_thread = false,
+        }
+        flight
     }
 
     /// The next flight of the queue; none: the thread has to end.
@@ -358,24 +373,26 @@ impl Core {
             }
             state.begin(&flight);
             state.queued_bytes += flight.bytes();
-            // Pages are few, and tell what is to be fetched next: they go first, and do not wait for a thread.
             let has_pages = !flight.pages.is_empty();
             match has_pages {
                 true => state.queue.push_front(flight),
                 false => state.queue.push_back(flight),
             }
-            if state.queue.len() > state.idle && state.threads < threads_max + usize::from(has_pages) {
-                self.start_thread(&mut state);
+            if state.queue.len() > state.idle && state.threads < threads_max {
+                state.threads += usize::from(self.start_thread(&mut state, Shared::next));
+            } else if has_pages && state.idle == 0 && !state.has_page_thread {
+                state.has_page_thread = self.start_thread(&mut state, Shared::next_pages);
             } else {
                 shared.queued.notify_one();
             }
         }
     }
 
-    fn start_thread(self: &Arc<Self>, state: &mut State) {
+    /// Whether there is one more, which carries out what `next` gives it.
+    fn start_thread(self: &Arc<Self>, state: &mut State, next: fn(&Shared) -> Option<Arc<Flight>>) -> bool {
         let (core, shared) = (self.clone(), self.ahead.shared.clone());
         let work = move || {
-            while let Some(flight) = shared.next() {
+            while let Some(flight) = next(&shared) {
                 let outcome = core.bring(&flight.pages, &flight.units);
                 shared.land(&flight, &outcome);
             }
@@ -384,14 +401,13 @@ impl Core {
             shared.state.lock().alive -= 1;
             shared.ended.notify_all();
         };
-        match std::thread::Builder::new().name("kivafs-ahead".into()).spawn(work) {
-            Ok(_) => {
-                state.threads += 1;
-                state.alive += 1;
-            }
+        let started = std::thread::Builder::new().name("kivafs-ahead".into()).spawn(work);
+        match &started {
+            Ok(_) => state.alive += 1,
             // Without a thread, who needs what is queued takes it from there.
             Err(error) => tracing::debug!("nothing is fetched ahead: {error}"),
         }
+        started.is_ok()
     }
 }
 

@@ -74,7 +74,7 @@ impl View {
     /// Begins to fetch the units of these values, as [`Store::fetch_soon`](super::Store::fetch_soon).
     ///
     /// Answers how many of them, from the first, that is about. `is_part`: who asks will ask for those
-    /// that come next; then a few that begin another segment may be left to that time, when they come
+    /// that come next; then those that begin another segment may be left to that time, when they come
     /// with the rest of it.
     pub fn prefetch(&self, values: &[Value], is_part: bool) -> usize {
         let now = if is_part { self.core.worth_fetching_now(values) } else { values.len() };

@@ -140,8 +140,11 @@ fn drop_caches(disk: &Path) -> Answer<()> {
     const DROP: &str = "/proc/sys/vm/drop_caches";
     settle(disk)?;
     std::fs::write(DROP, "3").map_err(|error| format!("{DROP}: {error}"))?;
-    let program = std::env::current_exe().and_then(File::open);
-    program.and_then(|mut program| std::io::copy(&mut program, &mut std::io::sink())).map(drop).map_err(text)
+    // Also if another one stands in its place by now.
+    File::open("/proc/self/exe")
+        .and_then(|mut program| std::io::copy(&mut program, &mut std::io::sink()))
+        .map(drop)
+        .map_err(text)
 }
 
 /// A process that serves the file system in memory.

@@ -5,7 +5,8 @@
 //! second read on, [`Distance::growth`] times as much is kept fetched ahead of a stream as it has read so far, from
 //! [`WINDOW_MIN`] to [`WINDOW_MAX`], and no more than its share of what the cache keeps for all
 //! streams. Reads at random are streams of one read, for which nothing is fetched; but a small file
-//! is fetched whole when its beginning is read.
+//! is fetched whole when its beginning is read, and from far away [`FIRST_WINDOW`] behind a long read at a
+//! file's beginning.
 //!
 //! Streams are forgotten with the last open of their file, or when there are too many.
 
@@ -14,13 +15,13 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::ops::Range;
 
-/// What is fetched ahead of a stream that has just begun; and a small file.
+/// What is fetched ahead of a stream after its second read, at least; and a small file.
 const WINDOW_MIN: u64 = 1 << 20;
 /// Most that is fetched ahead of one stream.
 const WINDOW_MAX: u64 = 64 << 20;
-/// From far away: who begins a file with a read of as much is taken to go on, and so much is fetched ahead of it
-/// at once.
+/// From far away, who begins a file with a read of as much is taken to go on,
 const LONG: u64 = 128 << 10;
+/// and so much is fetched ahead of it at once.
 const FIRST_WINDOW: u64 = 8 << 20;
 /// A window moves in steps of an eighth of it, within these bounds: what one request brings.
 const STEP_MIN: u64 = 256 << 10;
@@ -46,7 +47,7 @@ pub(crate) enum Distance {
 }
 
 impl Distance {
-    /// Who stops has had at most so much fetched in vain for what it read.
+    /// Who stops after some reads in order has had at most so much fetched in vain for what it read.
     fn growth(self) -> u64 {
         match self {
             Distance::Near => 4,
@@ -110,27 +111,24 @@ impl ReadAhead {
         };
         let near = |stream: &Stream| read.start <= stream.at + off(stream) && stream.at <= read.end + off(stream);
         let place = streams.iter().enumerate().filter(|(_, stream)| near(stream));
-        let Some((place, _)) = place.min_by_key(|(_, stream)| stream.at.abs_diff(read.start)) else {
-            let length = read.end - read.start;
-            let is_small = size <= WINDOW_MIN;
-            let stream = Stream { at: read.end, read: length, is_in_order: false, ahead: read.end, clock: *clock };
-            add(streams, stream);
-            if files.len() > FILES_MAX {
-                files.pop_lru();
-            }
-            let fetch = match read.start {
-                0 if is_small => (size > read.end).then_some(0..size),
-                0 if length >= LONG && self.distance == Distance::Far => {
-                    self.next(&state, stream, FIRST_WINDOW, read.end, size)
+        let place = match place.min_by_key(|(_, stream)| stream.at.abs_diff(read.start)) {
+            Some((place, _)) => place,
+            None => {
+                let is_small = read.start == 0 && size <= WINDOW_MIN;
+                let ahead = if is_small { size } else { read.end };
+                let length = read.end - read.start;
+                add(streams, Stream { at: read.end, read: length, is_in_order: false, ahead, clock: *clock });
+                let place = streams.len() - 1;
+                if files.len() > FILES_MAX {
+                    files.pop_lru();
                 }
-                _ => None,
-            };
-            if let Some(fetch) = &fetch {
-                let added = state.files.get_mut(&ino.0).and_then(|streams| streams.last_mut());
-                added.expect("just added").ahead = fetch.end;
+                if is_small {
+                    return Pace { is_in_order: false, fetch: (ahead > read.end).then_some(0..size) };
+                }
+                place
             }
-            return Pace { is_in_order: false, fetch };
         };
+        let streams = files.get_mut(&ino.0).expect("just seen");
         let stream = &mut streams[place];
         let progress = read.end.saturating_sub(stream.at);
         if progress > 0 {
@@ -142,19 +140,24 @@ impl ReadAhead {
             *stream =
                 Stream { at: read.end, read: stream.read + progress, is_in_order: true, clock: *clock, ..*stream };
         }
-        if !stream.is_in_order {
-            return Pace { is_in_order: false, fetch: None };
-        }
+        let window = match self.distance {
+            _ if stream.is_in_order => (self.distance.growth() * stream.read).clamp(WINDOW_MIN, WINDOW_MAX),
+            Distance::Far if read.start == 0 && stream.read >= LONG => FIRST_WINDOW,
+            _ => return Pace { is_in_order: false, fetch: None },
+        };
         // What was passed over by a read that came before its turn is fetched, too.
         let from = stream.ahead.max(read.start.saturating_sub(off(stream)));
         let stream = *stream;
-        let window = (self.distance.growth() * stream.read).clamp(WINDOW_MIN, WINDOW_MAX);
         let fetch = (size > from).then(|| self.next(&state, stream, window, from, size)).flatten();
         if let Some(fetch) = &fetch {
             let streams = state.files.get_mut(&ino.0).expect("just seen");
             streams[place].ahead = fetch.end;
+            if !stream.is_in_order {
+                // It counts as read, so that many who begin files are seen to push out what others wait for.
+                state.clock += fetch.end - fetch.start;
+            }
         }
-        Pace { is_in_order: true, fetch }
+        Pace { is_in_order: stream.is_in_order, fetch }
     }
 
     /// The next step of a stream's window of that length, from there on, if it is time for it.
@@ -176,7 +179,8 @@ impl ReadAhead {
     pub(crate) fn fell_short(&self, ino: Ino, fetch: Range<u64>, reached: u64) {
         let mut state = self.state.lock();
         let streams = state.files.get_mut(&ino.0).into_iter().flatten();
-        for stream in streams.filter(|stream| stream.at <= fetch.end && fetch.end <= stream.ahead) {
+        // Not one that is past it.
+        for stream in streams.filter(|stream| stream.at <= reached + BYTES_OFF && fetch.end <= stream.ahead) {
             stream.ahead = reached.clamp(fetch.start, fetch.end);
         }
     }
@@ -317,11 +321,26 @@ mod tests {
         let ahead = ReadAhead::new(Distance::Far, 64 * MIB);
         assert_eq!(ahead.note(INO, 0..MIB, GIB).fetch, Some(MIB..9 * MIB));
         assert_eq!(ahead.note(INO, 0..MIB, GIB).fetch, None, "the same read again");
+        ahead.fell_short(INO, MIB..9 * MIB, 2 * MIB);
+        assert_eq!(ahead.note(INO, 0..MIB, GIB).fetch, Some(2 * MIB..9 * MIB), "and again, with records now");
         assert_eq!(ahead.note(INO, MIB..2 * MIB, GIB).fetch, Some(9 * MIB..32 * MIB));
         assert_eq!(ahead.note(INO, 2 * MIB..4 * MIB, GIB).fetch, Some(32 * MIB..64 * MIB));
         for (number, read) in [0..LONG - 1, MIB..2 * MIB].into_iter().enumerate() {
             assert_eq!(ahead.note(Ino(number as u64 + 10), read, GIB).fetch, None, "short, or not at the beginning");
         }
+    }
+
+    /// Else it would be read piece by piece, each by a request of its own.
+    #[test]
+    fn a_stream_asks_again_for_what_many_first_windows_may_have_pushed_out() {
+        let ahead = ReadAhead::new(Distance::Far, 64 * MIB);
+        for at in 0..8 {
+            ahead.note(INO, at * MIB..(at + 1) * MIB, GIB);
+        }
+        for file in 0..9 {
+            ahead.note(Ino(file + 10), 0..MIB, GIB);
+        }
+        assert_eq!(ahead.note(INO, 8 * MIB..9 * MIB, GIB).fetch.map(|fetch| fetch.start), Some(8 * MIB));
     }
 
     #[test]

@@ -76,8 +76,8 @@ impl FileSystem {
         }
     }
 
-    /// Begins to fetch what tells where the bytes from there on lie: when they are to be fetched, it would have to
-    /// be waited for.
+    /// Begins to fetch the first of what tells where the bytes from there on lie: when they are to be fetched, it
+    /// would have to be waited for.
     fn fetch_records_ahead(&self, view: &View, ino: Ino, from: u64, size: u64) {
         let scanned = content::visit_pieces(view, ino, from, size, &mut |_| ControlFlow::Break(()));
         if let Err(FsError::Miss(miss)) = scanned {
