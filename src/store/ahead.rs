@@ -324,17 +324,17 @@ impl Core {
     /// last may lie in a segment where more will follow: these are left out, so that it comes with one GET,
     /// if there are enough others.
     pub(super) fn worth_fetching_now(&self, values: &[Value]) -> usize {
-        let extent_of = |value: &Value| match value {
+        let unit_of = |value: &Value| match value {
             Value::Extent(extent) => Some(extent.unit),
             Value::Bytes(_) => None,
         };
-        let Some(last) = values.last().and_then(extent_of).filter(|_| self.log.bucket().is_some()) else {
+        let Some(last) = values.last().and_then(unit_of).filter(|_| self.log.bucket().is_some()) else {
             return values.len();
         };
         // What is written next to another found no room behind the last one of a segment that is full.
         let full = u64::from(self.log.geometry().segment_bytes).saturating_sub(2 * VALUE_MAX as u64);
         let is_full = u64::from(last.offset) + u64::from(last.length) >= full;
-        let is_before = |value: &Value| extent_of(value).map(|unit| unit.segment) != Some(last.segment);
+        let is_before = |value: &Value| unit_of(value).map(|unit| unit.segment) != Some(last.segment);
         let before = values.iter().rposition(is_before).map_or(0, |at| at + 1);
         let bytes: u64 = values[..before].iter().map(|value| value.len() as u64).sum();
         if !is_full && bytes >= FLIGHT_BYTES_MAX / 2 { before } else { values.len() }
