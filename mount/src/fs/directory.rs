@@ -259,19 +259,21 @@ impl FileSystem {
     fn missing_ahead(&self, directory: &mut OpenDirectory, view: &View, now: &Cursor) -> Option<Miss> {
         let limit = (2 * directory.at.passed as usize).clamp(2 * BATCH_PLUS, AHEAD_MAX);
         let from = directory.ahead.as_ref().unwrap_or(&directory.at);
-        let (mut visited, mut last, mut records) = (0, None, Vec::new());
+        let (mut visited, mut last, mut records) = (0, Vec::new(), Vec::new());
         let scanned = view.visit(&directory.behind(from), &mut |key, value| {
             if let Ok(Entry::Ref(target)) = View::found_entry(key, value.clone()) {
                 records.push(key::inode(target.ino));
             }
             visited += 1;
-            last = Some(key::name_of(key).into());
+            last.clear();
+            last.extend_from_slice(key::name_of(key));
             if visited < limit { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         if let Err(FsError::Miss(miss)) = scanned {
             self.store().fetch_soon(miss);
         }
-        directory.ahead = Some(Position { passed: from.passed + visited as u64, after: last.or(from.after.clone()) });
+        let after = if visited == 0 { from.after.clone() } else { Some(last.into()) };
+        directory.ahead = Some(Position { passed: from.passed + visited as u64, after });
         let missing = records.iter().position(|record| now.get(record).is_err())?;
         match now.view().get_all(&records[missing..]) {
             Err(StoreError::Miss(miss)) => Some(miss),

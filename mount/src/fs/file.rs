@@ -1,5 +1,6 @@
 //! The bytes of a file: read, write, holes.
 
+use crate::fs::ahead::WINDOW_MAX;
 use crate::fs::attr::{Allocate, Caller, Ino, Seek, WriteAt};
 use crate::fs::change::Change;
 use crate::fs::content;
@@ -17,8 +18,6 @@ use std::ops::{ControlFlow, Range};
 /// Most bytes that one write takes. With what it is joined with in its first and last window, and
 /// the pieces that it replaces, a transaction holds it.
 pub const WRITE_MAX: usize = 1 << 20;
-/// How far behind what is fetched ahead the records of pieces are fetched, too: as much as is fetched ahead at most.
-const RECORDS_AHEAD: u64 = 64 << 20;
 /// Most pieces that one transaction replaces: 64 MiB of full ones.
 pub(crate) const RANGE_PIECES: usize = 1024;
 const _: () = assert!(WRITE_MAX + 2 * VALUE_MAX + RANGE_PIECES * 32 < TXN_BYTES_MAX);
@@ -72,7 +71,7 @@ impl FileSystem {
             if let Some(left) = left {
                 self.read_ahead.fell_short(ino, fetch.clone(), *left);
             }
-            self.fetch_records_ahead(view, ino, fetch.end.saturating_add(RECORDS_AHEAD), size);
+            self.fetch_records_ahead(view, ino, fetch.end.saturating_add(WINDOW_MAX), size);
         }
     }
 
