@@ -301,6 +301,34 @@ fn fill_and_empty(value_bytes: usize, sync_each: usize) {
     assert_whole(&disk, &format!("emptied of values of {value_bytes} bytes"));
 }
 
+/// A checkpoint is complete before the storage thread comes to what it frees: who asked for space once
+/// more in between was refused.
+#[test]
+fn what_was_reclaimed_can_be_used_at_once() {
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), SMALL).unwrap();
+    disk.set_capacity(1 << 20);
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    for round in 0..30 {
+        let mut state = State::new();
+        fill(&store, &mut state);
+        // Not what the refusal has asked for.
+        store.checkpoint().unwrap();
+        for key in state.keys() {
+            commit(&store, &[Change::Delete(key.clone())]).unwrap();
+        }
+        store.reclaim(Instant::now() + Duration::from_secs(20));
+        // More than one segment takes.
+        for number in 0..16 {
+            let change = [Change::Put(vec![number], vec![round; 8_000])];
+            commit(&store, &change).unwrap_or_else(|error| panic!("round {round}, {number}: {error}"));
+        }
+        for number in 0..16 {
+            commit(&store, &[Change::Delete(vec![number])]).unwrap();
+        }
+    }
+}
+
 /// Each mount begins in new segments (R3): what is set aside must not all be in those of the last one.
 #[test]
 fn a_full_store_of_bounded_size_can_be_emptied_however_often_it_is_opened() {

@@ -386,6 +386,18 @@ impl Log {
         self.send(Message::Free { numbers, since_ns, freed });
     }
 
+    /// Waits until what was given to [`Log::free`] so far can be used again, or until the deadline. In a
+    /// bucket nobody needs its space.
+    pub fn wait_until_freed(&self, until: Instant) {
+        if self.disk().is_none() {
+            return;
+        }
+        let (answer, answered) = std::sync::mpsc::channel();
+        // The storage thread frees one after the other. Who has gone away needs no answer.
+        self.free(Vec::new(), None, Box::new(move |_| _ = answer.send(())));
+        _ = answered.recv_timeout(until.saturating_duration_since(Instant::now()));
+    }
+
     /// Whether freed segments stay for a while, for readers elsewhere: then they are part of the
     /// segment table until `freed` was told.
     pub fn frees_later(&self) -> bool {

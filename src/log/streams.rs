@@ -300,8 +300,14 @@ impl Streams {
 
     /// Bytes that can be appended without another slot being allocated; slots that only
     /// `Need::Reserve` may take count for it alone. In a bucket there is no end of them.
+    ///
+    /// Beyond the quota nothing grows, not even in what is left of an open segment: that was the reserve,
+    /// and each checkpoint would let some more data in.
     pub fn capacity(&self, need: Need) -> u64 {
         let Some(slots) = &self.slots else { return u64::MAX };
+        if need == Need::Growth && slots.is_beyond_quota() {
+            return 0;
+        }
         let open: usize = self
             .open
             .iter()

@@ -350,13 +350,16 @@ impl Store {
         crate::tree::VALUE_MAX.min(self.core.log.payload_bytes_max())
     }
 
-    /// Has the space of what was deleted given back, if that frees anything: to be tried once more
-    /// where there was no space. Waits for storage, until the deadline at most; then it answers
-    /// false.
+    /// Has the space of what was deleted given back, where there was none; answers whether that freed
+    /// anything. If not, what others freed since then is there, too: trying once more is worth it in any
+    /// case. Waits for storage, until the deadline at most; then it answers false.
     pub fn reclaim(&self, until: Instant) -> bool {
         let frees =
             self.core.writer.try_lock_until(until).is_some_and(|writer| writer.table.dead() > writer.dead_before);
-        frees && self.core.checkpoint(Some(until)).is_ok()
+        let freed = frees && self.core.checkpoint(Some(until)).is_ok();
+        // A checkpoint is complete before the storage thread comes to what it frees.
+        self.core.log.wait_until_freed(until);
+        freed
     }
 
     /// Bytes that were accepted and are not stored yet.

@@ -62,7 +62,7 @@ impl Core {
         let outlet = Arc::default();
         let its = writes.clone();
         Ok(Core {
-            parked: Parked::start(fs.store().clone(), reads, writes.clone())?,
+            parked: Parked::start(fs.clone(), reads, writes.clone())?,
             syncs: Patience::start(move || {
                 its.too_late();
                 Err(Errno::EIO)

@@ -11,8 +11,8 @@
 
 use crate::facade::outage::Outage;
 use crate::facade::patience::{Owed, Patience};
-use crate::fs::FsError;
-use kivafs::store::{Miss, Room, Store};
+use crate::fs::{FileSystem, FsError};
+use kivafs::store::{Miss, Room};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -139,7 +139,7 @@ struct Shared {
     left: Condvar,
     /// Requests that wait in each queue, or are waited for.
     waiting: [AtomicUsize; QUEUES],
-    store: Arc<Store>,
+    fs: Arc<FileSystem>,
     reads: Arc<Outage>,
     writes: Arc<Outage>,
 }
@@ -152,13 +152,13 @@ pub struct Parked {
 
 impl Parked {
     /// Starts the threads.
-    pub fn start(store: Arc<Store>, reads: Arc<Outage>, writes: Arc<Outage>) -> std::io::Result<Parked> {
+    pub fn start(fs: Arc<FileSystem>, reads: Arc<Outage>, writes: Arc<Outage>) -> std::io::Result<Parked> {
         let shared = Arc::new(Shared {
             state: Mutex::default(),
             came: Default::default(),
             left: Condvar::new(),
             waiting: Default::default(),
-            store,
+            fs,
             reads,
             writes,
         });
@@ -346,10 +346,23 @@ impl Shared {
     /// Waits until the obstacle is gone, or (false) until that time.
     fn clear(&self, obstacle: &Obstacle, until: Instant, reclaims: u32) -> Result<bool, FsError> {
         match obstacle {
-            Obstacle::Miss(miss) => Ok(self.store.fetch_until(miss, until)?),
-            Obstacle::Space if reclaims > RECLAIMS_MAX || !self.store.reclaim(until) => Err(FsError::NoSpace),
-            Obstacle::Space => Ok(true),
+            Obstacle::Miss(miss) => Ok(self.fs.store().fetch_until(miss, until)?),
+            Obstacle::Space if reclaims > RECLAIMS_MAX => Err(FsError::NoSpace),
+            Obstacle::Space => match self.reclaim(until) {
+                _ if Instant::now() >= until => Ok(false),
+                // Asked for the first time, somebody else may have freed some since it was refused.
+                false if reclaims > 1 => Err(FsError::NoSpace),
+                _ => Ok(true),
+            },
         }
+    }
+
+    /// Has space given back, if there is any to give: also what removals left to do holds some.
+    fn reclaim(&self, until: Instant) -> bool {
+        let store = self.fs.store();
+        // A step that fails is left to the thread that does them: it tells why.
+        while let Ok(true) = store.patiently_until(until, || self.fs.deferred_step()) {}
+        store.reclaim(until)
     }
 
     fn ask(&self, number: u64) {

@@ -40,6 +40,9 @@ pub struct FileSystem {
     pub(crate) read_ahead: ReadAhead,
     pub(crate) accesses: Accesses,
     pub(crate) deferred_due: AtomicBool,
+    /// Held during a deferred step, before any other lock: whoever asks for one learns whether there
+    /// is more to do only when the one before him has found out.
+    pub(crate) deferring: Mutex<()>,
     /// The store is read-only and has no file system: an empty root is shown.
     empty_root: Option<Inode>,
 }
@@ -64,6 +67,7 @@ impl FileSystem {
             read_ahead,
             accesses: Accesses::new(AccessTimes::Never),
             deferred_due: AtomicBool::new(formatted),
+            deferring: Mutex::default(),
             empty_root: None,
         };
         if !formatted {

@@ -71,10 +71,12 @@ impl FileSystem {
 
     /// One bounded step of what removals left to do; true: ask again, there may be more. A
     /// background thread calls it until false after open and whenever `deferred_due`, and every few
-    /// seconds: it also lets go of the views of directories that have been open for long. May miss.
-    /// In a store that is open for reading only there is nothing to do.
+    /// seconds: it also lets go of the views of directories that have been open for long. When it is
+    /// false, all is done that could be when it was called, by whomever: a step by another thread is
+    /// waited for. May miss. In a store that is open for reading only there is nothing to do.
     pub fn deferred_step(&self) -> Result<bool> {
         self.directories.expire();
+        let _one_at_a_time = self.deferring.lock();
         if !self.deferred_due.swap(false, Ordering::Relaxed) {
             return Ok(false);
         }

@@ -80,6 +80,11 @@ impl Slots {
         u64::from(self.count_max.saturating_sub(self.count)) + self.free.len() as u64
     }
 
+    /// Whether more slots are in use than the quota allows.
+    pub fn is_beyond_quota(&self) -> bool {
+        self.in_use() > u64::from(self.quota)
+    }
+
     /// Slots that occupy space: those with data, the spare ones and the reserve.
     fn in_use(&self) -> u64 {
         u64::from(self.count) - self.free.len() as u64
@@ -96,9 +101,9 @@ impl Slots {
     /// had only by a mount that has taken none yet.
     pub fn allocate(&mut self, need: Need) -> io::Result<()> {
         let is_for_reserve = need == Need::Reserve && !self.has_reserve();
-        let is_beyond_quota = !is_for_reserve && self.in_use() >= u64::from(self.quota);
+        let is_full = !is_for_reserve && self.in_use() >= u64::from(self.quota);
         let is_last = self.unallocated() < 2 && (self.has_reserve() || self.is_begun);
-        if is_beyond_quota || is_last {
+        if is_full || is_last {
             return Err(io::ErrorKind::StorageFull.into());
         }
         let slot = match self.free.first() {
@@ -221,10 +226,12 @@ mod tests {
         assert!(slots.allocate(Need::Growth).is_err(), "nor is there a reserve for data");
         slots.allocate(Need::Reserve).expect("the reserve");
         assert!(slots.allocate(Need::Reserve).is_err(), "there is one now");
+        assert!(slots.is_beyond_quota());
         assert_eq!(slots.allocate(Need::Growth).map_err(|e| e.kind()), Err(io::ErrorKind::StorageFull));
         slots.give_back(0);
         slots.give_back(5);
         assert_eq!(slots.remaining(), 0, "the reserve counts, too");
+        assert!(!slots.is_beyond_quota());
         slots.give_back(1);
         assert_eq!(slots.remaining(), 1);
         slots.allocate(Need::Growth).expect("one");
