@@ -233,3 +233,41 @@ fn a_bulk_load_becomes_durable_by_itself() {
     let store = Store::open_on(disk, &unhurried()).unwrap();
     assert_eq!(get(&store, last.as_bytes()), Random::new(PAIRS - 1).bytes(40));
 }
+
+/// Pages that were replaced pushed out those that are asked for: of a cache that could hold the whole tree,
+/// half was of the past.
+#[test]
+fn pages_of_the_past_are_kept_only_while_somebody_reads_it() {
+    const KEYS: u32 = 20_000;
+    let store = Store::open_on(new_store(16 << 20, 4 << 20), &unhurried()).unwrap();
+    let each_50th = |value: &[u8]| {
+        let keys = (0..KEYS).step_by(50).map(u32::to_be_bytes);
+        let change = || {
+            let mut txn = store.begin()?;
+            keys.clone().for_each(|key| txn.put(&key, value.to_vec()));
+            txn.commit()
+        };
+        store.patiently::<_, StoreError>(change).unwrap();
+    };
+    let pages = || store.figures().cache.pages.count;
+    for number in 0..KEYS {
+        put(&store, &number.to_be_bytes(), &[0; 80]);
+    }
+    store.checkpoint().unwrap();
+    let all = pages();
+    assert!(all > 400, "{all} pages");
+    each_50th(b"one on each leaf");
+    assert!(pages() < all / 10, "{} pages are kept in vain", pages());
+    store.checkpoint().unwrap();
+    assert!(pages() >= all * 9 / 10, "{} of {all} pages after a checkpoint", pages());
+
+    let view = store.view();
+    each_50th(b"changed again");
+    assert!(pages() >= all * 9 / 10, "{} of {all} pages, and somebody reads them", pages());
+    let before = store.activity().reads;
+    for key in (0..KEYS).step_by(50).map(u32::to_be_bytes) {
+        let value = view.get(&key).unwrap().expect("it was put");
+        assert_eq!(view.read(&[value]).unwrap()[0], &b"one on each leaf"[..]);
+    }
+    assert_eq!(store.activity().reads, before);
+}

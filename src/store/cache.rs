@@ -4,6 +4,8 @@
 //! nothing but names and small values is read, and C/2 whatever units come, so that reading a big file
 //! through does not push the tree out; but much that is changed takes their place, down to C/8.
 //!
+//! A page that the tree has replaced goes at once, unless somebody reads an older state ([`Current`]).
+//!
 //! Each group is a queue, and forgets what is first in it, unless it was asked for since it came there:
 //! then it goes to the end once more. (The exact order of use would have to be noted at each use, in
 //! four places of memory that nothing else needs; and pages are asked for several times a read.)
@@ -187,6 +189,15 @@ impl Cache {
         self.trim_shard(self.page_shard(&at), bytes, |shard| shard.put(at, page, bytes));
     }
 
+    /// Keeps a page no longer.
+    fn forget_page(&self, at: &Pointer) {
+        let mut shard = self.page_shard(at).lock();
+        if let Some(entry) = shard.entries.pop(at) {
+            shard.bytes -= entry.bytes;
+            self.page_bytes.fetch_sub(entry.bytes, Ordering::Relaxed);
+        }
+    }
+
     /// Keeps units that were read together.
     pub fn put_units(&self, read: impl Iterator<Item = (Pointer, Payload)>) {
         let sized = |(at, unit): (Pointer, Payload)| (at, unit.len() + UNIT_OVERHEAD_BYTES, unit);
@@ -306,6 +317,19 @@ impl Pages for Cache {
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
         let mut shard = self.page_shard(at).lock();
         shard.get(at).map(|page| page.clone()).ok_or_else(|| TreeError::Miss(vec![*at]))
+    }
+}
+
+/// The cache as it is while nobody can read an older state: then it keeps nothing of one.
+pub struct Current<'a>(pub &'a Cache);
+
+impl Pages for Current<'_> {
+    fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
+        self.0.page(at)
+    }
+
+    fn left(&self, at: &Pointer) {
+        self.0.forget_page(at);
     }
 }
 

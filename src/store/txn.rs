@@ -1,13 +1,14 @@
 //! Changing the store: one transaction at a time.
 
 use super::batch::Batch;
+use super::cache::Current;
 use super::checkpoint::frees_much;
 use super::redo;
 use super::table::Deltas;
 use super::writer::{Phase, Writer, pending_cost};
 use super::{Core, Room, StoreError};
 use crate::log::{Birth, LogError, Need};
-use crate::tree::{Direction, KEY_MAX, Root, VALUE_MAX, Value};
+use crate::tree::{Direction, KEY_MAX, Pages, Root, VALUE_MAX, Value};
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use std::ops::{Bound, ControlFlow};
@@ -56,10 +57,21 @@ impl<'a> Txn<'a> {
 
     /// The value of `key`, this transaction's own changes included.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        match self.changes.get(key) {
+        match self.changed(key) {
             Some(change) => Ok(change.clone()),
             None => self.writer.tree.root().get(&self.core.cache, key).map_err(|error| self.core.now(error.into())),
         }
+    }
+
+    /// The values of these keys *before* this transaction, in the same order. One miss names the pages that are
+    /// missing for any of them, or some hundreds of those.
+    pub fn get_all_before<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>, StoreError> {
+        self.writer.tree.root().get_all(&self.core.cache, keys).map_err(|error| self.core.now(error.into()))
+    }
+
+    /// What this transaction has made of `key`, if anything: its value, or that it is gone.
+    pub fn changed(&self, key: &[u8]) -> Option<&Option<Value>> {
+        self.changes.get(key)
     }
 
     /// Like [`View::scan`](super::View::scan), over the state *before* this transaction: its own
@@ -260,7 +272,10 @@ impl Core {
         let mut published = self.published.write();
         // While readers can get at no root, the tree changes its pages in place.
         published.root = Root::stored(None);
-        let result = writer.tree.apply(&self.cache, changes, &mut deltas);
+        let is_read = Arc::strong_count(&published.era) > 1 || !self.graveyard.lock().is_empty();
+        let current = Current(&self.cache);
+        let pages: &dyn Pages = if is_read { &self.cache } else { &current };
+        let result = writer.tree.apply(pages, changes, &mut deltas);
         published.root = writer.tree.root();
         drop(published);
         self.cache.leave_room(writer.tree.dirty_bytes());

@@ -309,7 +309,7 @@ impl Writer<'_> {
                 let node = self.pinned.next().expect("both passes go the same way");
                 assert!(node.place() == Some(*at), "both passes go the same way");
                 self.leave(edge);
-                *edge = self.enter(node.body.copy());
+                *edge = self.enter(Node::into_changeable(node));
             }
             Edge::Loaded(node) => {
                 // Whoever shares it holds it itself or a page above it. The latter is why a page
@@ -341,7 +341,10 @@ impl Writer<'_> {
             Edge::Loaded(node) => node.place(),
         };
         match (place, edge) {
-            (Some(at), _) => self.ledger.sub(at.segment, at.length.into()),
+            (Some(at), _) => {
+                self.ledger.sub(at.segment, at.length.into());
+                self.pages.left(&at);
+            }
             (None, edge) => {
                 let node = edge.loaded();
                 node.set_left();

@@ -96,6 +96,10 @@ pub trait Pages {
     /// an implementation that reads storage itself also [`TreeError::Io`]. Another page than the
     /// one asked for is a bug and panics.
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError>;
+
+    /// The page at `at` has left the current tree. Whoever has an older root may still ask for it; if
+    /// nobody has one, it is kept in vain.
+    fn left(&self, _at: &Pointer) {}
 }
 
 /// Where a checkpoint puts pages.

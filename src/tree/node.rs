@@ -118,6 +118,14 @@ impl Node {
         Node { body, place: OnceLock::from(at), left: AtomicBool::new(false) }
     }
 
+    /// What a stored page holds, to be changed: itself, if nobody else has it.
+    pub(super) fn into_changeable(node: Arc<Node>) -> Body {
+        match Arc::try_unwrap(node) {
+            Ok(node) => node.body,
+            Err(node) => node.body.copy(),
+        }
+    }
+
     /// Where it is stored.
     pub(super) fn place(&self) -> Option<Pointer> {
         self.place.get().copied()

@@ -74,8 +74,15 @@ impl Root {
     pub fn get_all<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
         let mut values = Vec::with_capacity(keys.len());
         let (mut missing, mut named) = (Vec::new(), HashSet::new());
+        // Then many have the same leaf.
+        let are_sorted = keys.is_sorted_by(|one, other| one.as_ref() <= other.as_ref());
+        let mut last = None;
         for key in keys {
-            match self.get(pages, key.as_ref()) {
+            let found = match are_sorted {
+                true => self.get_near(pages, &mut last, key.as_ref()),
+                false => self.get(pages, key.as_ref()),
+            };
+            match found {
                 Ok(value) => values.push(value),
                 Err(TreeError::Miss(pages)) => missing.extend(pages.into_iter().filter(|at| named.insert(*at))),
                 Err(error) => return Err(error),

@@ -75,6 +75,10 @@ impl Pages for Cache {
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
         self.0.borrow().get(at).cloned().ok_or_else(|| TreeError::Miss(vec![*at]))
     }
+
+    fn left(&self, at: &Pointer) {
+        self.0.borrow_mut().remove(at);
+    }
 }
 
 impl Cache {

@@ -137,9 +137,21 @@ impl Sorted {
             tail_bytes: u16::try_from(tail.len()).expect("tails are short"),
             kind,
         };
+        self.make_room(slot.bytes());
         self.heap.extend_from_slice(key);
         self.heap.extend_from_slice(tail);
         self.slots.insert(i, slot);
+    }
+
+    /// Room for an entry of so many bytes, and no more than a copy would have: a page that was as small as can
+    /// be must not become twice as large.
+    fn make_room(&mut self, bytes: usize) {
+        if self.heap.capacity() - self.heap.len() < bytes {
+            self.heap.reserve_exact(bytes + self.heap.len() / 8 + 64);
+        }
+        if self.slots.capacity() == self.slots.len() {
+            self.slots.reserve_exact(8);
+        }
     }
 
     /// Makes all keys, and this one, begin with what is skipped.
@@ -168,6 +180,7 @@ impl Sorted {
         } else {
             self.wasted += slot.bytes();
             let start = u32::try_from(self.heap.len()).expect("a page in memory is below 4 GiB");
+            self.make_room(usize::from(slot.key_bytes) + tail.len());
             self.heap.extend_from_within(slot.start as usize..slot.key_end());
             self.heap.extend_from_slice(tail);
             let tail_bytes = u16::try_from(tail.len()).expect("tails are short");

@@ -89,14 +89,32 @@ impl<'a> Change<'a> {
     /// What a directory has under a name.
     pub(crate) fn child(&self, dir: Ino, name: &Name) -> Result<Option<Node>> {
         let place = Place::of(dir, name);
-        match self.txn().entry(place.key())? {
-            Some(entry) => {
-                let mut node = Node::of_entry(self.txn(), place, entry)?;
-                self.fs.accesses.show(&mut node);
-                Ok(Some(node))
-            }
-            None => Ok(None),
-        }
+        let entry = self.txn().entry(place.key())?;
+        entry.map(|entry| self.node_of(place, entry)).transpose()
+    }
+
+    /// The nodes of these entries before this change. One miss names what is missing for any of them, or
+    /// for the first hundreds.
+    pub(crate) fn entries_before(&self, places: &[Place]) -> Result<Vec<Option<Entry>>> {
+        let found = self.txn().get_all_before(&places.iter().map(Place::key).collect::<Vec<_>>())?;
+        let entry =
+            |(place, value): (&Place, Option<_>)| value.map(|value| Txn::found_entry(place.key(), value)).transpose();
+        places.iter().zip(found).map(entry).collect()
+    }
+
+    /// What has the name at `place`, where that entry was before this change.
+    pub(crate) fn child_now(&self, place: Place, before: Option<Entry>) -> Result<Option<Node>> {
+        let entry = match self.txn().changed(place.key()) {
+            Some(value) => value.clone().map(|value| Txn::found_entry(place.key(), value)).transpose()?,
+            None => before,
+        };
+        entry.map(|entry| self.node_of(place, entry)).transpose()
+    }
+
+    fn node_of(&self, place: Place, entry: Entry) -> Result<Node> {
+        let mut node = Node::of_entry(self.txn(), place, entry)?;
+        self.fs.accesses.show(&mut node);
+        Ok(node)
     }
 
     /// Records a node where it belongs.

@@ -161,18 +161,15 @@ impl FileSystem {
     /// new file gets the store's default owner and permissions (or what the root's default ACL says), an
     /// old one keeps its number, owner, names and attributes. A change that changes nothing is not stored.
     pub fn change_keys(&self, changes: &[KeyChange]) -> Result<Changed> {
+        let changes = &changes[..at_once(changes)];
         let mut change = self.change()?;
-        let mut outcomes = Vec::new();
-        let (mut bytes, mut shrinks, mut stores, mut inherited) = (0, true, false, 0);
+        let places: Vec<Place> = changes.iter().map(|asked| Place::of(ROOT, &asked.key)).collect();
+        let before = change.entries_before(&places)?;
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let (mut shrinks, mut stores, mut inherited) = (true, false, 0);
         let mut dir = None;
-        for asked in changes {
-            let length = asked.value.as_ref().map_or(0, Bytes::len);
-            assert!(length <= VALUE_MAX, "a value of {length} bytes");
-            bytes += CHANGE_OVERHEAD + asked.key.raw().len() + length;
-            if bytes > BATCH_BYTES && !outcomes.is_empty() {
-                break;
-            }
-            let old = change.child(ROOT, &asked.key)?;
+        for (asked, (place, before)) in changes.iter().zip(places.into_iter().zip(before)) {
+            let old = change.child_now(place, before)?;
             let is_long = old.as_ref().is_some_and(|node| matches!(node.inode.body, Body::Mapped(_)));
             // Pieces are found by a scan, which does not see what this transaction does to them.
             if is_long && !outcomes.is_empty() {
@@ -212,6 +209,18 @@ impl FileSystem {
         stale.extend(listing);
         Ok(Changed { outcomes, stale })
     }
+}
+
+/// How many of these changes one transaction takes: at least one, if there is one.
+fn at_once(changes: &[KeyChange]) -> usize {
+    let mut bytes = 0;
+    let fits = changes.iter().take_while(|asked| {
+        let length = asked.value.as_ref().map_or(0, Bytes::len);
+        assert!(length <= VALUE_MAX, "a value of {length} bytes");
+        bytes += CHANGE_OVERHEAD + asked.key.raw().len() + length;
+        bytes <= BATCH_BYTES
+    });
+    fits.count()
 }
 
 /// The value behind an entry found at `place`. `None`: it has none.
@@ -282,10 +291,12 @@ fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fs::tests::store;
-    use crate::fs::{IfExists, WriteAt, check, coarse_now};
+    use crate::fs::tests::{open_on, store, store_on};
+    use crate::fs::{FsError, IfExists, WriteAt, check, coarse_now};
+    use kivafs::backend::MemoryDisk;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
+    use std::sync::Arc;
 
     const USER: Caller = Caller { uid: 1000, gid: 1000, umask: 0 };
     const LONG: usize = 300 << 16;
@@ -374,6 +385,32 @@ mod tests {
         fs.release(long);
         fs.forget(long, 1);
         while fs.store().patiently(|| fs.deferred_step()).unwrap() {}
+        whole(&fs);
+    }
+
+    /// They came one after another, and each began the whole batch anew.
+    #[test]
+    fn one_miss_names_what_all_changes_of_a_batch_need() {
+        let disk = Arc::new(MemoryDisk::default());
+        let keys: Vec<Vec<u8>> = (0..6000_u32).map(|number| number.to_be_bytes().to_vec()).collect();
+        let fs = FileSystem::open(store_on(disk.clone()), coarse_now).unwrap();
+        make_all(&fs, &keys.iter().map(|key| set(key, &[1; 100])).collect::<Vec<_>>());
+        fs.store().close().unwrap();
+        drop(fs);
+        let fs = FileSystem::open(open_on(disk), coarse_now).unwrap();
+        let changes: Vec<KeyChange> = keys.iter().step_by(30).rev().map(|key| set(key, &[2; 100])).collect();
+        let mut misses = 0;
+        let changed = loop {
+            match fs.change_keys(&changes) {
+                Err(FsError::Miss(miss)) => fs.store().fetch(&miss).unwrap(),
+                changed => break changed.unwrap(),
+            }
+            misses += 1;
+        };
+        assert_eq!(changed.outcomes, vec![Outcome::Done; changes.len()]);
+        // One a level of the tree.
+        assert!((1..5).contains(&misses), "{misses} misses");
+        assert_eq!(get(&fs, &keys[30]).unwrap(), &[2; 100][..]);
         whole(&fs);
     }
 
