@@ -280,6 +280,13 @@ impl World {
         })
         .unwrap();
         assert_eq!(expected.next(), None);
+        let some: Vec<_> =
+            map.iter().step_by(7).flat_map(|(key, _)| [key.to_vec(), [key, &b"\0"[..]].concat()]).collect();
+        let of = |keys: &[Vec<u8>]| keys.iter().map(|key| map.get(&key[..]).cloned()).collect::<Vec<_>>();
+        let mixed: Vec<_> = some.iter().rev().cloned().collect();
+        for keys in [some, mixed] {
+            assert_eq!(root.get_all(&reading, &keys).unwrap(), of(&keys));
+        }
         let mut last = None;
         for (key, value) in map.iter().step_by(7) {
             assert_eq!(root.get(&reading, key).unwrap().as_ref(), Some(value));

@@ -36,6 +36,16 @@ impl Deref for Reached<'_> {
     }
 }
 
+impl Reached<'_> {
+    /// The page, for whoever keeps it longer than the edge.
+    pub fn into_node(self) -> Arc<Node> {
+        match self {
+            Reached::Held(node) => Arc::clone(node),
+            Reached::Cached(node) => node,
+        }
+    }
+}
+
 impl Edge {
     pub fn new(body: Body) -> Edge {
         Edge::Loaded(Arc::new(Node::new(body)))

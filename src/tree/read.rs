@@ -72,10 +72,13 @@ impl Root {
     /// The values of these keys, in the same order. One miss names the pages that are missing for
     /// any of them, or some hundreds of those.
     pub fn get_all<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
-        let mut values = Vec::with_capacity(keys.len());
-        let (mut missing, mut named) = (Vec::new(), HashSet::new());
         // Then many have the same leaf.
         let are_sorted = keys.is_sorted_by(|one, other| one.as_ref() <= other.as_ref());
+        if !are_sorted && let Some(values) = self.get_abreast(pages, keys) {
+            return Ok(values);
+        }
+        let mut values = Vec::with_capacity(keys.len());
+        let (mut missing, mut named) = (Vec::new(), HashSet::new());
         let mut last = None;
         for key in keys {
             let found = match are_sorted {
@@ -92,6 +95,34 @@ impl Root {
             }
         }
         if missing.is_empty() { Ok(values) } else { Err(TreeError::Miss(missing)) }
+    }
+
+    /// The same, if all is in memory. A level at a time: one search after another waits for memory at each step,
+    /// and searches side by side do so together.
+    fn get_abreast<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Option<Vec<Option<Value>>> {
+        let Some(edge) = &self.edge else { return Some(vec![None; keys.len()]) };
+        let root = edge.reach(pages, None).ok()?.into_node();
+        let mut level = root.level();
+        let mut nodes = vec![root; keys.len()];
+        let mut children = vec![0; keys.len()];
+        while level > 0 {
+            level -= 1;
+            for ((node, key), child) in nodes.iter().zip(keys).zip(&mut children) {
+                if let Body::Inner(inner) = &node.body {
+                    *child = child_of(&inner.keys, key.as_ref());
+                }
+            }
+            for (node, child) in nodes.iter_mut().zip(&children) {
+                let Body::Inner(inner) = &node.body else { return None };
+                let next = inner.edges[*child].reach(pages, Some(level)).ok()?.into_node();
+                *node = next;
+            }
+        }
+        let found = nodes.iter().zip(keys).map(|(node, key)| match &node.body {
+            Body::Leaf(leaf) => Some(leaf.search(key.as_ref()).ok().map(|i| leaf.value(i))),
+            Body::Inner(_) => None,
+        });
+        found.collect()
     }
 
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After an error

@@ -90,15 +90,22 @@ impl Sorted {
     /// Like `search`, when all entries before `start` are known to have lesser keys.
     pub fn search_from(&self, start: usize, key: &[u8]) -> Result<usize, usize> {
         let slots = &self.slots[start..];
-        let Some(last) = slots.len().checked_sub(1) else { return Err(start) };
+        let Some(last) = slots.last() else { return Err(start) };
         let head = head(key, self.skip);
         let first = slots.partition_point(|slot| slot.head < head);
-        // The one key that is looked at in any case tells whether this one begins as all do.
-        let near = self.key(start + first.min(last));
-        if near.is_empty() {
+        // Mostly it is the one with this head, and the only key that is looked at.
+        if let Some(slot) = slots.get(first)
+            && slot.head == head
+            && self.key_of(slot) == key
+        {
+            return Ok(start + first);
+        }
+        // Else the last tells whether this one begins as all do: each search looks at the same.
+        let last = self.key_of(last);
+        if last.is_empty() {
             return self.search_among(start, key);
         }
-        match key[..key.len().min(self.skip)].cmp(&near[..self.skip]) {
+        match key[..key.len().min(self.skip)].cmp(&last[..self.skip]) {
             // Nothing can come before it but an empty key.
             Ordering::Less => self.search_among(start, key),
             Ordering::Greater => Err(self.slots.len()),
