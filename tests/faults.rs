@@ -329,6 +329,44 @@ fn what_was_reclaimed_can_be_used_at_once() {
     }
 }
 
+/// A reader of an older state keeps the space of what was deleted since. Who asked for space while there was
+/// one was refused for good, though it let go at once.
+#[test]
+fn space_that_a_reader_keeps_is_waited_for() {
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), SMALL).unwrap();
+    disk.set_capacity(1 << 20);
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    let mut state = State::new();
+    fill(&store, &mut state);
+    store.checkpoint().unwrap();
+    let view = store.view();
+    for key in state.keys() {
+        commit(&store, &[Change::Delete(key.clone())]).unwrap();
+    }
+    store.checkpoint().unwrap();
+    let put = || commit(&store, &[Change::Put(b"next".to_vec(), vec![1; 8_000])]);
+    let soon = || Instant::now() + Duration::from_millis(20);
+    while put().is_ok() {}
+    assert!(!store.reclaim(soon()), "a view keeps it");
+    drop(view);
+    assert!(store.reclaim(Instant::now() + Duration::from_secs(20)));
+    put().unwrap();
+}
+
+/// Nothing is given back there, and nobody waits.
+#[test]
+fn a_store_that_is_closed_or_read_only_reclaims_nothing() {
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), SMALL).unwrap();
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    store.close().unwrap();
+    assert!(!store.reclaim(Instant::now() + Duration::from_secs(20)));
+    drop(store);
+    let store = Store::open_on(disk, &OpenOptions { read_only: true, ..OpenOptions::default() }).unwrap();
+    assert!(!store.reclaim(Instant::now() + Duration::from_secs(20)));
+}
+
 /// Each mount begins in new segments (R3): what is set aside must not all be in those of the last one.
 #[test]
 fn a_full_store_of_bounded_size_can_be_emptied_however_often_it_is_opened() {

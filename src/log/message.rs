@@ -4,6 +4,7 @@ use super::LogError;
 use super::commit::{Birth, Checkpoint};
 use super::pointer::{SegmentNo, Sequence};
 use super::streams::Part;
+use std::sync::mpsc::Sender;
 
 /// What the layer above puts into a commit.
 pub struct Prepared {
@@ -72,6 +73,8 @@ pub enum Message {
         /// Told when that is done.
         freed: Freed,
     },
+    /// Answer, when what was asked before is done.
+    Reached(Sender<()>),
     /// Write the clean mark and end.
     Close {
         /// Unused slots are given back to the disk.

@@ -62,9 +62,10 @@ use flow::Flow;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 use streams::{Found, Streams};
 use thiserror::Error;
 
@@ -73,6 +74,8 @@ use thiserror::Error;
 const RESERVATION_STEP: u64 = 1 << 10;
 /// Longest payload: what a unit or page may have before compression, with room for both.
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// How often who waits for the storage thread looks whether the store was given up.
+const FREED_WAIT: Duration = Duration::from_millis(100);
 
 /// Whether the reserve may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -389,13 +392,17 @@ impl Log {
     /// Waits until what was given to [`Log::free`] so far can be used again, or until the deadline. In a
     /// bucket nobody needs its space.
     pub fn wait_until_freed(&self, until: Instant) {
-        if self.disk().is_none() {
+        if self.disk().is_none() || self.shared.failure().is_some() {
             return;
         }
         let (answer, answered) = std::sync::mpsc::channel();
-        // The storage thread frees one after the other. Who has gone away needs no answer.
-        self.free(Vec::new(), None, Box::new(move |_| _ = answer.send(())));
-        _ = answered.recv_timeout(until.saturating_duration_since(Instant::now()));
+        self.send(Message::Reached(answer));
+        // In parts: the storage thread may hang, and the store be given up meanwhile.
+        while answered.recv_timeout(FREED_WAIT.min(until.saturating_duration_since(Instant::now())))
+            == Err(RecvTimeoutError::Timeout)
+            && Instant::now() < until
+            && self.shared.failure().is_none()
+        {}
     }
 
     /// Whether freed segments stay for a while, for readers elsewhere: then they are part of the
@@ -448,6 +455,12 @@ impl Log {
     /// log is started.
     pub fn set_quota(&self, bytes: u64) {
         self.shared.streams.lock().slots().set_quota(bytes);
+    }
+
+    /// Whether a file occupies more than it may: then nothing may grow, not even in what is left of an open
+    /// segment, which was the reserve.
+    pub fn is_beyond_quota(&self) -> bool {
+        self.shared.streams.lock().is_beyond_quota()
     }
 
     /// Bytes that slots not yet allocated could hold within the size limit and the quota.

@@ -300,14 +300,8 @@ impl Streams {
 
     /// Bytes that can be appended without another slot being allocated; slots that only
     /// `Need::Reserve` may take count for it alone. In a bucket there is no end of them.
-    ///
-    /// Beyond the quota nothing grows, not even in what is left of an open segment: that was the reserve,
-    /// and each checkpoint would let some more data in.
     pub fn capacity(&self, need: Need) -> u64 {
         let Some(slots) = &self.slots else { return u64::MAX };
-        if need == Need::Growth && slots.is_beyond_quota() {
-            return 0;
-        }
         let open: usize = self
             .open
             .iter()
@@ -319,6 +313,11 @@ impl Streams {
         let slot = self.segment_bytes as u64;
         let usable = if slot >= 1 << 20 { slot / 8 * 7 } else { slot / 2 };
         open as u64 / 2 + slots.ready(need) * usable
+    }
+
+    /// Whether more slots of a file are in use than its quota allows.
+    pub fn is_beyond_quota(&self) -> bool {
+        self.slots.as_ref().is_some_and(Slots::is_beyond_quota)
     }
 
     /// The bytes at that pointer, if they are not stored yet; else the segment's place.

@@ -320,7 +320,8 @@ impl Pages for Cache {
     }
 }
 
-/// The cache as it is while nobody can read an older state: then it keeps nothing of one.
+/// The cache as it is while nobody reads an older state: then it keeps nothing of one. (What the last commit
+/// left, which is read when storage has failed, may have to be read from there.)
 pub struct Current<'a>(pub &'a Cache);
 
 impl Pages for Current<'_> {

@@ -48,6 +48,9 @@ const BIRTHS_MAX: usize = 40;
 /// How long a checkpoint that failed is not tried again.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 
+/// How often who waits for readers looks whether they are done.
+const READERS_POLL: Duration = Duration::from_millis(2);
+
 /// Asks a commit to freeze the tree.
 pub struct FreezeRequest {
     answer: Sender<FrozenState>,
@@ -451,9 +454,33 @@ impl Core {
             // Not those that died since the tree was frozen: the next checkpoint frees them.
             writer.dead_before = (left + writer.condemned.len() as u64).min(writer.table.dead());
         }
-        let era = std::mem::take(&mut self.published.write().era);
-        self.graveyard.lock().push_back((era, dead));
+        {
+            // At once: a reader's era is the current one, or here.
+            let mut published = self.published.write();
+            let era = std::mem::take(&mut published.era);
+            self.graveyard.lock().push_back((era, dead));
+        }
         self.bury();
+    }
+
+    /// Waits until nobody reads what is to be freed, or until then. Answers whether that was waited for, and
+    /// is so.
+    pub(super) fn bury_until(self: &Arc<Self>, until: Instant) -> bool {
+        let are_left = || self.graveyard.lock().iter().any(|(_, dead)| !dead.is_empty());
+        if self.log.frees_later() || !are_left() {
+            return false;
+        }
+        loop {
+            self.bury();
+            if !are_left() {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
+            }
+            // A reader tells nobody when it is done: mostly that is a matter of microseconds.
+            std::thread::sleep(READERS_POLL);
+        }
     }
 
     /// Frees what no reader can know any more.

@@ -49,7 +49,7 @@
 //!
 //! # Locks
 //!
-//! In this order: `placing`, `writer`, then one of (`published`, `committed`, `in_flight`,
+//! In this order: `placing`, `writer`, `published`, then one of (`committed`, `in_flight`,
 //! `graveyard`, `seen`, `signals`, the cache's shards, the log's own). No lock is held while storage is
 //! waited for, except `placing` (by the threads that place) and, for one slot's allocation a
 //! segment, `writer`.
@@ -97,7 +97,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use writer::Writer;
 
 /// An open store. Usable from any number of threads.
@@ -137,6 +137,9 @@ struct Core {
     size_limit: u64,
     limits: Limits,
 }
+
+/// How long who wants space waits for readers of older states. A few keep theirs for longer.
+const READERS_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What readers hold, so that space they may read is not reused (R2): an era ends with each
 /// durable checkpoint.
@@ -352,14 +355,19 @@ impl Store {
 
     /// Has the space of what was deleted given back, where there was none; answers whether that freed
     /// anything. If not, what others freed since then is there, too: trying once more is worth it in any
-    /// case. Waits for storage, until the deadline at most; then it answers false.
+    /// case. Waits for storage, until the deadline at most, and some of that for who reads an older state.
     pub fn reclaim(&self, until: Instant) -> bool {
+        if self.core.read_only {
+            return false;
+        }
         let frees =
             self.core.writer.try_lock_until(until).is_some_and(|writer| writer.table.dead() > writer.dead_before);
         let freed = frees && self.core.checkpoint(Some(until)).is_ok();
-        // A checkpoint is complete before the storage thread comes to what it frees.
+        // A checkpoint is complete before readers of older states, and then the storage thread, have come to
+        // what it frees.
+        let buried = self.core.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
         self.core.log.wait_until_freed(until);
-        freed
+        freed || buried
     }
 
     /// Bytes that were accepted and are not stored yet.

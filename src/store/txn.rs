@@ -272,6 +272,7 @@ impl Core {
         let mut published = self.published.write();
         // While readers can get at no root, the tree changes its pages in place.
         published.root = Root::stored(None);
+        // Whoever reads a state that was current once has its era.
         let is_read = Arc::strong_count(&published.era) > 1 || !self.graveyard.lock().is_empty();
         let current = Current(&self.cache);
         let pages: &dyn Pages = if is_read { &self.cache } else { &current };
@@ -330,7 +331,9 @@ impl Core {
         let page_bytes = u64::from(self.log.geometry().page_bytes);
         let pages = (count as u64 + 4) * page_bytes;
         let owed = writer.owed_bytes() + total as u64 + pages;
-        if self.size_limit > 0 && need == Need::Growth && writer.table.held() + owed > self.size_limit {
+        let is_beyond_limit = || self.size_limit > 0 && writer.table.held() + owed > self.size_limit;
+        // Beyond the quota of a file each checkpoint would let some more data in: into the rest of the reserve.
+        if need == Need::Growth && (is_beyond_limit() || self.log.is_beyond_quota()) {
             writer.starved = true;
             self.want_checkpoint(writer);
             return Err(StoreError::NoSpace);

@@ -72,6 +72,11 @@ impl Leaf {
         page::encode_leaf(self.bytes, entries)
     }
 
+    /// Whether a copy takes much less memory.
+    pub fn is_wasteful(&self) -> bool {
+        self.pairs.is_wasteful()
+    }
+
     /// A copy that is about to be changed.
     pub fn copy(&self) -> Leaf {
         Leaf {

@@ -97,8 +97,8 @@ pub trait Pages {
     /// one asked for is a bug and panics.
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError>;
 
-    /// The page at `at` has left the current tree. Whoever has an older root may still ask for it; if
-    /// nobody has one, it is kept in vain.
+    /// The page at `at` has left the current tree for good: [`Tree::apply`] says so when it can fail no more.
+    /// Whoever has an older root may still ask for it; if nobody has one, it is kept in vain.
     fn left(&self, _at: &Pointer) {}
 }
 

@@ -131,7 +131,8 @@ impl Node {
     /// What a stored page holds, to be changed: itself, if nobody else has it.
     pub(super) fn into_changeable(node: Arc<Node>) -> Body {
         match Arc::try_unwrap(node) {
-            Ok(node) => node.body,
+            Ok(node) if !node.body.is_wasteful() => node.body,
+            Ok(node) => node.body.copy(),
             Err(node) => node.body.copy(),
         }
     }
@@ -196,6 +197,14 @@ impl fmt::Debug for Node {
 }
 
 impl Body {
+    /// Whether a copy takes much less memory.
+    fn is_wasteful(&self) -> bool {
+        match self {
+            Body::Leaf(leaf) => leaf.is_wasteful(),
+            Body::Inner(inner) => inner.keys.is_wasteful(),
+        }
+    }
+
     /// A copy that is about to be changed.
     pub fn copy(&self) -> Body {
         match self {

@@ -144,21 +144,28 @@ impl Sorted {
             tail_bytes: u16::try_from(tail.len()).expect("tails are short"),
             kind,
         };
-        self.make_room(slot.bytes());
+        if i < self.len() {
+            self.make_room(slot.bytes());
+        }
         self.heap.extend_from_slice(key);
         self.heap.extend_from_slice(tail);
         self.slots.insert(i, slot);
     }
 
-    /// Room for an entry of so many bytes, and no more than a copy would have: a page that was as small as can
-    /// be must not become twice as large.
+    /// Room for an entry of so many bytes that comes into a page, and no more than a copy would have: a page that
+    /// was as small as can be must not become twice as large.
     fn make_room(&mut self, bytes: usize) {
         if self.heap.capacity() - self.heap.len() < bytes {
             self.heap.reserve_exact(bytes + self.heap.len() / 8 + 64);
         }
         if self.slots.capacity() == self.slots.len() {
-            self.slots.reserve_exact(8);
+            self.slots.reserve_exact(self.slots.len() / 8 + 8);
         }
+    }
+
+    /// Whether a copy would be smaller by much.
+    pub fn is_wasteful(&self) -> bool {
+        self.wasted > self.heap.len() / 8
     }
 
     /// Makes all keys, and this one, begin with what is skipped.

@@ -14,7 +14,7 @@ pub fn errno(error: &FsError) -> Errno {
         FsError::IsADirectory => Errno::EISDIR,
         FsError::NameTooLong => Errno::ENAMETOOLONG,
         FsError::TooManyLinks => Errno::EMLINK,
-        FsError::NoSpace => Errno::ENOSPC,
+        FsError::NoSpace | FsError::ListFull => Errno::ENOSPC,
         FsError::ReadOnly => Errno::EROFS,
         FsError::TooBig => Errno::EFBIG,
         FsError::Invalid => Errno::EINVAL,

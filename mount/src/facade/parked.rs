@@ -2,8 +2,9 @@
 //! not.
 //!
 //! A parked request lies in one of four queues, by what it waits for: something to be read (many
-//! threads, enough to keep storage busy); or space to be given back, room for a change, or room for
-//! bulk data (one thread each: there is nothing to be gained by more). Who waits for room thus never
+//! threads, enough to keep storage busy); or space to be given back (that thread also does what removals
+//! left to do), room for a change, or room for bulk data (one thread each: there is nothing to be gained
+//! by more). Who waits for room thus never
 //! keeps a reader of data waiting, nor does storage that answers no reads keep those who wait for room.
 //!
 //! Each is answered in time: what is queued or being waited for is taken away when its time is over,
@@ -27,6 +28,9 @@ const PARKED_BYTES_MAX: usize = 32 << 20;
 
 /// How often one request has space given back: others may be quicker to take it.
 const RECLAIMS_MAX: u32 = 3;
+
+/// Steps of what removals left to do, before those who wait for space are asked again: the first may do.
+const REMOVALS_AT_ONCE: usize = 64;
 
 /// How long the end waits for threads that wait for storage.
 const STOP_MAX: Duration = Duration::from_secs(1);
@@ -76,6 +80,14 @@ impl Obstacle {
             },
         }
     }
+}
+
+/// What became of an obstacle.
+enum Cleared {
+    /// It is gone. How often space was given back for this request so far.
+    Gone { reclaims: u32 },
+    /// The request's time was over before.
+    TooLate,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -306,13 +318,16 @@ impl Shared {
 
     fn serve(&self, queue: Queue) {
         while let Some((number, obstacle, until, reclaims)) = self.next(queue) {
-            match self.clear(&obstacle, until, reclaims) {
-                Ok(true) => {
+            let cleared = self.clear(&obstacle, until, reclaims);
+            // A miss holds the state that was read: it would be kept for it while the request changes it.
+            drop(obstacle);
+            match cleared {
+                Ok(Cleared::Gone { reclaims }) => {
                     self.outage(queue).answered();
-                    self.ask(number);
+                    self.ask(number, reclaims);
                 }
                 // It is taken away just now.
-                Ok(false) => {}
+                Ok(Cleared::TooLate) => {}
                 Err(error) => {
                     let entry = self.take_away(&mut self.state.lock(), number);
                     if let Some(Entry { request: Some(request), alarm, .. }) = entry {
@@ -336,39 +351,49 @@ impl Shared {
             if let Some(number) = state.queues[queue as usize].pop_first() {
                 let entry = state.requests.get_mut(&number).expect("what is queued is there");
                 let obstacle = entry.obstacle.take().expect("what is queued waits for something");
-                entry.reclaims += u32::from(matches!(obstacle, Obstacle::Space));
                 return Some((number, obstacle, entry.until, entry.reclaims));
             }
             self.came[queue as usize].wait(&mut state);
         }
     }
 
-    /// Waits until the obstacle is gone, or (false) until that time.
-    fn clear(&self, obstacle: &Obstacle, until: Instant, reclaims: u32) -> Result<bool, FsError> {
+    /// Waits until the obstacle is gone, or until that time.
+    fn clear(&self, obstacle: &Obstacle, until: Instant, reclaims: u32) -> Result<Cleared, FsError> {
+        let store = self.fs.store();
         match obstacle {
-            Obstacle::Miss(miss) => Ok(self.fs.store().fetch_until(miss, until)?),
-            Obstacle::Space if reclaims > RECLAIMS_MAX => Err(FsError::NoSpace),
-            Obstacle::Space => match self.reclaim(until) {
-                _ if Instant::now() >= until => Ok(false),
-                // Asked for the first time, somebody else may have freed some since it was refused.
-                false if reclaims > 1 => Err(FsError::NoSpace),
-                _ => Ok(true),
-            },
+            Obstacle::Miss(miss) if store.fetch_until(miss, until)? => Ok(Cleared::Gone { reclaims }),
+            Obstacle::Miss(_) => Ok(Cleared::TooLate),
+            Obstacle::Space if reclaims >= RECLAIMS_MAX => Err(FsError::NoSpace),
+            Obstacle::Space => {
+                self.fs.let_go_of_the_past();
+                let has_removed = self.remove_some(until);
+                let freed = store.reclaim(until);
+                if Instant::now() >= until {
+                    Ok(Cleared::TooLate)
+                } else if has_removed {
+                    Ok(Cleared::Gone { reclaims })
+                } else if freed || reclaims == 0 {
+                    // The first time somebody else may have freed some since it was refused.
+                    Ok(Cleared::Gone { reclaims: reclaims + 1 })
+                } else {
+                    Err(FsError::NoSpace)
+                }
+            }
         }
     }
 
-    /// Has space given back, if there is any to give: also what removals left to do holds some.
-    fn reclaim(&self, until: Instant) -> bool {
-        let store = self.fs.store();
+    /// Does some of what removals left to do, which holds space, too; answers whether there was any.
+    fn remove_some(&self, until: Instant) -> bool {
         // A step that fails is left to the thread that does them: it tells why.
-        while let Ok(true) = store.patiently_until(until, || self.fs.deferred_step()) {}
-        store.reclaim(until)
+        let step = |_: &usize| matches!(self.fs.store().patiently_until(until, || self.fs.deferred_step()), Ok(true));
+        (0..REMOVALS_AT_ONCE).take_while(|_| Instant::now() < until).take_while(step).count() > 0
     }
 
-    fn ask(&self, number: u64) {
+    fn ask(&self, number: u64, reclaims: u32) {
         let request = {
             let mut state = self.state.lock();
             let Some(entry) = state.requests.get_mut(&number) else { return };
+            entry.reclaims = reclaims;
             self.waiting[entry.queue as usize].fetch_sub(1, Ordering::Relaxed);
             entry.request.take().expect("one thread asks for it")
         };

@@ -93,7 +93,7 @@ impl<'a> Change<'a> {
         entry.map(|entry| self.node_of(place, entry)).transpose()
     }
 
-    /// The nodes of these entries before this change. One miss names what is missing for any of them, or
+    /// The entries at these places before this change. One miss names what is missing for any of them, or
     /// for the first hundreds.
     pub(crate) fn entries_before(&self, places: &[Place]) -> Result<Vec<Option<Entry>>> {
         let found = self.txn().get_all_before(&places.iter().map(Place::key).collect::<Vec<_>>())?;

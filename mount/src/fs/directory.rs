@@ -289,15 +289,18 @@ fn decoded_name(key: &[u8]) -> Result<Name> {
 impl Directories {
     /// Lets go of views that have been held for long.
     pub(crate) fn expire(&self) {
-        let open: Vec<Shared> = self.open.lock().1.values().cloned().collect();
-        // One that is being read looks after itself.
-        open.iter().filter_map(|directory| directory.try_lock()).for_each(|mut directory| directory.expire());
+        self.each_at_rest(OpenDirectory::expire);
     }
 
-    /// What the passing of time does.
-    #[cfg(test)]
-    pub(crate) fn forget_views(&self) {
-        self.open.lock().1.values().for_each(|directory| directory.lock().view = None);
+    /// Lets go of all views: they keep space from being used again.
+    pub(crate) fn let_go(&self) {
+        self.each_at_rest(|directory| directory.view = None);
+    }
+
+    /// One that is being read looks after itself.
+    fn each_at_rest(&self, act: impl Fn(&mut OpenDirectory)) {
+        let open: Vec<Shared> = self.open.lock().1.values().cloned().collect();
+        open.iter().filter_map(|directory| directory.try_lock()).for_each(|mut directory| act(&mut directory));
     }
 }
 

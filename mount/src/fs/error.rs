@@ -37,6 +37,9 @@ pub enum FsError {
     /// The store is full. (ENOSPC)
     #[error("no space left")]
     NoSpace,
+    /// A file's list of attributes has no room for one more name. (ENOSPC)
+    #[error("its list of extended attributes is full")]
+    ListFull,
     /// The store is open for reading only. (EROFS)
     #[error("read-only file system")]
     ReadOnly,

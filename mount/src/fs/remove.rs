@@ -80,7 +80,7 @@ impl FileSystem {
         if !self.deferred_due.swap(false, Ordering::Relaxed) {
             return Ok(false);
         }
-        let done = match self.deferred_work(&self.store().view()) {
+        let done = match self.deferred_work() {
             Err(FsError::ReadOnly) => Ok(false),
             done => done,
         };
@@ -90,13 +90,20 @@ impl FileSystem {
         done
     }
 
+    /// Space is wanted: nothing of an older state is kept for who only may read it.
+    pub fn let_go_of_the_past(&self) {
+        self.directories.let_go();
+    }
+
     /// Whether there may be something for `deferred_step` to do. Cheap.
     pub fn deferred_due(&self) -> bool {
         self.deferred_due.load(Ordering::Relaxed)
     }
 
-    fn deferred_work(&self, view: &View) -> Result<bool> {
-        let Some(ino) = self.first_deferred(view)? else { return Ok(false) };
+    fn deferred_work(&self) -> Result<bool> {
+        // Not held while it is done: what is removed would be kept for it.
+        let first = self.first_deferred(&self.store().view())?;
+        let Some(ino) = first else { return Ok(false) };
         let mut change = self.change()?;
         change.shrinks();
         let Some(deferred) = change.txn().deferred(ino)? else { return Ok(true) };

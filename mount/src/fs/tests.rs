@@ -366,7 +366,7 @@ fn a_directory_is_listed_as_it_was_opened() {
     }
     let (rest, _) = list(&fs, handle, 2002, 1, false);
     assert_eq!(rest, [b"f2000"]);
-    fs.directories.forget_views();
+    fs.directories.let_go();
     let (by_name, _) = list(&fs, handle, 2003, usize::MAX, true);
     let lasting = by_name.iter().filter(|name| name.len() == 5).count();
     assert_eq!((lasting, by_name.len()), (2700 - 1 + 1, 2700 + 300), "by name: what lasts, and what is new");

@@ -46,7 +46,7 @@ impl FileSystem {
         Ok(view.bytes(&[value])?.concat().into())
     }
 
-    /// Sets an extended attribute. `ValueTooBig` beyond 64 KiB; `NoSpace` when the list of names
+    /// Sets an extended attribute. `ValueTooBig` beyond 64 KiB; `ListFull` when the list of names
     /// would exceed 64 KiB; `Invalid` for an ACL that is none. An access ACL changes the mode; with
     /// `kill_setgid` setgid falls then.
     pub fn setxattr(&self, ino: Ino, name: &[u8], value: &[u8], how: SetXattr, kill_setgid: bool) -> Result<()> {
@@ -69,7 +69,7 @@ impl FileSystem {
         }
         let is_new = !exists && acl.as_ref().is_none_or(|(kind, acl)| is_stored(acl, *kind));
         if is_new && names(change.txn(), ino)?.len() + name.len() + 1 > XATTR_LIST_MAX {
-            return Err(FsError::NoSpace);
+            return Err(FsError::ListFull);
         }
         match &acl {
             Some((kind, acl)) => set_acl(&mut change, &mut node, *kind, acl, kill_setgid)?,

@@ -72,9 +72,13 @@ fn a_mount_takes_no_more_than_it_may(medium: Medium) {
         let on_disk = std::fs::metadata(&place.store).unwrap().blocks() * 512;
         assert!(on_disk <= LIMIT + SEGMENT, "{} MiB", on_disk / MIB);
     }
+    // A listing shows what was there when it was begun.
+    let mut listing = std::fs::read_dir(dir).unwrap();
+    assert!(listing.next().unwrap().is_ok());
     std::fs::remove_file(dir.join("file")).unwrap();
     // Removing so much takes many steps: who comes meanwhile waits for them.
     std::fs::write(dir.join("next"), noise(1, MIB as usize)).unwrap();
+    drop(listing);
     std::fs::remove_file(dir.join("next")).unwrap();
     until("there is space again", || near(free(dir), free_before, LIMIT));
     ends_whole(&place);

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::SendError;
 use std::thread::JoinHandle;
 
 /// What the storage thread has to know to go on.
@@ -270,8 +271,13 @@ pub fn start(
         .name("kivafs-storage".into())
         .spawn(move || writer.run(receiver))
         .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
-    // The storage thread ends only after `close`, and nothing is sent after that.
-    let send = move |message| sender.send(message).unwrap_or_else(|_| panic!("the storage thread has ended"));
+    // The storage thread ends only after `close`, and nothing is sent after that, but by who waits for space
+    // and has not heard of it.
+    let send = move |message| {
+        if let Err(SendError(message)) = sender.send(message) {
+            assert!(matches!(message, Message::Reached(_)), "the storage thread has ended");
+        }
+    };
     Ok((Box::new(send), thread))
 }
 

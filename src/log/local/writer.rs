@@ -103,6 +103,8 @@ impl Writer {
                     self.free(&numbers);
                     freed(&numbers);
                 }
+                // Who has gone away needs no answer.
+                Message::Reached(answer) => drop(answer.send(())),
                 Message::Close { give_back, done } => {
                     let result = self.close(give_back);
                     done(result);
