@@ -231,12 +231,18 @@ fn commit_when_there_is_space(store: &Store, changes: &[Change]) {
     }
 }
 
-#[test]
-fn a_full_disk_refuses_and_poisons_nothing() {
+/// A new store on a disk that has a MiB.
+fn on_a_small_disk() -> (Arc<MemoryDisk>, Store) {
     let disk = Arc::new(MemoryDisk::default());
     create(disk.clone(), SMALL).unwrap();
     disk.set_capacity(1 << 20);
     let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    (disk, store)
+}
+
+#[test]
+fn a_full_disk_refuses_and_poisons_nothing() {
+    let (disk, store) = on_a_small_disk();
     let mut state = State::new();
     fill(&store, &mut state);
     assert!(state.len() > 20, "full after {} values", state.len());
@@ -280,10 +286,7 @@ fn a_full_store_can_be_opened_and_emptied() {
 }
 
 fn fill_and_empty(value_bytes: usize, sync_each: usize) {
-    let disk = Arc::new(MemoryDisk::default());
-    create(disk.clone(), SMALL).unwrap();
-    disk.set_capacity(1 << 20);
-    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let (disk, store) = on_a_small_disk();
     let mut state = State::new();
     fill_with(&store, &mut state, value_bytes, sync_each);
     store.close().unwrap();
@@ -305,10 +308,7 @@ fn fill_and_empty(value_bytes: usize, sync_each: usize) {
 /// more in between was refused.
 #[test]
 fn what_was_reclaimed_can_be_used_at_once() {
-    let disk = Arc::new(MemoryDisk::default());
-    create(disk.clone(), SMALL).unwrap();
-    disk.set_capacity(1 << 20);
-    let store = Store::open_on(disk, &unhurried()).unwrap();
+    let (_, store) = on_a_small_disk();
     for round in 0..30 {
         let mut state = State::new();
         fill(&store, &mut state);
@@ -333,10 +333,7 @@ fn what_was_reclaimed_can_be_used_at_once() {
 /// one was refused for good, though it let go at once.
 #[test]
 fn space_that_a_reader_keeps_is_waited_for() {
-    let disk = Arc::new(MemoryDisk::default());
-    create(disk.clone(), SMALL).unwrap();
-    disk.set_capacity(1 << 20);
-    let store = Store::open_on(disk, &unhurried()).unwrap();
+    let (_, store) = on_a_small_disk();
     let mut state = State::new();
     fill(&store, &mut state);
     store.checkpoint().unwrap();
