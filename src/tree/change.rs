@@ -3,8 +3,8 @@
 //! Two passes. `Plan` walks down, changes nothing, and may fail: it finds every stored page that
 //! the batch changes and holds it aside, and leaves out the deletes that find nothing. `Writer`
 //! walks the same way again, can't fail, and changes: pages on the way that are stored or shared
-//! are replaced, by copies if anybody else has them, and on the way up pages that became too long are cut and pages that
-//! shrank are merged with their neighbours.
+//! are replaced, by copies if anybody else has them, and on the way up pages that became too long
+//! are cut and pages that shrank are merged with their neighbours.
 
 use crate::log::Pointer;
 use crate::tree::balance::{self, Growth, Limit};

@@ -130,11 +130,10 @@ impl Node {
 
     /// What a stored page holds, to be changed: itself, if nobody else has it.
     pub(super) fn into_changeable(node: Arc<Node>) -> Body {
-        match Arc::try_unwrap(node) {
-            Ok(node) if !node.body.is_wasteful() => node.body,
-            Ok(node) => node.body.copy(),
-            Err(node) => node.body.copy(),
+        if node.body.is_wasteful() {
+            return node.body.copy();
         }
+        Arc::try_unwrap(node).map_or_else(|shared| shared.body.copy(), |node| node.body)
     }
 
     /// Where it is stored.

@@ -114,8 +114,7 @@ impl Root {
             }
             for (node, child) in nodes.iter_mut().zip(&children) {
                 let Body::Inner(inner) = &node.body else { return None };
-                let next = inner.edges[*child].reach(pages, Some(level)).ok()?.into_node();
-                *node = next;
+                *node = inner.edges[*child].reach(pages, Some(level)).ok()?.into_node();
             }
         }
         let found = nodes.iter().zip(keys).map(|(node, key)| match &node.body {

@@ -144,6 +144,7 @@ impl Sorted {
             tail_bytes: u16::try_from(tail.len()).expect("tails are short"),
             kind,
         };
+        // Else the page is being made, or grows in order: then room is best taken in large steps.
         if i < self.len() {
             self.make_room(slot.bytes());
         }

@@ -4,8 +4,8 @@
 //! A parked request lies in one of four queues, by what it waits for: something to be read (many
 //! threads, enough to keep storage busy); or space to be given back (that thread also does what removals
 //! left to do), room for a change, or room for bulk data (one thread each: there is nothing to be gained
-//! by more). Who waits for room thus never
-//! keeps a reader of data waiting, nor does storage that answers no reads keep those who wait for room.
+//! by more). Who waits for room thus never keeps a reader of data waiting, nor does storage that answers
+//! no reads keep those who wait for room.
 //!
 //! Each is answered in time: what is queued or being waited for is taken away when its time is over,
 //! whatever the threads are at, and is not carried out later.
