@@ -9,6 +9,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -21,8 +22,8 @@ use tokio::runtime::{Builder, Runtime};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
-/// Threads that carry out requests: the store has one writer at a time.
-const THREADS: usize = 2;
+/// Most threads that carry out requests: the store has one writer at a time.
+const THREADS_MAX: usize = 4;
 /// Mode of a socket's file, unless it is asked for another.
 pub const USUAL_MODE: u32 = 0o600;
 /// How long nobody is accepted after that has failed: trying at once would do nothing but fill the log.
@@ -83,6 +84,16 @@ enum Listening {
     Tcp(std::net::TcpListener),
 }
 
+impl Listening {
+    /// One more that accepts from it, in the runtime that is entered.
+    fn listener_too(&self) -> io::Result<Listener> {
+        match self {
+            Listening::Unix(listener) => UnixListener::from_std(listener.try_clone()?).map(Listener::Unix),
+            Listening::Tcp(listener) => TcpListener::from_std(listener.try_clone()?).map(Listener::Tcp),
+        }
+    }
+}
+
 /// The file, if it has one.
 struct SocketFile(Option<PathBuf>);
 
@@ -124,8 +135,12 @@ impl Socket {
 }
 
 /// A socket that is served. Dropping it ends all its connections.
+///
+/// Each thread accepts and serves connections of its own, in a runtime of its own. In a common one, the
+/// threads that have nothing to do are woken by whatever comes for a connection that another is busy
+/// with, and each piece that a client sends costs the client that wakeup (a quarter of the rate of SETs).
 pub struct Server {
-    runtime: Option<Runtime>,
+    runtimes: Vec<Runtime>,
     _file: SocketFile,
 }
 
@@ -140,28 +155,30 @@ impl Server {
     pub fn start(fs: Arc<FileSystem>, socket: Socket, forget: Option<Forget>) -> Result<Server, ListenError> {
         let Socket { address, listener, file } = socket;
         let io = |error| ListenError::Io { address: address.clone(), error };
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(THREADS)
-            .thread_name("kivafs-kvlds")
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(io)?;
-        let guard = runtime.enter();
-        let listener = match listener {
-            Listening::Unix(listener) => UnixListener::from_std(listener).map(Listener::Unix),
-            Listening::Tcp(listener) => TcpListener::from_std(listener).map(Listener::Tcp),
-        };
-        let listener = listener.map_err(io)?;
-        drop(guard);
-        runtime.spawn(accept(Source::new(fs, forget), listener));
-        Ok(Server { runtime: Some(runtime), _file: file })
+        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+        let mut server = Server { runtimes: Vec::with_capacity(threads), _file: file };
+        let source = Source::new(fs, forget);
+        for _ in 0..threads {
+            let runtime = Builder::new_multi_thread()
+                .worker_threads(1)
+                .thread_name("kivafs-kvlds")
+                .enable_io()
+                .enable_time()
+                .build()
+                .map_err(io)?;
+            let guard = runtime.enter();
+            let listener = listener.listener_too().map_err(io)?;
+            drop(guard);
+            runtime.spawn(accept(source.clone(), listener));
+            server.runtimes.push(runtime);
+        }
+        Ok(server)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
+        for runtime in self.runtimes.drain(..) {
             // What waits for storage ends when that answers.
             runtime.shutdown_background();
         }
