@@ -12,7 +12,7 @@ use support::faulty_disk::{CallKind, Fault, FaultyDisk, Then};
 use support::medium::{OneFile, assert_whole};
 use support::random::{Random, for_each_seed};
 use support::store::{
-    Change, SMALL, State, TINY, apply, commit, create, difference, random_changes, read_state, unhurried,
+    Change, SMALL, State, TINY, apply, commit, create, difference, random_changes, read_state, read_view, unhurried,
 };
 
 /// A store with something in it, closed, and what it holds.
@@ -118,6 +118,9 @@ fn verify_poisoned(run: &CrashRun<OneFile>, store: &Store, cause: &str, context:
         is_poisoned(store.sync());
         let found = read_state(store).unwrap_or_else(|error| panic!("{context}: read: {error}"));
         assert!(found == *run.state(), "{context}: poisoned: {}", difference(&found, run.state()));
+        let durable = read_view(store, &store.committed_view());
+        let durable = durable.unwrap_or_else(|error| panic!("{context}: read what is durable: {error}"));
+        assert!(run.states_since_sync().contains(&durable), "{context}: what is durable is none of what could be");
     }
     is_poisoned(store.close());
 }

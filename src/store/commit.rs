@@ -5,6 +5,8 @@
 //! commit).
 
 use super::checkpoint::FreezeRequest;
+use super::durable::Held;
+use super::pending::Pended;
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
 use crate::log::{Checkpoint, Claim, LogError, Prepared, RootKind, Sequence, Stream};
@@ -23,10 +25,19 @@ pub type Waiter = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 #[derive(Default)]
 pub struct InFlight {
     pub waiters: Vec<Waiter>,
-    /// The state that it makes durable.
+    /// The changes that it makes durable: should it fail, what was before them is what a crash leaves.
+    pub changes: Arc<Vec<Pended>>,
+    /// The state that it makes durable, where that is not all that the tree had when it was prepared (W4).
     root: Option<Root>,
     /// How many transactions had begun then, if it makes all of them durable.
     begun: Option<u64>,
+}
+
+impl InFlight {
+    /// Whether there is one with changes.
+    pub fn has_changes(&self) -> bool {
+        !self.changes.is_empty()
+    }
 }
 
 /// What a commit does beside carrying redo.
@@ -138,19 +149,21 @@ impl Core {
             }
             _ => None,
         };
-        let (frozen, root) = match writer.skipped_since {
+        let frozen = match writer.skipped_since {
             None => {
                 let (frozen, raw) = writer.freeze();
                 self.account_raw(-(raw as i64));
                 self.in_flight.lock().waiters.append(&mut writer.waiters);
-                (frozen, Some(writer.tree.root()))
+                frozen
             }
             // W4: what came since the checkpoint was begun is left to the next.
-            Some(_) => (Vec::new(), completes_skipped),
+            Some(_) => Vec::new(),
         };
+        let frozen = Arc::new(frozen);
         {
             let mut in_flight = self.in_flight.lock();
-            in_flight.root = root;
+            in_flight.changes = frozen.clone();
+            in_flight.root = completes_skipped.filter(|_| writer.skipped_since.is_some());
             in_flight.begun = writer.skipped_since.is_none().then(|| self.begun.load(Ordering::SeqCst));
         }
         self.log.cut(Stream::Data);
@@ -179,9 +192,10 @@ impl Core {
         if !is_needed {
             return None;
         }
-        let changed_bytes = frozen.iter().map(|(key, value)| (key.len() + value.as_ref().map_or(0, Value::len)) as u64);
-        let (changes, changed_bytes) = (frozen.len() as u64, changed_bytes.sum());
-        Some(Prepared { body: redo::encode(&frozen), births, next_segment, checkpoint, changes, changed_bytes })
+        let bytes_of = |Pended { key, value, .. }: &Pended| (key.len() + value.as_ref().map_or(0, Value::len)) as u64;
+        let (changes, changed_bytes) = (frozen.len() as u64, frozen.iter().map(bytes_of).sum());
+        let body = redo::encode(frozen.iter().map(|Pended { key, value, .. }| (key, value)));
+        Some(Prepared { body, births, next_segment, checkpoint, changes, changed_bytes })
     }
 
     /// Freezes the tree with what no redo has. The newest commit is durable before the checkpoint's
@@ -212,15 +226,20 @@ impl Core {
     /// A commit is durable, or has failed. On the storage thread.
     fn finish(self: &Arc<Self>, claim: Claim, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
         let result = result.map(|_| ()).map_err(StoreError::from);
-        let InFlight { mut waiters, root, begun } = std::mem::take(&mut *self.in_flight.lock());
-        if let (Ok(()), Some(begun)) = (&result, begun) {
-            self.durable.store(begun, Ordering::SeqCst);
-        }
-        if let (Ok(()), Some(root)) = (&result, root) {
-            *self.committed.write() = root;
-        }
+        let mut waiters = std::mem::take(&mut self.in_flight.lock().waiters);
+        let mut durable = InFlight::default();
         {
             let mut writer = self.writer.lock();
+            if result.is_ok() {
+                durable = std::mem::take(&mut *self.in_flight.lock());
+                if let Some(begun) = durable.begun {
+                    self.durable.store(begun, Ordering::SeqCst);
+                    writer.held = None;
+                }
+                if let Some(root) = durable.root.take() {
+                    writer.held = Some(Held::stored(root));
+                }
+            }
             let is_poisoned = self.log.failure().is_some();
             if result.is_err() && (is_poisoned || claim == Claim::Ordinary) {
                 // It was not prepared, and either nothing will be any more, or there is no room for
@@ -233,6 +252,7 @@ impl Core {
                 self.want_checkpoint(&mut writer);
             }
         }
+        drop(durable);
         self.bury();
         for waiter in waiters {
             waiter(result.clone());

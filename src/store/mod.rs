@@ -3,7 +3,7 @@
 //! Files, in reading order: `error`, `open` (create, open, close), `look` (info, check), `view` (reading),
 //! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock; `pending` in
 //! it is what a commit takes), `commit` (what goes into a
-//! commit), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
+//! commit), `durable` (what a crash would leave), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
 //! background threads), `abandon` (waiting no longer), `cache`, `ahead` (fetching, also before it is
 //! asked for), `figures` (what is counted), `check`; the formats `redo` and `table`.
 //!
@@ -49,7 +49,7 @@
 //!
 //! # Locks
 //!
-//! In this order: `placing`, `writer`, `published`, then one of (`committed`, `in_flight`,
+//! In this order: `placing`, `writer`, `published`, then one of (`in_flight`,
 //! `graveyard`, `seen`, `signals`, the cache's shards, the log's own). No lock is held while storage is
 //! waited for, except `placing` (by the threads that place) and, for one slot's allocation a
 //! segment, `writer`.
@@ -61,6 +61,7 @@ mod cache;
 mod check;
 mod checkpoint;
 mod commit;
+mod durable;
 mod error;
 mod figures;
 mod keeper;
@@ -116,7 +117,6 @@ struct Core {
     ahead: Ahead,
     writer: Mutex<Writer>,
     published: RwLock<Published>,
-    committed: RwLock<Root>,
     /// Held from the append of a raw value to the change that refers to it, so that a checkpoint
     /// never takes such a segment for empty.
     placing: Mutex<()>,
@@ -210,7 +210,7 @@ impl Store {
 
     /// The state as of the newest durable commit: what a crash could not take back.
     pub fn committed_view(&self) -> View {
-        View::committed(&self.core)
+        self.core.durable_view()
     }
 
     /// Takes the writer lock and begins. Waits only while more changes are pending than a commit

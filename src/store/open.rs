@@ -352,7 +352,6 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
     }
     let published = Published { root: writer.tree.root(), era: Arc::default() };
     let core = Arc::new(Core {
-        committed: RwLock::new(writer.tree.root()),
         published: RwLock::new(published),
         limits: Limits::new(log.geometry(), options.cache_bytes),
         size_limit: if log.bucket().is_some() { least_limit(size_limit, options.size_max) } else { 0 },

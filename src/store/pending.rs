@@ -1,33 +1,57 @@
 //! The changes that the next commit takes as its redo.
 
-use super::redo::Change;
 use crate::tree::{Key, Value};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+/// What becomes of a key.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pended {
+    /// The key.
+    pub key: Key,
+    /// Its new value; none: it is gone.
+    pub value: Option<Value>,
+    /// What it was before the first of its pending changes.
+    pub before: Option<Value>,
+}
 
 /// Changes, one a key. Many come in the order of their keys: those make up a run, which is only
 /// appended to; the others are sorted in where they belong.
 #[derive(Default)]
 pub struct Pending {
     /// With rising keys.
-    run: Vec<Change>,
-    /// Those that came out of order. None of their keys is in the run.
-    rest: BTreeMap<Key, Option<Value>>,
+    run: Vec<Pended>,
+    /// Those that came out of order, with what was before. None of their keys is in the run.
+    rest: BTreeMap<Key, (Option<Value>, Option<Value>)>,
 }
 
 impl Pending {
-    /// Notes what becomes of a key; answers what was to become of it before, if anything was.
-    pub fn put(&mut self, key: Key, value: Option<Value>) -> Option<Option<Value>> {
-        if self.run.last().is_none_or(|(last, _)| *last < key) {
-            if let Some(before) = self.rest.get_mut(&key) {
-                return Some(std::mem::replace(before, value));
+    /// Notes what becomes of a key, which was `before` until now; answers what was to become of it, if
+    /// anything was.
+    pub fn put(&mut self, key: Key, value: Option<Value>, before: Option<Value>) -> Option<Option<Value>> {
+        if self.run.last().is_none_or(|last| last.key < key) {
+            if let Some((put, _)) = self.rest.get_mut(&key) {
+                return Some(std::mem::replace(put, value));
             }
-            self.run.push((key, value));
+            self.run.push(Pended { key, value, before });
             return None;
         }
-        match self.search_run(&key) {
-            Some(i) => Some(std::mem::replace(&mut self.run[i].1, value)),
-            None => self.rest.insert(key, value),
+        if let Some(i) = self.search_run(&key) {
+            return Some(std::mem::replace(&mut self.run[i].value, value));
         }
+        match self.rest.entry(key) {
+            Entry::Occupied(mut entry) => Some(std::mem::replace(&mut entry.get_mut().0, value)),
+            Entry::Vacant(entry) => {
+                entry.insert((value, before));
+                None
+            }
+        }
+    }
+
+    /// What the keys with a change were before.
+    pub fn before(&self) -> impl Iterator<Item = (&Key, &Option<Value>)> {
+        let run = self.run.iter().map(|Pended { key, before, .. }| (key, before));
+        run.chain(self.rest.iter().map(|(key, (_, before))| (key, before)))
     }
 
     /// Whether the key has a change.
@@ -36,7 +60,7 @@ impl Pending {
     }
 
     /// Takes all of them, in the order of their keys.
-    pub fn take(&mut self) -> Vec<Change> {
+    pub fn take(&mut self) -> Vec<Pended> {
         let run = std::mem::take(&mut self.run);
         let rest = std::mem::take(&mut self.rest);
         if rest.is_empty() {
@@ -44,11 +68,11 @@ impl Pending {
         }
         let mut all = Vec::with_capacity(run.len() + rest.len());
         let mut run = run.into_iter().peekable();
-        for other in rest {
-            while let Some(next) = run.next_if(|next| next.0 < other.0) {
+        for (key, (value, before)) in rest {
+            while let Some(next) = run.next_if(|next| next.key < key) {
                 all.push(next);
             }
-            all.push(other);
+            all.push(Pended { key, value, before });
         }
         all.extend(run);
         all
@@ -60,7 +84,7 @@ impl Pending {
     }
 
     fn search_run(&self, key: &[u8]) -> Option<usize> {
-        self.run.binary_search_by(|(other, _)| (**other).cmp(key)).ok()
+        self.run.binary_search_by(|other| (*other.key).cmp(key)).ok()
     }
 }
 
@@ -75,11 +99,20 @@ mod tests {
             let (mut pending, mut model) = (Pending::default(), BTreeMap::new());
             for (step, (key, is_put)) in steps.into_iter().enumerate() {
                 let value = is_put.then(|| Value::from(vec![step as u8]));
+                let was = Some(Value::from(vec![step as u8, 0]));
                 prop_assert_eq!(pending.contains(&key), model.contains_key(&key[..]));
-                let before = pending.put(key[..].into(), value.clone());
-                prop_assert_eq!(before, model.insert(Key::from(key), value));
+                let before = pending.put(key[..].into(), value.clone(), was.clone());
+                let first = model.get(&key[..]).map_or(was, |(_, was): &(Option<Value>, Option<Value>)| was.clone());
+                let replaced = model.insert(Key::from(key), (value, first));
+                prop_assert_eq!(before, replaced.map(|(value, _)| value));
             }
-            prop_assert_eq!(pending.take(), model.into_iter().collect::<Vec<_>>());
+            let before: BTreeMap<Key, Option<Value>> =
+                pending.before().map(|(key, before)| (key.clone(), before.clone())).collect();
+            let of_model: BTreeMap<Key, Option<Value>> =
+                model.iter().map(|(key, (_, before))| (key.clone(), before.clone())).collect();
+            prop_assert_eq!(before, of_model);
+            let all = model.into_iter().map(|(key, (value, before))| Pended { key, value, before });
+            prop_assert_eq!(pending.take(), all.collect::<Vec<_>>());
             prop_assert_eq!(pending.take(), []);
         }
     }

@@ -6,6 +6,7 @@
 //! P1 A raw value is replaced only if it is still the value of its key, byte for byte the same
 //! memory: an overwrite that came meanwhile wins, and what was placed for it is garbage.
 
+use super::txn::Before;
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
 use crate::log::Stream;
@@ -138,7 +139,7 @@ impl Core {
         }
         let changes: Vec<redo::Change> =
             placed.into_iter().map(|(key, _, extent)| (key, Some(Value::Extent(extent)))).collect();
-        self.apply(writer, &changes).expect("pages with raw values are in memory");
+        self.apply(writer, &changes, Before::Unknown).expect("pages with raw values are in memory");
         // What is settled needs no redo: until the checkpoint is durable, the log has the bytes, and
         // then the checkpoint has the extent. So placing it, however much it is, fills no commit.
         let (pending, settled): (Vec<_>, Vec<_>) = changes.into_iter().partition(|(key, _)| writer.raw.contains(key));
@@ -147,7 +148,8 @@ impl Core {
         }
         // Nor is placing a change that a caller waits to see committed.
         let before = writer.bytes_since_freeze;
-        self.note(writer, pending);
+        // They are in `pending` already, with what was before; or redo is skipped, and D2.
+        self.note(writer, pending, Vec::new());
         writer.bytes_since_freeze = before;
     }
 }

@@ -7,8 +7,8 @@ use super::redo;
 use super::table::Deltas;
 use super::writer::{Phase, Writer, pending_cost};
 use super::{Core, Room, StoreError};
-use crate::log::{Birth, LogError, Need};
-use crate::tree::{Direction, KEY_MAX, Pages, Root, VALUE_MAX, Value};
+use crate::log::{Birth, LogError, Need, SegmentNo};
+use crate::tree::{Direction, KEY_MAX, Ledger, Pages, Root, VALUE_MAX, Value};
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use std::ops::{Bound, ControlFlow};
@@ -136,8 +136,9 @@ impl<'a> Txn<'a> {
         core.make_room(&mut writer, &changes, need)?;
         // Before anybody sees it. If it comes to nothing, the next commit makes the count right.
         core.begun.fetch_add(1, Ordering::SeqCst);
-        core.apply(&mut writer, &changes).map_err(|error| core.now(error))?;
-        core.note(&mut writer, changes);
+        let before = if writer.skips_redo { Before::Unknown } else { Before::Kept };
+        let before = core.apply(&mut writer, &changes, before).map_err(|error| core.now(error))?;
+        core.note(&mut writer, changes, before);
         if writer.raw_bytes > core.limits.raw_inside {
             core.signals.wake_keeper();
         }
@@ -157,6 +158,43 @@ impl<'a> Txn<'a> {
             core.want_checkpoint(&mut writer);
         }
         Ok(())
+    }
+}
+
+/// What was there before changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// Is kept until they are durable (D1).
+    Kept,
+    /// Is of no interest.
+    Unknown,
+}
+
+/// What the tree says while it takes a batch.
+struct Account<'a> {
+    deltas: Deltas,
+    keeps: bool,
+    /// Those of which it has not said yet what was there before.
+    changes: std::slice::Iter<'a, redo::Change>,
+    before: Vec<Option<Value>>,
+}
+
+impl Ledger for Account<'_> {
+    fn add(&mut self, segment: SegmentNo, bytes: u64) {
+        self.deltas.add(segment, bytes);
+    }
+
+    fn sub(&mut self, segment: SegmentNo, bytes: u64) {
+        self.deltas.sub(segment, bytes);
+    }
+
+    fn before(&mut self, key: &[u8], value: &dyn Fn() -> Option<Value>) {
+        if self.keeps {
+            // It does not speak of deletes that find nothing.
+            let silent = self.changes.by_ref().take_while(|(other, _)| **other != *key);
+            self.before.extend(silent.map(|_| None));
+            self.before.push(value());
+        }
     }
 }
 
@@ -239,6 +277,8 @@ impl Core {
     fn is_bulk_load(&self, writer: &Writer) -> bool {
         writer.pending_bytes > self.limits.pending
             && writer.is_quiet
+            // What is durable could not be told while it is being found out (D2).
+            && (writer.held.is_some() || !self.in_flight.lock().has_changes())
             // Else everybody would have to wait at once for what is more than a load may have.
             && writer.tree.dirty_bytes() <= self.limits.settled_max
             && !writer.closing
@@ -266,9 +306,16 @@ impl Core {
         error.in_era(&self.published.read().era)
     }
 
-    /// Changes the tree, the table, and what readers see, in one step.
-    pub(super) fn apply(&self, writer: &mut Writer, changes: &[redo::Change]) -> Result<(), StoreError> {
-        let mut deltas = Deltas::default();
+    /// Changes the tree, the table, and what readers see, in one step. Answers what was there before each
+    /// of the changes, if that is to be kept; where the answer ends, there was nothing.
+    pub(super) fn apply(
+        &self,
+        writer: &mut Writer,
+        changes: &[redo::Change],
+        before: Before,
+    ) -> Result<Vec<Option<Value>>, StoreError> {
+        let keeps = before == Before::Kept;
+        let mut account = Account { deltas: Deltas::default(), changes: changes.iter(), keeps, before: Vec::new() };
         let mut published = self.published.write();
         // While readers can get at no root, the tree changes its pages in place.
         published.root = Root::stored(None);
@@ -276,13 +323,13 @@ impl Core {
         let is_read = Arc::strong_count(&published.era) > 1 || !self.graveyard.lock().is_empty();
         let current = Current(&self.cache);
         let pages: &dyn Pages = if is_read { &self.cache } else { &current };
-        let result = writer.tree.apply(pages, changes, &mut deltas);
+        let result = writer.tree.apply(pages, changes, &mut account);
         published.root = writer.tree.root();
         drop(published);
         self.cache.leave_room(writer.tree.dirty_bytes());
         result?;
-        self.count(writer, deltas);
-        Ok(())
+        self.count(writer, account.deltas);
+        Ok(account.before)
     }
 
     /// W3: the table follows the tree. Segments opened since the last commit join it here, when
@@ -298,8 +345,10 @@ impl Core {
     }
 
     /// W1, W2: takes note of changes that the tree has taken.
-    pub(super) fn note(&self, writer: &mut Writer, changes: Vec<redo::Change>) {
-        let raw_delta = changes.into_iter().map(|(key, value)| writer.note(key, value)).sum();
+    pub(super) fn note(&self, writer: &mut Writer, changes: Vec<redo::Change>, before: Vec<Option<Value>>) {
+        let mut before = before.into_iter();
+        let note = |(key, value)| writer.note(key, value, before.next().flatten());
+        let raw_delta = changes.into_iter().map(note).sum();
         self.account_raw(raw_delta);
     }
 

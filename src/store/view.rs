@@ -1,11 +1,12 @@
 //! Reading one consistent state.
 
+use super::durable::Undone;
 use super::{Core, Era, Miss, StoreError};
 use crate::log::Payload;
 use crate::tree::{Direction, Near, Root, Value};
 use bytes::Bytes;
 use std::cell::RefCell;
-use std::ops::{Bound, ControlFlow};
+use std::ops::{Bound, ControlFlow, RangeBounds};
 use std::sync::Arc;
 
 /// One consistent state.
@@ -14,40 +15,100 @@ pub struct View {
     core: Arc<Core>,
     root: Root,
     era: Era,
+    /// What some keys are in this state, whatever the tree has.
+    undone: Option<Arc<Undone>>,
 }
 
 impl View {
     pub(super) fn new(core: &Arc<Core>) -> View {
         let published = core.published.read();
-        View { core: core.clone(), root: published.root.clone(), era: published.era.clone() }
+        View { core: core.clone(), root: published.root.clone(), era: published.era.clone(), undone: None }
     }
 
-    pub(super) fn committed(core: &Arc<Core>) -> View {
-        // The era comes first: a checkpoint that ends it meanwhile then waits for this view.
-        let era = core.published.read().era.clone();
-        View { core: core.clone(), root: core.committed.read().clone(), era }
+    /// The state with that root, but for these keys.
+    pub(super) fn of(core: &Arc<Core>, root: Root, era: Era, undone: Option<Arc<Undone>>) -> View {
+        View { core: core.clone(), root, era, undone }
+    }
+
+    /// What a key is, if not what the tree has.
+    fn undone(&self, key: &[u8]) -> Option<&Option<Value>> {
+        self.undone.as_ref()?.get(key)
     }
 
     /// Whether this is the state that `other` is. (It may be, and this is false, when pages were stored
     /// meanwhile.)
     pub fn is_same(&self, other: &View) -> bool {
-        self.root.is_same(&other.root)
+        self.root.is_same(&other.root) && self.undone.is_none() && other.undone.is_none()
     }
 
     /// The value of `key`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        self.root.get(&self.core.cache, key).map_err(|error| StoreError::from(error).in_era(&self.era))
+        match self.undone(key) {
+            Some(value) => Ok(value.clone()),
+            None => self.root.get(&self.core.cache, key).map_err(|error| StoreError::from(error).in_era(&self.era)),
+        }
     }
 
     /// The values of these keys, in the same order. One miss names the pages that are missing for any
     /// of them, or some hundreds of those.
     pub fn get_all<K: AsRef<[u8]>>(&self, keys: &[K]) -> Result<Vec<Option<Value>>, StoreError> {
-        self.root.get_all(&self.core.cache, keys).map_err(|error| StoreError::from(error).in_era(&self.era))
+        let found = self.root.get_all(&self.core.cache, keys);
+        let mut values = found.map_err(|error| StoreError::from(error).in_era(&self.era))?;
+        if self.undone.is_some() {
+            for (key, value) in keys.iter().zip(&mut values) {
+                if let Some(undone) = self.undone(key.as_ref()) {
+                    value.clone_from(undone);
+                }
+            }
+        }
+        Ok(values)
     }
 
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After a miss
     /// the pairs visited so far have been visited.
     pub fn scan(
+        &self,
+        from: Bound<&[u8]>,
+        to: Bound<&[u8]>,
+        direction: Direction,
+        visit: &mut dyn FnMut(&[u8], &Value) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let Some(undone) = &self.undone else {
+            return self.scan_tree(from, to, direction, visit);
+        };
+        let bounds = (from, to);
+        let mut undone: Vec<_> = undone.iter().filter(|(key, _)| RangeBounds::<[u8]>::contains(&bounds, &key[..])).collect();
+        // The next is the last.
+        if direction == Direction::Forward {
+            undone.reverse();
+        }
+        let is_due = |key: &[u8], at: &[u8]| match direction {
+            Direction::Forward => key <= at,
+            Direction::Backward => key >= at,
+        };
+        let mut is_over = false;
+        self.scan_tree(from, to, direction, &mut |at, value| {
+            let mut is_undone = false;
+            while let Some((key, before)) = undone.pop_if(|(key, _)| is_due(key, at)) {
+                is_undone = key[..] == *at;
+                if let Some(before) = before
+                    && visit(key, before).is_break()
+                {
+                    is_over = true;
+                    return ControlFlow::Break(());
+                }
+            }
+            let visited = if is_undone { ControlFlow::Continue(()) } else { visit(at, value) };
+            is_over = visited.is_break();
+            visited
+        })?;
+        while !is_over && let Some((key, before)) = undone.pop() {
+            is_over = before.as_ref().is_some_and(|before| visit(key, before).is_break());
+        }
+        Ok(())
+    }
+
+    fn scan_tree(
         &self,
         from: Bound<&[u8]>,
         to: Bound<&[u8]>,
@@ -103,7 +164,10 @@ impl Cursor {
 
     /// The value of `key`.
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>, StoreError> {
-        let View { core, root, era } = &self.view;
+        if self.view.undone.is_some() {
+            return self.view.get(key);
+        }
+        let View { core, root, era, .. } = &self.view;
         let found = root.get_near(&core.cache, &mut self.last.borrow_mut(), key);
         found.map_err(|error| StoreError::from(error).in_era(era))
     }

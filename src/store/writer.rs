@@ -10,7 +10,8 @@
 //! redo: replayed without them it would be a state that never was (C2).
 
 use super::commit::Waiter;
-use super::pending::Pending;
+use super::durable::Held;
+use super::pending::{Pended, Pending};
 use super::redo;
 use super::table::Table;
 use crate::log::{SegmentNo, Sequence};
@@ -54,6 +55,8 @@ pub struct Writer {
     pub skipped_since: Option<Instant>,
     /// The checkpoint under way holds changes without redo.
     pub skipped_in_frozen: Option<Skipped>,
+    /// The durable state, while it cannot be told from the current one: while redo is skipped.
+    pub held: Option<Held>,
     /// Nobody has asked for durability since the last freeze.
     pub is_quiet: bool,
     /// The last commit that took what was pending.
@@ -105,6 +108,7 @@ impl Writer {
             skips_redo: false,
             skipped_since: None,
             skipped_in_frozen: None,
+            held: None,
             is_quiet: true,
             last_commit: last,
             bytes_since_freeze: 0,
@@ -128,8 +132,9 @@ impl Writer {
         }
     }
 
-    /// Notes a change that the tree has taken. Answers by how much the raw bytes grew or shrank.
-    pub fn note(&mut self, key: Key, value: Option<Value>) -> i64 {
+    /// Notes a change that the tree has taken, and what was there before. Answers by how much the raw
+    /// bytes grew or shrank.
+    pub fn note(&mut self, key: Key, value: Option<Value>, before: Option<Value>) -> i64 {
         let raw_before = self.raw_bytes as i64;
         self.forget_raw(&key);
         if let Some(value) = &value
@@ -144,7 +149,7 @@ impl Writer {
         } else {
             self.pending_bytes += pending_cost(key.len(), value.as_ref());
             let key_bytes = key.len();
-            if let Some(before) = self.pending.put(key, value) {
+            if let Some(before) = self.pending.put(key, value, before) {
                 self.pending_bytes -= pending_cost(key_bytes, before.as_ref());
             }
             self.pending_since.get_or_insert_with(Instant::now);
@@ -178,6 +183,7 @@ impl Writer {
 
     /// Gives up the redo of what is pending, and of what comes: W4.
     pub fn skip_redo(&mut self) {
+        self.held.get_or_insert_with(|| Held::of(&self.tree, &self.pending));
         self.skips_redo = true;
         self.skipped_since = oldest(self.skipped_since, self.pending_since.take());
         self.pending.clear();
@@ -218,7 +224,7 @@ impl Writer {
 
     /// Takes what is pending for a commit. Answers it and the raw bytes in it, which are settled
     /// from now on.
-    pub fn freeze(&mut self) -> (Vec<redo::Change>, usize) {
+    pub fn freeze(&mut self) -> (Vec<Pended>, usize) {
         assert!(!self.has_skipped(), "W4: a commit with redo behind changes without");
         let raw = std::mem::take(&mut self.raw_bytes);
         while let Some((key, length)) = self.raw.pop_lru() {

@@ -130,7 +130,9 @@ impl Leaf {
         let mut run: Option<Range<usize>> = None;
         let mut is_one_run = true;
         for change in changes {
-            match (self.pairs.search_from(from, change.key), change.value) {
+            let found = self.pairs.search_from(from, change.key);
+            ledger.before(change.key, &|| found.ok().map(|i| self.value(i)));
+            match (found, change.value) {
                 (Ok(i), Some(value)) => {
                     self.replace(i, value, ledger);
                     from = i + 1;

@@ -120,6 +120,9 @@ pub trait Ledger {
     fn add(&mut self, segment: SegmentNo, bytes: u64);
     /// So many fewer. Within one call of the tree, this may come before the `add` that it undoes.
     fn sub(&mut self, segment: SegmentNo, bytes: u64);
+    /// `key` is about to change; `value` finds what it was. Keys rise within a batch; a delete that finds
+    /// nothing is not told.
+    fn before(&mut self, _key: &[u8], _value: &dyn Fn() -> Option<Value>) {}
 }
 
 /// Why the tree did not do what it was asked. By what the caller does next.

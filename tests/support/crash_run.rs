@@ -53,6 +53,12 @@ impl<M: CrashMedium> CrashRun<M> {
         self.states.last().expect("there is always one")
     }
 
+    /// What a crash may leave now, as far as anybody was told.
+    pub fn states_since_sync(&self) -> &[State] {
+        let durable = self.durable.last().map_or(0, |(_, count)| *count);
+        &self.states[durable..]
+    }
+
     /// Commits; a transaction that is refused must leave nothing.
     pub fn commit(&mut self, store: &Store, changes: &[Change]) -> Result<(), StoreError> {
         let position = self.medium.position();
