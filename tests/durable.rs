@@ -10,7 +10,8 @@ use std::sync::mpsc::channel;
 use support::random::{Random, for_each_seed};
 use support::silent_disk::{Silence, SilentDisk};
 use support::store::{
-    Change, Sizes, State, USUAL, apply, commit, create, difference, random_changes, random_key, read_view, scan, unhurried,
+    Change, Sizes, State, USUAL, apply, commit, create, difference, random_changes, random_key, read_view, scan,
+    unhurried,
 };
 
 /// Few keys, so that most are changed again; and no commit but those that are asked for.

@@ -38,6 +38,11 @@ impl InFlight {
     pub fn has_changes(&self) -> bool {
         !self.changes.is_empty()
     }
+
+    /// Whether one of them is of that key.
+    pub fn changes_key(&self, key: &[u8]) -> bool {
+        self.changes.binary_search_by(|change| (*change.key).cmp(key)).is_ok()
+    }
 }
 
 /// What a commit does beside carrying redo.

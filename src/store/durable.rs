@@ -60,6 +60,17 @@ impl Core {
         drop(writer);
         View::of(self, root, era, (!undone.is_empty()).then(|| Arc::new(undone)))
     }
+
+    /// Whether each of these keys has no change that is not durable.
+    pub(super) fn are_durable<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<bool> {
+        let writer = self.writer.lock();
+        if writer.held.is_some() {
+            return vec![false; keys.len()];
+        }
+        let in_flight = self.in_flight.lock();
+        let is_durable = |key: &K| !writer.pending.contains(key.as_ref()) && !in_flight.changes_key(key.as_ref());
+        keys.iter().map(is_durable).collect()
+    }
 }
 
 fn undone_of<'a>(before: impl Iterator<Item = (&'a Key, &'a Option<Value>)>) -> Undone {

@@ -301,6 +301,12 @@ impl Store {
         answered.recv().expect("every sync is answered")
     }
 
+    /// Of which of these keys a view taken before shows what is durable: those that have no change since
+    /// that is not. False of all while that cannot be told key by key. Does not wait for storage.
+    pub fn are_durable<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<bool> {
+        self.core.are_durable(keys)
+    }
+
     /// Calls `done` once everything committed so far is durable, or cannot become so. Does not
     /// wait; `done` runs on another thread (or on this one, before the call returns) and must not
     /// wait either, nor call the store.

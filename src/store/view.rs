@@ -77,7 +77,8 @@ impl View {
             return self.scan_tree(from, to, direction, visit);
         };
         let bounds = (from, to);
-        let mut undone: Vec<_> = undone.iter().filter(|(key, _)| RangeBounds::<[u8]>::contains(&bounds, &key[..])).collect();
+        let mut undone: Vec<_> =
+            undone.iter().filter(|(key, _)| RangeBounds::<[u8]>::contains(&bounds, &key[..])).collect();
         // The next is the last.
         if direction == Direction::Forward {
             undone.reverse();

@@ -90,6 +90,15 @@ pub struct Changed {
     pub stale: Vec<Stale>,
 }
 
+/// What a key was found to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyFound {
+    /// Its value. `None`: it has none.
+    pub value: Option<Bytes>,
+    /// The place says all of it: nothing else was looked at.
+    pub is_all_there: bool,
+}
+
 /// The pairs of a range, or the first of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyRange {
@@ -111,17 +120,25 @@ impl FileSystem {
 
     /// The values of these keys in that state, in the same order. One miss names what is missing for any
     /// of them, or for the first hundreds.
-    pub fn values_of(view: &View, keys: &[&Name]) -> Result<Vec<Option<Bytes>>> {
+    pub fn values_of(view: &View, keys: &[&Name]) -> Result<Vec<KeyFound>> {
         let places: Vec<Place> = keys.iter().map(|key| Place::of(ROOT, key)).collect();
         let entries = view.get_all(&places.iter().map(Place::key).collect::<Vec<_>>())?;
         let values = places.into_iter().zip(entries).map(|(place, entry)| match entry {
             Some(entry) => {
                 let entry = View::found_entry(place.key(), entry)?;
-                value(view, place, entry)
+                let is_all_there = matches!(entry, Entry::Pair(_));
+                Ok(KeyFound { value: value(view, place, entry)?, is_all_there })
             }
-            None => Ok(None),
+            None => Ok(KeyFound { value: None, is_all_there: true }),
         });
         values.collect()
+    }
+
+    /// Of which of these keys a view taken before shows what a crash cannot take back, if it was found all
+    /// there. The others have to wait for a sync.
+    pub fn are_durable(&self, keys: &[&Name]) -> Vec<bool> {
+        let places: Vec<Place> = keys.iter().map(|key| Place::of(ROOT, key)).collect();
+        self.store().are_durable(&places.iter().map(Place::key).collect::<Vec<_>>())
     }
 
     /// The pairs with keys from `from` on and before `to` (`None`: to the last), as many as have

@@ -4,8 +4,9 @@
 //! their order. Answers go out in any order:
 //!
 //! * to a change, when it is durable and nobody keeps what was there before;
-//! * to a read, when the same is so of what it shows. It sees everything that was acknowledged before it
-//!   came, to anybody; of changes that were not, it may see them or not.
+//! * to a read, when the same is so of what it shows: to a GET of a key that nobody has changed since
+//!   something was durable, at once. It sees everything that was acknowledged before it came, to anybody;
+//!   of changes that were not, it may see them or not.
 //!
 //! So neither answer shows what a crash could take back. After storage has failed reads are answered
 //! from what was durable then.
@@ -180,6 +181,14 @@ enum Read {
 }
 
 impl Read {
+    /// What it and its answer take.
+    fn cost(&self) -> usize {
+        match self {
+            Read::Params | Read::Get(_) => REQUEST_COST,
+            Read::Range { bytes_max, .. } => REQUEST_COST + bytes_max,
+        }
+    }
+
     /// The key of a GET.
     fn key(&self) -> Option<&Name> {
         match self {
@@ -297,61 +306,110 @@ async fn carry_out(
     Ok(())
 }
 
-/// Answers what asks and changes nothing, now or when that is durable.
+/// Answers what asks and changes nothing: at once where that is durable, the rest when it is.
 async fn read(
     source: &Source,
-    reads: Vec<(u64, Read)>,
-    room: OwnedSemaphorePermit,
+    mut reads: Vec<(u64, Read)>,
+    mut room: OwnedSemaphorePermit,
     outbox: &Outbox,
 ) -> Result<(), Dropped> {
     let fs = &source.fs;
     let view = fs.store().view();
-    let (is_durable, untold) = (fs.store().is_durable(), source.untold());
-    let packets = answer_reads(fs, &view, &reads).await?;
+    let untold = source.untold();
+    let shown = match (fs.store().is_durable(), &untold) {
+        (true, None) => Shown::Settled,
+        (false, None) => Shown::InPart,
+        (_, Some(_)) => Shown::Unsettled,
+    };
+    let Answers { at_once, later, mut waits } = answer_reads(fs, &view, &reads, shown).await?;
     drop(view);
-    if is_durable && untold.is_none() {
-        drop(outbox.send(Outgoing::Packets(packets, room)));
+    let mut each = waits.drain(..);
+    reads.retain(|_| each.next().expect("one for each"));
+    let of_later = room.split(reads.iter().map(|(_, asked)| asked.cost()).sum()).expect("a part of what there is");
+    if room.num_permits() > 0 {
+        drop(outbox.send(Outgoing::Packets(at_once, room)));
+    }
+    if reads.is_empty() {
         return Ok(());
     }
     let (fs, outbox) = (fs.clone(), outbox.clone());
     tokio::spawn(async move {
         let answers = match settled(&fs, untold).await {
-            Ok(()) => Ok(packets),
-            Err(_) => answer_reads(&fs, &fs.store().committed_view(), &reads).await,
+            Ok(()) => Ok(later),
+            Err(_) => {
+                let view = fs.store().committed_view();
+                answer_reads(&fs, &view, &reads, Shown::Settled).await.map(|answers| answers.at_once)
+            }
         };
         drop(outbox.send(match answers {
-            Ok(packets) => Outgoing::Packets(packets, room),
+            Ok(packets) => Outgoing::Packets(packets, of_later),
             Err(dropped) => Outgoing::Failure(dropped),
         }));
     });
     Ok(())
 }
 
+/// What of a view may be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shown {
+    /// All of it: it is durable, and nobody keeps what was there before.
+    Settled,
+    /// What is durable of it.
+    InPart,
+    /// Nothing yet.
+    Unsettled,
+}
+
+/// Packets.
+struct Answers {
+    /// Those that may be sent.
+    at_once: Vec<u8>,
+    /// Those that have to wait.
+    later: Vec<u8>,
+    /// Of each of what was asked, whether its answer has to.
+    waits: Vec<bool>,
+}
+
 /// The answers to what asks and changes nothing.
-async fn answer_reads(fs: &Arc<FileSystem>, view: &View, reads: &[(u64, Read)]) -> Result<Vec<u8>, Dropped> {
-    let mut packets = Vec::new();
-    let gets: Vec<(u64, &Name)> = reads.iter().filter_map(|(id, asked)| asked.key().map(|key| (*id, key))).collect();
+async fn answer_reads(
+    fs: &Arc<FileSystem>,
+    view: &View,
+    reads: &[(u64, Read)],
+    shown: Shown,
+) -> Result<Answers, Dropped> {
+    let is_settled = shown == Shown::Settled;
+    let mut answers = Answers { at_once: Vec::new(), later: Vec::new(), waits: vec![!is_settled; reads.len()] };
+    let gets: Vec<(usize, &Name)> =
+        reads.iter().enumerate().filter_map(|(i, (_, asked))| asked.key().map(|key| (i, key))).collect();
     for gets in gets.chunks(VALUES_AT_ONCE) {
         let keys: Vec<&Name> = gets.iter().map(|(_, key)| *key).collect();
-        let values = patiently(fs, || FileSystem::values_of(view, &keys)).await?;
-        for ((id, _), value) in gets.iter().zip(values) {
-            wire::push(&mut packets, *id, |record| message::push_value(record, value.as_deref()));
+        let found = patiently(fs, || FileSystem::values_of(view, &keys)).await?;
+        let are_durable = if shown == Shown::InPart { fs.are_durable(&keys) } else { vec![false; keys.len()] };
+        for (((i, _), found), is_durable) in gets.iter().zip(found).zip(are_durable) {
+            answers.waits[*i] &= !(is_durable && found.is_all_there);
+            answers.push(*i, reads[*i].0, |record| message::push_value(record, found.value.as_deref()));
         }
     }
-    for (id, asked) in reads {
+    for (i, (id, asked)) in reads.iter().enumerate() {
         match asked {
-            Read::Params => wire::push(&mut packets, *id, message::push_params),
+            Read::Params => answers.push(i, *id, message::push_params),
             Read::Get(_) => {}
             Read::Range { bytes_max, start, end } => {
                 let found = patiently(fs, || FileSystem::pairs_of(view, start, end.as_ref(), *bytes_max)).await?;
                 let KeyRange { pairs, next } = found;
                 let next = next.as_ref().or(end.as_ref()).map_or(&[][..], Name::raw);
                 let pairs = pairs.iter().map(|(key, value)| (key.raw(), &value[..]));
-                wire::push(&mut packets, *id, |record| message::push_pairs(record, next, pairs));
+                answers.push(i, *id, |record| message::push_pairs(record, next, pairs));
             }
         }
     }
-    Ok(packets)
+    Ok(answers)
+}
+
+impl Answers {
+    fn push(&mut self, index: usize, id: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        wire::push(if self.waits[index] { &mut self.later } else { &mut self.at_once }, id, write);
+    }
 }
 
 /// Makes all, or the first of them.
