@@ -21,15 +21,19 @@ mod loss;
 #[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
 #[path = "../../tests/support/random.rs"]
 mod random;
+#[allow(dead_code, reason = "shared with the store's tests, which use all of it")]
+#[path = "../../tests/support/silent_disk.rs"]
+mod silent_disk;
 
 use assert_fs::TempDir;
-use kivafs::backend::MemoryDisk;
+use kivafs::backend::{Disk, MemoryDisk};
 use kivafs::store::{CreateOptions, OpenOptions, Store};
 use kivafs_mount::fs::{FileSystem, Name, coarse_now};
 use kivafs_mount::kvlds::client::{Client, ClientError};
-use kivafs_mount::kvlds::message::{Request, decode_done};
+use kivafs_mount::kvlds::message::{Request, decode_done, decode_value};
 use kivafs_mount::kvlds::server::{Address, ListenError, Server, Socket, USUAL_MODE};
 use kivafs_mount::kvlds::wire;
+use silent_disk::{Silence, SilentDisk};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -46,7 +50,7 @@ struct Served {
     server: Server,
 }
 
-fn open(disk: Arc<MemoryDisk>) -> Arc<FileSystem> {
+fn open(disk: Arc<dyn Disk>) -> Arc<FileSystem> {
     let options = OpenOptions { commit_interval: Duration::from_secs(3600), ..OpenOptions::default() };
     let store = Store::open_on(disk, &options).unwrap();
     Arc::new(FileSystem::open(Arc::new(store), coarse_now).unwrap())
@@ -151,6 +155,71 @@ fn what_is_read_is_durable() {
     assert_eq!(served.client().get(b"file").unwrap().unwrap(), b"content");
     let image = open(Arc::new(MemoryDisk::from_bytes(served.disk.to_bytes())));
     assert_eq!(value_of(&image, b"file").unwrap(), b"content");
+}
+
+/// A disk that can fall silent, with "kept", "changed" and "removed" on it, served; and one more client,
+/// whose changes of the last two wait for that disk.
+fn with_changes_under_way() -> (Arc<SilentDisk>, Served, Client) {
+    let disk = Arc::new(MemoryDisk::default());
+    Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
+    let silent = Arc::new(SilentDisk::new(disk.clone()));
+    let fs = open(silent.clone());
+    let directory = TempDir::new().unwrap();
+    let server = serve(&fs, &Address::Unix(directory.path().join("socket"))).unwrap();
+    let served = Served { directory, disk, fs, server };
+    let mut writer = served.client();
+    for key in [&b"kept"[..], b"changed", b"removed"] {
+        assert!(writer.change(&Request::Set { key, value: b"old" }).unwrap());
+    }
+    silent.fall(Silence::CHANGES);
+    writer.ask(&Request::Set { key: b"changed", value: b"new" });
+    writer.ask(&Request::Delete { key: b"removed" });
+    writer.flush().unwrap();
+    silent.until_waiting(1);
+    (silent, served, writer)
+}
+
+/// Who reads what nobody is changing does not wait for storage; who reads what somebody is, does.
+#[test]
+fn what_is_durable_is_read_at_once() {
+    let (silent, served, mut writer) = with_changes_under_way();
+    let mut reader = served.client();
+    let changed = [&b"changed"[..], b"removed"].map(|key| reader.ask(&Request::Get { key }));
+    let same = [&b"kept"[..], b"none"].map(|key| reader.ask(&Request::Get { key }));
+    reader.flush().unwrap();
+    let mut answers = Vec::new();
+    let mut receive = || {
+        let (id, record) = reader.receive().unwrap();
+        answers.push((id, decode_value(&record).unwrap().map(<[u8]>::to_vec)));
+    };
+    receive();
+    receive();
+    silent.fall(Silence::NONE);
+    receive();
+    receive();
+    let expected = [(same[0], Some("old")), (same[1], None), (changed[0], Some("new")), (changed[1], None)];
+    let expected = expected.map(|(id, value)| (id, value.map(|value| value.as_bytes().to_vec())));
+    assert_eq!(answers, expected);
+    for _ in 0..2 {
+        assert!(decode_done(&writer.receive().unwrap().1).unwrap());
+    }
+}
+
+/// When storage has failed, what it did not take counts as never done.
+#[test]
+fn after_a_failure_what_was_durable_is_read() {
+    let (silent, served, _writer) = with_changes_under_way();
+    let mut reader = served.client();
+    let changed = reader.ask(&Request::Get { key: b"changed" });
+    reader.flush().unwrap();
+    served.fs.store().abandon("of this test");
+    let (id, record) = reader.receive().unwrap();
+    assert_eq!((id, decode_value(&record).unwrap()), (changed, Some(&b"old"[..])));
+    let mut pairs = Vec::new();
+    reader.range(b"", b"", &mut |(key, value)| pairs.push((key.to_vec(), value.to_vec()))).unwrap();
+    assert_eq!(pairs, [&b"changed"[..], b"kept", b"removed"].map(|key| (key.to_vec(), b"old".to_vec())));
+    assert_eq!(reader.get(b"removed").unwrap().unwrap(), b"old");
+    silent.fall(Silence::NONE);
 }
 
 #[test]
