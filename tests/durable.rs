@@ -3,7 +3,8 @@
 mod support;
 
 use kivafs::backend::MemoryDisk;
-use kivafs::store::{Direction, Store};
+use kivafs::store::{Direction, Geometry, Store};
+use kivafs::tree::VALUE_INLINE_MAX;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
@@ -87,6 +88,84 @@ fn the_durable_state_is_the_last_that_was_synced() {
             }
         }
     });
+}
+
+/// What is said to be durable is there after a crash.
+fn assert_survives(store: &Store, disk: &MemoryDisk) {
+    let found = read_view(store, &store.committed_view()).unwrap();
+    let recovered = Store::open_on(Arc::new(MemoryDisk::from_bytes(disk.to_bytes())), &unhurried()).unwrap();
+    let recovered = read_view(&recovered, &recovered.view()).unwrap();
+    let lost = found.iter().filter(|(key, value)| recovered.get(*key) != Some(value)).count();
+    assert_eq!(lost, 0, "of {} keys, of which {} are there", found.len(), recovered.len());
+}
+
+/// Has a disk speak again, also when a test fails: else its store would wait for ever.
+struct Speaks<'a>(&'a SilentDisk);
+
+impl Drop for Speaks<'_> {
+    fn drop(&mut self) {
+        self.0.fall(Silence::NONE);
+    }
+}
+
+/// D2: a commit that was under way when a load without redo could have begun says nothing of it.
+#[test]
+fn a_load_beside_a_commit_is_not_durable_with_it() {
+    let disk = Arc::new(MemoryDisk::default());
+    create(disk.clone(), USUAL).unwrap();
+    let silent = Arc::new(SilentDisk::new(disk.clone()));
+    let store = Store::open_on(silent.clone(), &unhurried()).unwrap();
+    let commits = || store.activity().commits;
+    silent.fall(Silence::CHANGES);
+    std::thread::scope(|threads| {
+        let _speaks = Speaks(&silent);
+        let before = commits();
+        let checkpoint = threads.spawn(|| store.checkpoint());
+        silent.until_waiting(1);
+        let mut keys: Vec<Vec<u8>> = Vec::new();
+        while let Ok(mut txn) = store.begin_now() {
+            let key = format!("{:040}", keys.len()).into_bytes();
+            txn.put(&key, vec![7; 60]);
+            txn.commit().unwrap();
+            keys.push(key);
+        }
+        assert!(keys.len() > 1000, "{} keys", keys.len());
+        assert!(store.are_durable(&keys).iter().all(|is_durable| !is_durable));
+        assert_survives(&store, &disk);
+        silent.fall(Silence::NONE);
+        while commits() == before {
+            std::thread::yield_now();
+        }
+        silent.fall(Silence::CHANGES);
+        assert_survives(&store, &disk);
+        silent.fall(Silence::NONE);
+        checkpoint.join().unwrap().unwrap();
+        assert_survives(&store, &disk);
+        store.sync().unwrap();
+        assert_survives(&store, &disk);
+        assert!(store.are_durable(&keys).iter().all(|is_durable| *is_durable));
+    });
+}
+
+/// Deletes are short, and what they delete is long: that is kept until they are durable, but no more of it
+/// than may be (C6).
+#[test]
+fn what_deletes_keep_is_bounded() {
+    const KEYS: u32 = 30_000;
+    let disk = Arc::new(MemoryDisk::default());
+    let sizes = Sizes { geometry: Geometry { ring_bytes: 96 << 20, ..USUAL.geometry }, ..USUAL };
+    create(disk.clone(), sizes).unwrap();
+    let store = Store::open_on(disk, &unhurried()).unwrap();
+    for number in 0..KEYS {
+        commit(&store, &[Change::Put(number.to_be_bytes().to_vec(), vec![1; VALUE_INLINE_MAX])]).unwrap();
+    }
+    store.checkpoint().unwrap();
+    let before = store.activity().commits;
+    for number in 0..KEYS {
+        commit(&store, &[Change::Delete(number.to_be_bytes().to_vec())]).unwrap();
+    }
+    // Of redo this is a tenth of what one commit takes; two commits keep 8 MiB each, and one is pending.
+    assert!(store.activity().commits >= before + 2, "{:?}", store.activity());
 }
 
 /// D2: a load without redo shows nothing of itself until a checkpoint is durable; after that, all that

@@ -320,8 +320,8 @@ impl Pages for Cache {
     }
 }
 
-/// The cache as it is while nobody reads an older state: then it keeps nothing of one. (What the last commit
-/// left, which is read when storage has failed, may have to be read from there.)
+/// The cache as it is while nobody reads an older state: then it keeps nothing of one. (Of what was durable
+/// when storage failed, some may have to be read from there, if that was during a bulk load.)
 pub struct Current<'a>(pub &'a Cache);
 
 impl Pages for Current<'_> {

@@ -34,9 +34,9 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// Whether there is one with changes.
-    pub fn has_changes(&self) -> bool {
-        !self.changes.is_empty()
+    /// Whether there is one that makes durable all that the tree had when it was prepared.
+    pub fn brings_all(&self) -> bool {
+        self.begun.is_some()
     }
 
     /// Whether one of them is of that key.
@@ -232,17 +232,23 @@ impl Core {
     fn finish(self: &Arc<Self>, claim: Claim, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
         let result = result.map(|_| ()).map_err(StoreError::from);
         let mut waiters = std::mem::take(&mut self.in_flight.lock().waiters);
-        let mut durable = InFlight::default();
+        let (mut durable, mut held) = (InFlight::default(), None);
         {
             let mut writer = self.writer.lock();
             if result.is_ok() {
                 durable = std::mem::take(&mut *self.in_flight.lock());
                 if let Some(begun) = durable.begun {
                     self.durable.store(begun, Ordering::SeqCst);
-                    writer.held = None;
+                    held = writer.held.take();
                 }
                 if let Some(root) = durable.root.take() {
-                    writer.held = Some(Held::stored(root));
+                    held = writer.held.replace(Held::stored(root));
+                }
+                // It could not begin while this was under way.
+                if self.is_bulk_load(&writer) {
+                    writer.skip_redo();
+                    self.want_checkpoint(&mut writer);
+                    self.room.notify_all();
                 }
             }
             let is_poisoned = self.log.failure().is_some();
@@ -257,7 +263,7 @@ impl Core {
                 self.want_checkpoint(&mut writer);
             }
         }
-        drop(durable);
+        drop((durable, held));
         self.bury();
         for waiter in waiters {
             waiter(result.clone());

@@ -11,10 +11,12 @@
 //!
 //! D2 While redo is skipped (W4), changes keep nothing. The tree as it was then is held instead: pages are
 //! stored soon after each other then, and hardly one is changed twice. It is held until a commit makes
-//! durable all that the tree has.
+//! durable all that the tree has, or until another takes its place: that of a checkpoint which is durable.
+//! Redo begins to be skipped only while no commit is under way whose end would say the former.
 
 use super::Core;
 use super::pending::Pending;
+use super::txn::LOCK_WAIT_MAX;
 use super::view::View;
 use crate::tree::{Key, Root, Tree, Value};
 use std::collections::BTreeMap;
@@ -63,10 +65,9 @@ impl Core {
 
     /// Whether each of these keys has no change that is not durable.
     pub(super) fn are_durable<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<bool> {
-        let writer = self.writer.lock();
-        if writer.held.is_some() {
-            return vec![false; keys.len()];
-        }
+        // It may be held while space is looked for.
+        let writer = self.writer.try_lock_for(LOCK_WAIT_MAX).filter(|writer| writer.held.is_none());
+        let Some(writer) = writer else { return vec![false; keys.len()] };
         let in_flight = self.in_flight.lock();
         let is_durable = |key: &K| !writer.pending.contains(key.as_ref()) && !in_flight.changes_key(key.as_ref());
         keys.iter().map(is_durable).collect()

@@ -208,7 +208,8 @@ impl Store {
         View::new(&self.core)
     }
 
-    /// The state as of the newest durable commit: what a crash could not take back.
+    /// The state as of the newest durable commit: what a crash could not take back. Costs as much as what
+    /// is not durable is long. Not to be called by who has a transaction under way.
     pub fn committed_view(&self) -> View {
         self.core.durable_view()
     }
@@ -302,7 +303,8 @@ impl Store {
     }
 
     /// Of which of these keys a view taken before shows what is durable: those that have no change since
-    /// that is not. False of all while that cannot be told key by key. Does not wait for storage.
+    /// that is not. False of all while that cannot be told key by key, or not at once. Not to be called by
+    /// who has a transaction under way.
     pub fn are_durable<K: AsRef<[u8]>>(&self, keys: &[K]) -> Vec<bool> {
         self.core.are_durable(keys)
     }

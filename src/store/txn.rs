@@ -18,7 +18,10 @@ use std::time::{Duration, Instant};
 
 /// How long the lock may be waited for by who must not wait for storage. It is held for microseconds,
 /// except where a local disk is slow to find space for a segment.
-const LOCK_WAIT_MAX: Duration = Duration::from_millis(10);
+pub const LOCK_WAIT_MAX: Duration = Duration::from_millis(10);
+
+/// Bytes of values that changes which are not durable have replaced. A commit under way has as many.
+const KEPT_BYTES_MAX: usize = 8 << 20;
 
 /// Most bytes of keys and values in one transaction.
 pub const TXN_BYTES_MAX: usize = 5 << 18;
@@ -148,10 +151,7 @@ impl<'a> Txn<'a> {
         if writer.skips_redo && core.checkpoint_is_due(&writer) {
             core.want_checkpoint(&mut writer);
         }
-        if writer.bytes_since_freeze >= core.limits.changed
-            || writer.pending_bytes > core.limits.pending
-            || core.signals.commits_at_once()
-        {
+        if writer.bytes_since_freeze >= core.limits.changed || core.is_full(&writer) || core.signals.commits_at_once() {
             core.request_commit(&mut writer);
         }
         if need == Need::Reserve && writer.starved && frees_much(&writer) {
@@ -274,11 +274,11 @@ impl Core {
     /// asked for durability while all of it came, and the next checkpoint, which is due about now,
     /// brings it. In a bulk load redo would be half of all bytes, and the half that has to be written one
     /// commit after the other.
-    fn is_bulk_load(&self, writer: &Writer) -> bool {
+    pub(super) fn is_bulk_load(&self, writer: &Writer) -> bool {
         writer.pending_bytes > self.limits.pending
             && writer.is_quiet
-            // What is durable could not be told while it is being found out (D2).
-            && (writer.held.is_some() || !self.in_flight.lock().has_changes())
+            // Its end would say that all is durable that the tree had when it was prepared (D2).
+            && !self.in_flight.lock().brings_all()
             // Else everybody would have to wait at once for what is more than a load may have.
             && writer.tree.dirty_bytes() <= self.limits.settled_max
             && !writer.closing
@@ -288,10 +288,16 @@ impl Core {
             && !self.signals.commits_at_once()
     }
 
+    /// Whether as much is pending as one commit takes, or as may be kept of what was before (C6: a delete
+    /// is short, and what it deletes may be long).
+    fn is_full(&self, writer: &Writer) -> bool {
+        writer.pending_bytes > self.limits.pending || writer.kept_bytes > KEPT_BYTES_MAX
+    }
+
     fn must_wait(&self, writer: &Writer) -> Option<Wait> {
         let (dirty, settled) = (writer.tree.dirty_bytes(), writer.settled_bytes as u64);
         let dirty_wait = if writer.skips_redo { 3 * self.limits.settled_max } else { self.limits.dirty_wait };
-        if writer.pending_bytes > self.limits.pending || writer.bytes_since_freeze > 2 * self.limits.changed {
+        if self.is_full(writer) || writer.bytes_since_freeze > 2 * self.limits.changed {
             Some(if writer.has_skipped() { Wait::Checkpoint } else { Wait::Commit })
         } else if writer.awaits_relief || settled > 3 * self.limits.settled_max || dirty > dirty_wait {
             Some(Wait::Checkpoint)

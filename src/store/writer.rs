@@ -47,6 +47,8 @@ pub struct Writer {
     pub pending: Pending,
     /// Redo bytes of `pending`, raw values apart.
     pub pending_bytes: usize,
+    /// Bytes in memory of values that were there before what is pending.
+    pub kept_bytes: usize,
     /// When the oldest pending change came.
     pub pending_since: Option<Instant>,
     /// Changes are not noted in `pending`: the next checkpoint is to make them durable.
@@ -104,6 +106,7 @@ impl Writer {
             table,
             pending: Pending::default(),
             pending_bytes: 0,
+            kept_bytes: 0,
             pending_since: None,
             skips_redo: false,
             skipped_since: None,
@@ -149,8 +152,11 @@ impl Writer {
         } else {
             self.pending_bytes += pending_cost(key.len(), value.as_ref());
             let key_bytes = key.len();
+            let kept_bytes = if let Some(Value::Bytes(before)) = &before { before.len() } else { 0 };
             if let Some(before) = self.pending.put(key, value, before) {
                 self.pending_bytes -= pending_cost(key_bytes, before.as_ref());
+            } else {
+                self.kept_bytes += kept_bytes;
             }
             self.pending_since.get_or_insert_with(Instant::now);
         }
@@ -188,6 +194,7 @@ impl Writer {
         self.skipped_since = oldest(self.skipped_since, self.pending_since.take());
         self.pending.clear();
         self.pending_bytes = 0;
+        self.kept_bytes = 0;
     }
 
     /// The tree has been frozen with its changes without redo. `more`: redo is skipped further on.
@@ -232,6 +239,7 @@ impl Writer {
         }
         self.settled_bytes += raw;
         self.pending_bytes = 0;
+        self.kept_bytes = 0;
         self.pending_since = None;
         self.bytes_since_freeze = 0;
         self.is_quiet = self.waiters.is_empty();

@@ -392,7 +392,11 @@ async fn answer_reads(
     }
     for (i, (id, asked)) in reads.iter().enumerate() {
         match asked {
-            Read::Params => answers.push(i, *id, message::push_params),
+            Read::Params => {
+                // It shows nothing.
+                answers.waits[i] = false;
+                answers.push(i, *id, message::push_params);
+            }
             Read::Get(_) => {}
             Read::Range { bytes_max, start, end } => {
                 let found = patiently(fs, || FileSystem::pairs_of(view, start, end.as_ref(), *bytes_max)).await?;

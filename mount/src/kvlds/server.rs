@@ -24,6 +24,8 @@ use tokio::runtime::{Builder, Runtime};
 const BACKLOG: i32 = 1024;
 /// Most threads that carry out requests: the store has one writer at a time.
 const THREADS_MAX: usize = 4;
+/// And fewest: one may have to wait for a moment for who changes something.
+const THREADS_MIN: usize = 2;
 /// Mode of a socket's file, unless it is asked for another.
 pub const USUAL_MODE: u32 = 0o600;
 /// How long nobody is accepted after that has failed: trying at once would do nothing but fill the log.
@@ -155,7 +157,8 @@ impl Server {
     pub fn start(fs: Arc<FileSystem>, socket: Socket, forget: Option<Forget>) -> Result<Server, ListenError> {
         let Socket { address, listener, file } = socket;
         let io = |error| ListenError::Io { address: address.clone(), error };
-        let threads = std::thread::available_parallelism().map_or(1, NonZero::get).min(THREADS_MAX);
+        let threads =
+            std::thread::available_parallelism().map_or(THREADS_MIN, NonZero::get).clamp(THREADS_MIN, THREADS_MAX);
         let mut server = Server { runtimes: Vec::with_capacity(threads), _file: file };
         let source = Source::new(fs, forget);
         for _ in 0..threads {
