@@ -10,6 +10,7 @@ use kivafs::backend::MemoryDisk;
 use kivafs::store::{OpenError, OpenOptions, Store, StoreError};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 use support::bucket::{Bucket, Damage, commit_name, data_name};
 use support::crash_disk::SECTOR_BYTES;
@@ -29,12 +30,15 @@ struct Victim<M> {
 type File = Arc<MemoryDisk>;
 
 /// Writes a store of several commits, with values of all sizes, deletions and checkpoints.
-fn write_store<M: Simulated>(is_closed: bool) -> Victim<M> {
+fn write_store<M: Simulated + Clone + Send + 'static>(is_closed: bool) -> Victim<M> {
     let medium = M::empty();
     medium.create(TINY).unwrap();
     let mut random = Random::new(11);
     let mut states = vec![State::new()];
     let mut store = medium.open(&unhurried()).unwrap();
+    // What a process leaves that is killed when it has heard of its last commit, and nothing is written yet of
+    // the checkpoint that follows.
+    let mut left = None;
     for round in 0..14 {
         let mut state = states[states.len() - 1].clone();
         let mut changes: Vec<Change> =
@@ -44,18 +48,23 @@ fn write_store<M: Simulated>(is_closed: bool) -> Victim<M> {
         commit(&store, &changes).unwrap();
         apply(&mut state, &changes);
         states.push(state);
-        store.sync().unwrap();
+        let (killed, copied) = channel();
+        let disk = medium.clone();
+        store.sync_then(Box::new(move |synced| killed.send(synced.map(|()| disk.left_by_kill())).unwrap()));
+        left = Some(copied.recv().unwrap().unwrap());
         if round == 6 {
             store.close().unwrap();
             drop(store);
             store = medium.open(&unhurried()).unwrap();
         }
     }
-    if is_closed {
-        store.close().unwrap();
-    }
-    // What a process that is killed leaves, if it is not closed.
-    let medium = medium.left_by_kill();
+    let medium = match left {
+        Some(left) if !is_closed => left,
+        _ => {
+            store.close().unwrap();
+            medium.left_by_kill()
+        }
+    };
     let right = states.split_off(states.len() - if is_closed { 1 } else { 2 });
     Victim { medium, right }
 }

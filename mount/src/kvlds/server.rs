@@ -140,7 +140,7 @@ impl Socket {
 ///
 /// Each thread accepts and serves connections of its own, in a runtime of its own. In a common one, the
 /// threads that have nothing to do are woken by whatever comes for a connection that another is busy
-/// with, and each piece that a client sends costs the client that wakeup (a quarter of the rate of SETs).
+/// with, and each piece that a client sends costs the client that wakeup (a tenth and more of the rate of SETs).
 pub struct Server {
     runtimes: Vec<Runtime>,
     _file: SocketFile,
