@@ -25,7 +25,7 @@ use crate::fs::remove::drop_link;
 use crate::fs::setattr::{drop_privileges, overwrite};
 use crate::fs::table::{Effect, Place, Stale};
 use bytes::Bytes;
-use kivafs::store::{TXN_BYTES_MAX, View};
+use kivafs::store::{Store, TXN_BYTES_MAX, View};
 use std::ops::ControlFlow;
 
 /// Longest value, in bytes.
@@ -95,8 +95,8 @@ pub struct Changed {
 pub struct KeyFound {
     /// Its value. `None`: it has none.
     pub value: Option<Bytes>,
-    /// The place says all of it: nothing else was looked at.
-    pub is_all_there: bool,
+    /// No crash can take it back. False also where that was not asked for, or cannot be told at once.
+    pub is_durable: bool,
 }
 
 /// The pairs of a range, or the first of them.
@@ -119,26 +119,22 @@ impl FileSystem {
     }
 
     /// The values of these keys in that state, in the same order. One miss names what is missing for any
-    /// of them, or for the first hundreds.
-    pub fn values_of(view: &View, keys: &[&Name]) -> Result<Vec<KeyFound>> {
+    /// of them, or for the first hundreds. `judge`: the view's store, which tells what is durable.
+    pub fn values_of(view: &View, keys: &[&Name], judge: Option<&Store>) -> Result<Vec<KeyFound>> {
         let places: Vec<Place> = keys.iter().map(|key| Place::of(ROOT, key)).collect();
-        let entries = view.get_all(&places.iter().map(Place::key).collect::<Vec<_>>())?;
-        let values = places.into_iter().zip(entries).map(|(place, entry)| match entry {
+        let entry_keys: Vec<&[u8]> = places.iter().map(Place::key).collect();
+        let entries = view.get_all(&entry_keys)?;
+        let are_durable = judge.map_or_else(|| vec![false; keys.len()], |store| store.are_durable(&entry_keys));
+        let found = places.into_iter().zip(entries).zip(are_durable).map(|((place, entry), is_durable)| match entry {
             Some(entry) => {
                 let entry = View::found_entry(place.key(), entry)?;
-                let is_all_there = matches!(entry, Entry::Pair(_));
-                Ok(KeyFound { value: value(view, place, entry)?, is_all_there })
+                // Of what is not all there, other records may have changed.
+                let is_durable = is_durable && matches!(entry, Entry::Pair(_));
+                Ok(KeyFound { value: value(view, place, entry)?, is_durable })
             }
-            None => Ok(KeyFound { value: None, is_all_there: true }),
+            None => Ok(KeyFound { value: None, is_durable }),
         });
-        values.collect()
-    }
-
-    /// Of which of these keys a view taken before shows what a crash cannot take back, if it was found all
-    /// there. The others have to wait for a sync.
-    pub fn are_durable(&self, keys: &[&Name]) -> Vec<bool> {
-        let places: Vec<Place> = keys.iter().map(|key| Place::of(ROOT, key)).collect();
-        self.store().are_durable(&places.iter().map(Place::key).collect::<Vec<_>>())
+        found.collect()
     }
 
     /// The pairs with keys from `from` on and before `to` (`None`: to the last), as many as have

@@ -4,9 +4,9 @@
 //! their order. Answers go out in any order:
 //!
 //! * to a change, when it is durable and nobody keeps what was there before;
-//! * to a read, when the same is so of what it shows: to a GET of a key that nobody has changed since
-//!   something was durable, at once. It sees everything that was acknowledged before it came, to anybody;
-//!   of changes that were not, it may see them or not.
+//! * to a read, when the same is so of what it shows; so to a GET at once, if its key has no change that
+//!   is not durable. It sees everything that was acknowledged before it came, to anybody; of changes that
+//!   were not, it may see them or not.
 //!
 //! So neither answer shows what a crash could take back. After storage has failed reads are answered
 //! from what was durable then.
@@ -321,10 +321,10 @@ async fn read(
         (false, None) => Shown::InPart,
         (_, Some(_)) => Shown::Unsettled,
     };
-    let Answers { at_once, later, mut waits } = answer_reads(fs, &view, &reads, shown).await?;
+    let Answers { at_once, later, waits } = answer_reads(fs, &view, &reads, shown).await?;
     drop(view);
-    let mut each = waits.drain(..);
-    reads.retain(|_| each.next().expect("one for each"));
+    let mut waits = waits.into_iter();
+    reads.retain(|_| waits.next().expect("one for each"));
     let of_later = room.split(reads.iter().map(|(_, asked)| asked.cost()).sum()).expect("a part of what there is");
     if room.num_permits() > 0 {
         drop(outbox.send(Outgoing::Packets(at_once, room)));
@@ -360,9 +360,9 @@ enum Shown {
     Unsettled,
 }
 
-/// Packets.
+/// Packets with what was found.
 struct Answers {
-    /// Those that may be sent.
+    /// Those that may be sent now.
     at_once: Vec<u8>,
     /// Those that have to wait.
     later: Vec<u8>,
@@ -383,10 +383,10 @@ async fn answer_reads(
         reads.iter().enumerate().filter_map(|(i, (_, asked))| asked.key().map(|key| (i, key))).collect();
     for gets in gets.chunks(VALUES_AT_ONCE) {
         let keys: Vec<&Name> = gets.iter().map(|(_, key)| *key).collect();
-        let found = patiently(fs, || FileSystem::values_of(view, &keys)).await?;
-        let are_durable = if shown == Shown::InPart { fs.are_durable(&keys) } else { vec![false; keys.len()] };
-        for (((i, _), found), is_durable) in gets.iter().zip(found).zip(are_durable) {
-            answers.waits[*i] &= !(is_durable && found.is_all_there);
+        let judge = (shown == Shown::InPart).then(|| &**fs.store());
+        let found = patiently(fs, || FileSystem::values_of(view, &keys, judge)).await?;
+        for ((i, _), found) in gets.iter().zip(found) {
+            answers.waits[*i] &= !found.is_durable;
             answers.push(*i, reads[*i].0, |record| message::push_value(record, found.value.as_deref()));
         }
     }
