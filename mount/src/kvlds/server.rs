@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener};
-use tokio::runtime::{Builder, Runtime};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -86,16 +86,6 @@ enum Listening {
     Tcp(std::net::TcpListener),
 }
 
-impl Listening {
-    /// One more that accepts from it, in the runtime that is entered.
-    fn listener_too(&self) -> io::Result<Listener> {
-        match self {
-            Listening::Unix(listener) => UnixListener::from_std(listener.try_clone()?).map(Listener::Unix),
-            Listening::Tcp(listener) => TcpListener::from_std(listener.try_clone()?).map(Listener::Tcp),
-        }
-    }
-}
-
 /// The file, if it has one.
 struct SocketFile(Option<PathBuf>);
 
@@ -138,7 +128,7 @@ impl Socket {
 
 /// A socket that is served. Dropping it ends all its connections.
 ///
-/// Each thread accepts and serves connections of its own, in a runtime of its own. In a common one, the
+/// Each thread serves connections of its own, in a runtime of its own: they get them in turn. In a common one, the
 /// threads that have nothing to do are woken by whatever comes for a connection that another is busy
 /// with, and each piece that a client sends costs the client that wakeup (a tenth and more of the rate of SETs).
 pub struct Server {
@@ -159,23 +149,21 @@ impl Server {
         let io = |error| ListenError::Io { address: address.clone(), error };
         let threads =
             std::thread::available_parallelism().map_or(THREADS_MIN, NonZero::get).clamp(THREADS_MIN, THREADS_MAX);
-        let mut server = Server { runtimes: Vec::with_capacity(threads), _file: file };
-        let source = Source::new(fs, forget);
-        for _ in 0..threads {
-            let runtime = Builder::new_multi_thread()
-                .worker_threads(1)
-                .thread_name("kivafs-kvlds")
-                .enable_io()
-                .enable_time()
-                .build()
-                .map_err(io)?;
-            let guard = runtime.enter();
-            let listener = listener.listener_too().map_err(io)?;
-            drop(guard);
-            runtime.spawn(accept(source.clone(), listener));
-            server.runtimes.push(runtime);
-        }
-        Ok(server)
+        let new_runtime = |_| {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(1).thread_name("kivafs-kvlds").enable_io().enable_time().build()
+        };
+        let runtimes: Vec<Runtime> = (0..threads).map(new_runtime).collect::<io::Result<_>>().map_err(io)?;
+        let guard = runtimes[0].enter();
+        let listener = match listener {
+            Listening::Unix(listener) => UnixListener::from_std(listener).map(Listener::Unix),
+            Listening::Tcp(listener) => TcpListener::from_std(listener).map(Listener::Tcp),
+        };
+        let listener = listener.map_err(io)?;
+        drop(guard);
+        let threads = runtimes.iter().map(|runtime| runtime.handle().clone()).collect();
+        runtimes[0].spawn(accept(Source::new(fs, forget), listener, threads));
+        Ok(Server { runtimes, _file: file })
     }
 }
 
@@ -188,18 +176,24 @@ impl Drop for Server {
     }
 }
 
-async fn accept(source: Source, listener: Listener) {
-    loop {
+async fn accept(source: Source, listener: Listener, threads: Vec<Handle>) {
+    for thread in threads.iter().cycle() {
         let accepted = match &listener {
-            Listener::Unix(listener) => listener.accept().await.map(|(stream, _)| {
-                let (reader, writer) = stream.into_split();
-                tokio::spawn(serve(source.clone(), reader, writer));
+            Listener::Unix(listener) => listener.accept().await.and_then(|(stream, _)| {
+                let stream = stream.into_std()?;
+                let _entered = thread.enter();
+                let (reader, writer) = UnixStream::from_std(stream)?.into_split();
+                thread.spawn(serve(source.clone(), reader, writer));
+                Ok(())
             }),
-            Listener::Tcp(listener) => listener.accept().await.map(|(stream, _)| {
+            Listener::Tcp(listener) => listener.accept().await.and_then(|(stream, _)| {
                 // Answers are sent whole.
                 drop(stream.set_nodelay(true));
-                let (reader, writer) = stream.into_split();
-                tokio::spawn(serve(source.clone(), reader, writer));
+                let stream = stream.into_std()?;
+                let _entered = thread.enter();
+                let (reader, writer) = TcpStream::from_std(stream)?.into_split();
+                thread.spawn(serve(source.clone(), reader, writer));
+                Ok(())
             }),
         };
         if let Err(error) = accepted {
