@@ -196,6 +196,27 @@ fn what_was_prefetched_is_read_without_a_request_and_comes_in_few() {
     store.close().unwrap();
 }
 
+#[test]
+fn segments_are_prefetched_whole() {
+    let (_, store, values, _) = stored();
+    let segment_of = |at: usize| match &values[at] {
+        Value::Extent(extent) => extent.unit.segment,
+        Value::Bytes(_) => panic!("not a unit"),
+    };
+    let ends: Vec<usize> = (1..UNITS).filter(|at| segment_of(at - 1) != segment_of(*at)).collect();
+    let last = *ends.last().unwrap();
+    let first = ends[0];
+    let begun = |values: &[Value], wanted, goes_on| store.view().prefetch(values, wanted, goes_on);
+    // What is wanted of the last is left, if there is much else; else the rest of it comes, too.
+    let (much, little) = (ends[ends.len() / 2], first);
+    assert_eq!(begun(&values, much + 3, true), much);
+    assert_eq!(begun(&values, little - 3, true), little);
+    assert_eq!(begun(&values[..little - 1], little - 3, true), little - 3, "where it ends is not known");
+    assert_eq!(begun(&values, UNITS, true), last, "more of the last may follow");
+    assert_eq!(begun(&values, UNITS, false), UNITS);
+    store.close().unwrap();
+}
+
 /// Each opening begins with new segments, and so with a new part of their table.
 #[test]
 fn however_often_a_store_was_opened_it_is_opened_with_few_requests() {

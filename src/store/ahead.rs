@@ -18,7 +18,7 @@
 use super::cache::Cache;
 use super::{Core, Era, Miss, StoreError};
 use crate::log::Pointer;
-use crate::tree::{Node, VALUE_MAX, Value};
+use crate::tree::{Node, Value};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -31,7 +31,7 @@ const DISK_FLIGHT_BYTES_MAX: u64 = 2 << 20;
 /// Less is worth no flight of its own.
 const FEW_BYTES: u64 = 1 << 20;
 /// Stored bytes of all that waits.
-const QUEUE_BYTES_MAX: u64 = 64 << 20;
+const QUEUE_BYTES_MAX: u64 = 96 << 20;
 /// Threads that fetch ahead from a bucket; and from a disk, which they keep busy sooner.
 const THREADS_MAX: usize = 8;
 const DISK_THREADS_MAX: usize = 4;
@@ -320,24 +320,25 @@ impl Core {
         self.log.bucket().is_some() && matches!(error, StoreError::Io(_))
     }
 
-    /// How many of these values to fetch, if those that come next will be asked for, too. In a bucket, the
-    /// last may lie in a segment where more will follow: these are left out, so that it comes with one GET,
-    /// if there are enough others.
-    pub(super) fn worth_fetching_now(&self, values: &[Value]) -> usize {
-        let unit_of = |value: &Value| match value {
-            Value::Extent(extent) => Some(extent.unit),
+    /// How many of these values to fetch, from the first, if about `wanted` are asked for and the others will be, and
+    /// more behind them if it `goes_on`. In a bucket, up to where a segment ends, if that is not far: so each comes
+    /// with one GET.
+    pub(super) fn worth_fetching_now(&self, values: &[Value], wanted: usize, goes_on: bool) -> usize {
+        if self.log.bucket().is_none() {
+            return wanted;
+        }
+        let segment_of = |value: &Value| match value {
+            Value::Extent(extent) => Some(extent.unit.segment),
             Value::Bytes(_) => None,
         };
-        let Some(last) = values.last().and_then(unit_of).filter(|_| self.log.bucket().is_some()) else {
-            return values.len();
+        let is_end = |at: &usize| match values.get(*at) {
+            Some(next) => segment_of(next) != segment_of(&values[at - 1]),
+            None => !goes_on,
         };
-        // What is written next to another found no room behind the last one of a segment that is full.
-        let full = u64::from(self.log.geometry().segment_bytes).saturating_sub(2 * VALUE_MAX as u64);
-        let is_full = u64::from(last.offset) + u64::from(last.length) >= full;
-        let is_before = |value: &Value| unit_of(value).map(|unit| unit.segment) != Some(last.segment);
-        let before = values.iter().rposition(is_before).map_or(0, |at| at + 1);
-        let bytes: u64 = values[..before].iter().map(|value| value.len() as u64).sum();
-        if !is_full && bytes >= FLIGHT_BYTES_MAX / 2 { before } else { values.len() }
+        let bytes = |values: &[Value]| values.iter().map(|value| value.len() as u64).sum::<u64>();
+        let before = (1..=wanted).rev().find(is_end).filter(|at| bytes(&values[..*at]) >= FLIGHT_BYTES_MAX / 2);
+        let behind = (wanted + 1..=values.len()).find(is_end);
+        before.or(behind).unwrap_or(wanted)
     }
 
     /// Begins to fetch the units of values of a state of that era.

@@ -1,8 +1,9 @@
 //! The cache: decoded pages and units of data, together bounded in bytes (C6).
 //!
-//! Of C bytes in all (at least 8 MiB), units get at most U = C/2. Pages get what units leave: C while
-//! nothing but names and small values is read, and C/2 whatever units come, so that reading a big file
-//! through does not push the tree out; but much that is changed takes their place, down to C/8.
+//! Of C bytes in all (at least 8 MiB), units get at most U = C/2, and of storage that is far 5 C/8 where little is
+//! changed. Pages get what units leave: C while nothing but names and small values is read, and C - U whatever units
+//! come, so that reading a big file through does not push the tree out; but much that is changed takes their
+//! place, down to C/8.
 //!
 //! A page that the tree has replaced goes at once, unless somebody reads an older state ([`Current`]).
 //!
@@ -12,9 +13,10 @@
 //!
 //! What is fetched ahead must still be here when it is asked for. Units that are read once, in
 //! order ([`Cache::unit_once`]), keep their places in the queue of those to be forgotten, which so is
-//! the order in which they came. Readers ahead keep at most W = U/2 = C/4 between them that was fetched
-//! and not read ([`Cache::ahead_bytes`]). Since they may come in any order, up to W came after a unit
-//! that is asked for next; the other half of U is for what is read at random meanwhile. What is on its
+//! the order in which they came. Readers ahead keep at most W = C/4 between them that was fetched and not read
+//! ([`Cache::ahead_bytes`]), from far away 3 C/8: there, what comes late holds up all that came before it. Since they
+//! may come in any order, up to W came after a unit that is asked for next; the rest of U is for what is read at
+//! random meanwhile: as much, and from far away two thirds of it. What is on its
 //! way ([`Cache::expect`]) has its room in U from the beginning: it is in memory, in parts.
 //!
 //! Units that were read in one go share their memory, if they are nearly all of it; it stays as long as
@@ -42,12 +44,17 @@ const PAGE_BYTES_MIN: usize = BYTES_MIN as usize / 2;
 /// them, those that change again are there twice.
 const CHANGED_BESIDE_BYTES: u64 = 8 << 20;
 const CHANGED_IN_MEMORY: usize = 3;
+/// Pages that a scan reads in one go, behind the one that it misses: in a bucket, mostly neighbours that come with
+/// the same GET.
+const NEAR_TOGETHER: usize = 4;
+const FAR_TOGETHER: usize = 16;
 /// What a unit takes beside its bytes.
 const UNIT_OVERHEAD_BYTES: usize = 128;
 
 /// The cache of a store.
 pub struct Cache {
     bytes: usize,
+    is_far: bool,
     pages: [Mutex<Shard<Arc<Node>>>; PAGE_SHARDS],
     units: Mutex<Shard<Payload>>,
     /// Of units that are on their way.
@@ -170,9 +177,10 @@ impl<T> Shard<T> {
 }
 
 impl Cache {
-    /// A cache of that many bytes.
+    /// A cache of that many bytes, of storage that is near.
     pub fn new(bytes: u64) -> Cache {
         Cache {
+            is_far: false,
             bytes: bytes.max(BYTES_MIN) as usize,
             pages: Default::default(),
             units: Mutex::default(),
@@ -181,6 +189,11 @@ impl Cache {
             page_bytes: AtomicUsize::new(0),
             unit_bytes: AtomicUsize::new(0),
         }
+    }
+
+    /// The same, of storage to which each way takes long.
+    pub fn of_far(bytes: u64) -> Cache {
+        Cache { is_far: true, ..Cache::new(bytes) }
     }
 
     /// Keeps a page.
@@ -222,7 +235,17 @@ impl Cache {
 
     fn room_for_pages(&self) -> usize {
         let taken = self.unit_bytes.load(Ordering::Relaxed) + self.changed_bytes.load(Ordering::Relaxed);
-        self.bytes.saturating_sub(taken).max(self.bytes / 8).max(PAGE_BYTES_MIN)
+        self.bytes.saturating_sub(taken).max(self.pages_min())
+    }
+
+    fn pages_min(&self) -> usize {
+        (self.bytes / 8).max(PAGE_BYTES_MIN)
+    }
+
+    fn units_max(&self) -> usize {
+        let most = if self.is_far { self.bytes / 8 * 5 } else { self.bytes / 2 };
+        let taken = self.pages_min() + self.changed_bytes.load(Ordering::Relaxed);
+        self.bytes.saturating_sub(taken).clamp(self.bytes / 2, most)
     }
 
     fn trim_pages(&self) {
@@ -242,7 +265,7 @@ impl Cache {
 
     /// So that as much finds room.
     fn trim_units(&self, units: &mut Shard<Payload>, bytes: usize) {
-        units.trim((self.bytes / 2).saturating_sub(self.expected_bytes.load(Ordering::Relaxed) + bytes));
+        units.trim(self.units_max().saturating_sub(self.expected_bytes.load(Ordering::Relaxed) + bytes));
         self.unit_bytes.store(units.bytes, Ordering::Relaxed);
     }
 
@@ -281,7 +304,8 @@ impl Cache {
 
     /// Bytes of units that may be fetched before they are asked for, by all readers together.
     pub fn ahead_bytes(&self) -> u64 {
-        self.bytes as u64 / 4
+        let bytes = self.bytes as u64;
+        if self.is_far { bytes / 8 * 3 } else { bytes / 4 }
     }
 
     fn page_shard(&self, at: &Pointer) -> &Mutex<Shard<Arc<Node>>> {
@@ -318,6 +342,10 @@ impl Pages for Cache {
         let mut shard = self.page_shard(at).lock();
         shard.get(at).map(|page| page.clone()).ok_or_else(|| TreeError::Miss(vec![*at]))
     }
+
+    fn together(&self) -> usize {
+        if self.is_far { FAR_TOGETHER } else { NEAR_TOGETHER }
+    }
 }
 
 /// The cache as it is while nobody reads an older state: then it keeps nothing of one. (Of what was durable
@@ -331,6 +359,10 @@ impl Pages for Current<'_> {
 
     fn left(&self, at: &Pointer) {
         self.0.forget_page(at);
+    }
+
+    fn together(&self) -> usize {
+        self.0.together()
     }
 }
 
@@ -409,17 +441,31 @@ mod tests {
 
     #[test]
     fn what_is_fetched_ahead_is_here_when_it_is_read_whatever_else_is_read() {
-        let cache = Cache::new(CACHE_BYTES as u64);
-        let window = cache.ahead_bytes() / UNIT_BYTES as u64;
-        put_units(&cache, 0..window);
-        for next in 0..2000 {
-            assert!(cache.unit_once(&at(next)).is_some(), "unit {next}");
-            put_units(&cache, next + window..next + window + 1);
-            if next % 2 == 0 {
-                // Somebody else reads, half as fast, at random.
-                put_units(&cache, 1_000_000 + next..1_000_001 + next);
+        for cache in [Cache::new(CACHE_BYTES as u64), Cache::of_far(CACHE_BYTES as u64)] {
+            let window = cache.ahead_bytes() / UNIT_BYTES as u64;
+            put_units(&cache, 0..window);
+            for next in 0..2000 {
+                assert!(cache.unit_once(&at(next)).is_some(), "unit {next} of a window of {window}");
+                put_units(&cache, next + window..next + window + 1);
+                if next % 2 == 0 {
+                    // Somebody else reads, half as fast, at random.
+                    put_units(&cache, 1_000_000 + next..1_000_001 + next);
+                }
             }
         }
+    }
+
+    #[test]
+    fn from_far_away_units_have_more_unless_much_is_changed() {
+        let cache = Cache::of_far(CACHE_BYTES as u64);
+        let units = || count(0..1000, |at| cache.has_unit(at)) * UNIT_BYTES;
+        put_units(&cache, 0..1000);
+        assert!((CACHE_BYTES * 6 / 10..=CACHE_BYTES / 8 * 5).contains(&units()), "{} bytes of units", units());
+        put_pages(&cache, 0..8000);
+        assert!(held(&cache) <= CACHE_BYTES);
+        cache.leave_room(CHANGED_BESIDE_BYTES + CACHE_BYTES as u64 / 4);
+        put_units(&cache, 500..1000);
+        assert!((CACHE_BYTES * 4 / 10..=CACHE_BYTES / 2).contains(&units()), "{} bytes of units", units());
     }
 
     #[test]

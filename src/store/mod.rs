@@ -245,7 +245,7 @@ impl Store {
 
     /// Begins to fetch the units of these values of the current state, as [`Store::fetch_soon`].
     pub fn prefetch(&self, values: &[Value]) {
-        self.view().prefetch(values, false);
+        self.view().prefetch(values, values.len(), false);
     }
 
     /// Bytes of values that are worth fetching before they are asked for, in all: more of them would

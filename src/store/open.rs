@@ -332,7 +332,10 @@ pub fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<S
 fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions) -> Result<Store, OpenError> {
     let from_log = |error| OpenError::from_log(path.into(), error);
     let from_store = |error| OpenError::from_store(path.into(), error);
-    let cache = Cache::new(options.cache_bytes);
+    let cache = match log.bucket() {
+        Some(_) => Cache::of_far(options.cache_bytes),
+        None => Cache::new(options.cache_bytes),
+    };
     let (writer, mut stored, leftovers) = recover(&log, &cache, &recovery).map_err(from_store)?;
     let (last, size_limit, time_ns) = (recovery.last, recovery.size_limit, recovery.time_ns);
     let elsewhere = if options.read_only { Elsewhere::of(&recovery) } else { None };

@@ -135,11 +135,11 @@ impl View {
 
     /// Begins to fetch the units of these values, as [`Store::fetch_soon`](super::Store::fetch_soon).
     ///
-    /// Answers how many of them, from the first, that is about. `is_part`: who asks will ask for those
-    /// that come next; then those that begin another segment may be left to that time, when they come
-    /// with the rest of it.
-    pub fn prefetch(&self, values: &[Value], is_part: bool) -> usize {
-        let now = if is_part { self.core.worth_fetching_now(values) } else { values.len() };
+    /// Only the first `wanted` of them are asked for; those behind will be, and if it `goes_on` others behind those.
+    /// Answers how many were taken, from the first: perhaps less or more than wanted, so that what can come with
+    /// one request does not come in parts.
+    pub fn prefetch(&self, values: &[Value], wanted: usize, goes_on: bool) -> usize {
+        let now = self.core.worth_fetching_now(values, wanted, goes_on);
         self.core.prefetch(&values[..now], &self.era);
         now
     }

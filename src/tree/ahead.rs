@@ -18,8 +18,6 @@ use std::ops::Range;
 const PASSED_MAX: usize = 128;
 /// Fewer are no run yet.
 const RUN_MIN: usize = 4;
-/// So many pages are looked at after the first that a scan misses, as far as it wants them.
-const SCAN_AHEAD_MIN: usize = 4;
 /// Most bytes of stored pages that are named ahead: a small part of any cache.
 const AHEAD_BYTES_MAX: u64 = 1 << 20;
 
@@ -70,7 +68,7 @@ impl<'a> Step<'a> {
         match (self.passed(pages, direction), manner) {
             // A run goes on where this scan ends: in the next directory, say.
             (passed @ RUN_MIN.., _) => self.add_next(Names::new(pages, missing, 2 * passed), direction, all),
-            (_, Manner::Scan(_)) => self.add_next(Names::new(pages, missing, SCAN_AHEAD_MIN), direction, within),
+            (_, Manner::Scan(_)) => self.add_next(Names::new(pages, missing, pages.together()), direction, within),
             (_, Manner::Get) => TreeError::Miss(missing),
         }
     }

@@ -100,6 +100,12 @@ pub trait Pages {
     /// The page at `at` has left the current tree for good: [`Tree::apply`] says so when it can fail no more.
     /// Whoever has an older root may still ask for it; if nobody has one, it is kept in vain.
     fn left(&self, _at: &Pointer) {}
+
+    /// How many of the pages after one that a scan misses are worth reading with it, if it may want them: as many
+    /// as come in the time that the first takes.
+    fn together(&self) -> usize {
+        4
+    }
 }
 
 /// Where a checkpoint puts pages.

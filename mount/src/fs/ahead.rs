@@ -18,7 +18,7 @@ use std::ops::Range;
 /// What is fetched ahead of a stream after its second read, at least; and a small file.
 const WINDOW_MIN: u64 = 1 << 20;
 /// Most that is fetched ahead of one stream.
-pub(crate) const WINDOW_MAX: u64 = 64 << 20;
+pub(crate) const WINDOW_MAX: u64 = 96 << 20;
 /// From far away, who begins a file with a read of as much is taken to go on,
 const LONG: u64 = 128 << 10;
 /// and so much is fetched ahead of it at once.
@@ -174,14 +174,17 @@ impl ReadAhead {
         (end > from && (end == size || end - from >= step)).then_some(from..end)
     }
 
-    /// Of what [`Pace::fetch`] asked for, only what comes before `reached` is being fetched. What was asked for since,
-    /// by another read, comes behind that and is asked for again.
-    pub(crate) fn fell_short(&self, ino: Ino, fetch: Range<u64>, reached: u64) {
+    /// What [`Pace::fetch`] asked for is being fetched up to there; perhaps only a part of it, perhaps more. After less,
+    /// what was asked for since, by another read, comes behind that and is asked for again.
+    pub(crate) fn reached(&self, ino: Ino, fetch: Range<u64>, reached: u64) {
+        let reached = reached.max(fetch.start);
         let mut state = self.state.lock();
         let streams = state.files.get_mut(&ino.0).into_iter().flatten();
         // Not one that is past it.
         for stream in streams.filter(|stream| stream.at <= reached + BYTES_OFF && fetch.end <= stream.ahead) {
-            stream.ahead = reached.clamp(fetch.start, fetch.end);
+            if reached < fetch.end || stream.ahead < reached {
+                stream.ahead = reached;
+            }
         }
     }
 
@@ -321,7 +324,7 @@ mod tests {
         let ahead = ReadAhead::new(Distance::Far, 64 * MIB);
         assert_eq!(ahead.note(INO, 0..MIB, GIB).fetch, Some(MIB..9 * MIB));
         assert_eq!(ahead.note(INO, 0..MIB, GIB).fetch, None, "the same read again");
-        ahead.fell_short(INO, MIB..9 * MIB, 2 * MIB);
+        ahead.reached(INO, MIB..9 * MIB, 2 * MIB);
         assert_eq!(ahead.note(INO, 0..MIB, GIB).fetch, Some(2 * MIB..9 * MIB), "and again, with records now");
         assert_eq!(ahead.note(INO, MIB..2 * MIB, GIB).fetch, Some(9 * MIB..32 * MIB));
         assert_eq!(ahead.note(INO, 2 * MIB..4 * MIB, GIB).fetch, Some(32 * MIB..64 * MIB));
@@ -361,7 +364,7 @@ mod tests {
         ahead.note(INO, 0..MIB, GIB);
         let fetch = ahead.note(INO, MIB..2 * MIB, GIB).fetch.unwrap();
         assert_eq!(fetch, MIB..10 * MIB);
-        ahead.fell_short(INO, fetch, 3 * MIB);
+        ahead.reached(INO, fetch, 3 * MIB);
         assert_eq!(ahead.note(INO, 2 * MIB..3 * MIB, GIB).fetch, Some(3 * MIB..15 * MIB));
     }
 
@@ -372,8 +375,21 @@ mod tests {
         let first = ahead.note(INO, MIB..2 * MIB, GIB).fetch.unwrap();
         let second = ahead.note(INO, 2 * MIB..4 * MIB, GIB).fetch.unwrap();
         assert!(first.end == second.start && second.end == 20 * MIB);
-        ahead.fell_short(INO, first, 3 * MIB);
+        ahead.reached(INO, first, 3 * MIB);
         assert_eq!(ahead.note(INO, 4 * MIB..5 * MIB, GIB).fetch, Some(3 * MIB..25 * MIB));
+    }
+
+    #[test]
+    fn what_came_with_it_is_not_asked_for_again() {
+        let ahead = ReadAhead::new(Distance::Far, 64 * MIB);
+        let first = ahead.note(INO, 0..MIB, GIB).fetch.unwrap();
+        assert_eq!(first, MIB..9 * MIB);
+        ahead.reached(INO, first, 11 * MIB);
+        let second = ahead.note(INO, MIB..2 * MIB, GIB).fetch.unwrap();
+        assert_eq!(second, 11 * MIB..32 * MIB);
+        ahead.note(INO, 2 * MIB..4 * MIB, GIB).fetch.unwrap();
+        ahead.reached(INO, second, 33 * MIB);
+        assert_eq!(ahead.note(INO, 4 * MIB..5 * MIB, GIB).fetch, None, "by now, more was asked for");
     }
 
     #[test]

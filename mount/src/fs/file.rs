@@ -20,6 +20,8 @@ use std::ops::{ControlFlow, Range};
 pub const WRITE_MAX: usize = 1 << 20;
 /// Most pieces that one transaction replaces: 64 MiB of full ones.
 pub(crate) const RANGE_PIECES: usize = 1024;
+/// From far away, so much more than is to be fetched may be fetched with it.
+const LOOK_BEYOND: u64 = 4 << 20;
 const _: () = assert!(WRITE_MAX + 2 * VALUE_MAX + RANGE_PIECES * 32 < TXN_BYTES_MAX);
 
 impl FileSystem {
@@ -47,31 +49,30 @@ impl FileSystem {
         }
     }
 
-    /// Begins to fetch a part of a file of that size.
+    /// Begins to fetch a part of a file of that size, or about as much: what comes with it in one request.
     fn fetch_ahead(&self, view: &View, ino: Ino, fetch: Range<u64>, size: u64) {
         let (mut values, mut starts) = (Vec::new(), Vec::new());
-        let mut reached = fetch.start;
+        let (mut wanted, mut reached) = (0, fetch.start);
+        let beyond = if self.store().is_far() { (fetch.end - fetch.start).min(LOOK_BEYOND) } else { 0 };
         // With all of the file before it, a miss also names the pages that come next.
         let scanned = content::visit_pieces(view, ino, fetch.start, size, &mut |piece| {
-            if piece.offset >= fetch.end {
+            if piece.offset >= fetch.end.saturating_add(beyond) {
                 return ControlFlow::Break(());
             }
+            wanted += usize::from(piece.offset < fetch.end);
             reached = piece.end();
             starts.push(piece.offset);
             values.push(piece.value);
             ControlFlow::Continue(())
         });
-        let begun = view.prefetch(&values, fetch.end < size);
-        let left = starts.get(begun);
-        // Whoever reads there is told of any other error.
-        if let Err(FsError::Miss(miss)) = scanned {
-            self.store().fetch_soon(miss);
-            self.read_ahead.fell_short(ino, fetch, *left.unwrap_or(&reached));
-        } else {
-            if let Some(left) = left {
-                self.read_ahead.fell_short(ino, fetch.clone(), *left);
-            }
-            self.fetch_records_ahead(view, ino, fetch.end.saturating_add(WINDOW_MAX), size);
+        let begun = view.prefetch(&values, wanted, scanned.is_err() || reached < size);
+        let reached = *starts.get(begun).unwrap_or(&reached);
+        // A hole at its end needs no fetching. Whoever reads there is told of any other error.
+        let reached = if scanned.is_ok() && begun == values.len() { reached.max(fetch.end) } else { reached };
+        self.read_ahead.reached(ino, fetch.clone(), reached);
+        match scanned {
+            Err(FsError::Miss(miss)) => self.store().fetch_soon(miss),
+            _ => self.fetch_records_ahead(view, ino, fetch.end.saturating_add(WINDOW_MAX), size),
         }
     }
 

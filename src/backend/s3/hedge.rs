@@ -1,6 +1,7 @@
 //! A GET that takes longer than nearly all others is sent a second time; the first good answer wins.
 //!
-//! Slow is what lies above the 95th percentile of recent GETs of about that size. Sending twice at
+//! Slow is what lies above the 95th percentile of recent GETs of about that size; of long ones, above twice that: what
+//! takes its time there is mostly the bytes, and to send them again takes it from others. Sending twice at
 //! most one GET in twenty bounds what that costs, also when a server has become slow as a whole:
 //! then the measure follows it, and until it does, the budget ends.
 
@@ -20,6 +21,8 @@ const SLOW_MIN: Duration = Duration::from_millis(20);
 const SLOW_AT_FIRST: Duration = Duration::from_secs(1);
 /// With fewer latencies than this there is nothing to compare with.
 const SAMPLES_MIN: usize = 20;
+/// GETs of so many bytes are long.
+const LONG: u64 = 1 << 20;
 /// So many of the last latencies count.
 const SAMPLES: usize = 128;
 /// GETs between second ones, on average.
@@ -106,7 +109,8 @@ impl Hedge {
     fn begin(&self, class: usize) -> Duration {
         let mut state = self.0.lock();
         state.budget = (state.budget + 1).min(BURST * GETS_PER_SECOND_ONE);
-        state.classes[class].slow()
+        let slow = state.classes[class].slow();
+        if class >= class_of(Some(LONG)) { 2 * slow } else { slow }
     }
 
     /// Whether one may be sent a second time.
@@ -180,6 +184,8 @@ mod tests {
         assert_eq!(with_latencies(0, std::iter::repeat_n(2, 100)).begin(0), SLOW_MIN);
         let hedge = with_latencies(3, std::iter::repeat_n(70, 200));
         assert_eq!((hedge.begin(3), hedge.begin(2)), (Duration::from_millis(70), SLOW_AT_FIRST), "by size");
+        assert_eq!(with_latencies(5, std::iter::repeat_n(70, 200)).begin(5), Duration::from_millis(70));
+        assert_eq!(with_latencies(6, std::iter::repeat_n(70, 200)).begin(6), Duration::from_millis(140), "a long one");
         let turned = with_latencies(0, std::iter::repeat_n(30, 500).chain(std::iter::repeat_n(300, SAMPLES)));
         assert_eq!(turned.begin(0), Duration::from_millis(300), "old ones are forgotten");
     }
