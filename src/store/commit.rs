@@ -58,7 +58,8 @@ pub enum Errand {
 }
 
 impl Core {
-    pub(super) fn sync_then(self: &Arc<Self>, done: Waiter) {
+    /// `helps`: this thread makes the commit, if the storage thread has nothing to do. It holds no lock then.
+    pub(super) fn sync_then(self: &Arc<Self>, done: Waiter, helps: bool) {
         if self.read_only {
             return done(Ok(()));
         }
@@ -71,7 +72,11 @@ impl Core {
                     writer.is_quiet = false;
                     // What comes from here on gets its redo, unless a checkpoint has to come first.
                     writer.skips_redo = writer.skipped_since.is_some();
-                    self.request_commit(&mut writer);
+                    self.request_commit(&mut writer, helps);
+                    drop(writer);
+                    if helps {
+                        self.log.help();
+                    }
                     return;
                 }
                 Err(failure) => failure,
@@ -81,18 +86,23 @@ impl Core {
     }
 
     /// Queues a commit, unless one is queued already; or asks for the checkpoint that has to do its
-    /// work (W4).
-    pub(super) fn request_commit(self: &Arc<Self>, writer: &mut Writer) {
+    /// work (W4). `helps`: as with [`Log::commit`](crate::log::Log::commit).
+    pub(super) fn request_commit(self: &Arc<Self>, writer: &mut Writer, helps: bool) {
         if writer.has_skipped() {
             self.want_checkpoint(writer);
         } else if !writer.commit_queued {
             writer.commit_queued = true;
-            self.queue_commit(Errand::None, Box::new(|_| ()));
+            self.queue_commit(Errand::None, Box::new(|_| ()), helps);
         }
     }
 
     /// Queues a commit with an errand; `done` gets the result.
-    pub(super) fn queue_commit(self: &Arc<Self>, errand: Errand, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
+    pub(super) fn queue_commit(
+        self: &Arc<Self>,
+        errand: Errand,
+        done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+        helps: bool,
+    ) {
         let claim = match errand {
             Errand::None => Claim::Ordinary,
             Errand::Claim | Errand::Freeze(_) => Claim::Early,
@@ -106,10 +116,11 @@ impl Core {
                 done(result);
             }),
             claim,
+            helps,
         );
     }
 
-    /// Freezes what is pending. On the storage thread.
+    /// Freezes what is pending. On the thread that makes the commit.
     fn prepare(self: &Arc<Self>, sequence: Sequence, bytes_max: u64, errand: Errand) -> Option<Prepared> {
         // A freeze of the tree must not come between an append and the change that refers to it:
         // the segment would look dead.
@@ -228,7 +239,7 @@ impl Core {
         }
     }
 
-    /// A commit is durable, or has failed. On the storage thread.
+    /// A commit is durable, or has failed. On the thread that made it.
     fn finish(self: &Arc<Self>, claim: Claim, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
         let result = result.map(|_| ()).map_err(StoreError::from);
         let mut waiters = std::mem::take(&mut self.in_flight.lock().waiters);

@@ -295,7 +295,7 @@ impl Store {
     /// Waits until everything committed so far is durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         let (answer, answered) = std::sync::mpsc::channel();
-        self.sync_then(Box::new(move |result| {
+        self.sync_here_then(Box::new(move |result| {
             // The receiver is just below and waits.
             answer.send(result).unwrap_or_else(|_| panic!("nobody waits for the sync"));
         }));
@@ -313,7 +313,14 @@ impl Store {
     /// wait; `done` runs on another thread (or on this one, before the call returns) and must not
     /// wait either, nor call the store.
     pub fn sync_then(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
-        self.core.sync_then(done);
+        self.core.sync_then(done, false);
+    }
+
+    /// As [`Store::sync_then`], for who has nothing else to do meanwhile: if storage is at rest, this thread makes the
+    /// commit, and `done` runs on it before the call returns. To have it made by another takes about as long
+    /// again, where a flush is quick. May wait for storage, and holds no lock then.
+    pub fn sync_here_then(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
+        self.core.sync_then(done, true);
     }
 
     /// Whether everything that a view taken before shows is durable. Cheap; false also while that is
