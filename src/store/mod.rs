@@ -295,7 +295,7 @@ impl Store {
     /// Waits until everything committed so far is durable.
     pub fn sync(&self) -> Result<(), StoreError> {
         let (answer, answered) = std::sync::mpsc::channel();
-        self.sync_here_then(Box::new(move |result| {
+        self.sync_then(Box::new(move |result| {
             // The receiver is just below and waits.
             answer.send(result).unwrap_or_else(|_| panic!("nobody waits for the sync"));
         }));
@@ -316,9 +316,10 @@ impl Store {
         self.core.sync_then(done, false);
     }
 
-    /// As [`Store::sync_then`], for who has nothing else to do meanwhile: if storage is at rest, this thread makes the
-    /// commit, and `done` runs on it before the call returns. To have it made by another takes about as long
-    /// again, where a flush is quick. May wait for storage, and holds no lock then.
+    /// As [`Store::sync_then`], for who has nothing better to do meanwhile: if storage is at rest, and its flushes are
+    /// quick, this thread makes the commit, and `done` runs on it before the call returns. To wake another for it
+    /// would take about as long again. The caller holds no lock that others wait for, or that `done` takes. Should storage fall silent, this call
+    /// does not return before it answers, nor when the store is abandoned; `done` is told then.
     pub fn sync_here_then(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
         self.core.sync_then(done, true);
     }

@@ -3,7 +3,8 @@
 //!
 //! To wake a thread and be woken by it takes about as long as a flush of a good disk. So the [`Writer`] is no thread's
 //! own: it lies here while there is nothing to do, and who finds it here may take it and make the commit that
-//! it asked for. While somebody is at work, what is asked waits here, and is found by that one: nobody is woken.
+//! it asked for (not where flushes take long: then it has other things to do). While somebody is at work,
+//! what is asked waits here, and is found by that one: nobody is woken.
 //!
 //! * K1 There is one writer, and who has taken it is alone at the log's end (L1).
 //! * K2 Who lays it back looks for what was asked meanwhile under the same lock, and does it or wakes the storage
@@ -84,13 +85,20 @@ impl Desk {
         }
     }
 
-    /// If nobody is at work: does what was asked, until a commit was made. The caller holds no lock.
+    /// If nobody is at work, and it is quickly done: does what was asked, until a commit was made. The caller holds no
+    /// lock.
     fn help(&self) {
         let mut state = self.state.lock();
-        if !state.asked.is_empty()
-            && let Some(writer) = state.writer.take()
-        {
-            self.work(state, writer, Until::Commit);
+        if state.asked.is_empty() {
+            return;
+        }
+        match state.writer.take() {
+            Some(writer) if writer.is_quick() => self.work(state, writer, Until::Commit),
+            Some(writer) => {
+                state.writer = Some(writer);
+                self.changed.notify_one();
+            }
+            None => {}
         }
     }
 

@@ -27,6 +27,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 /// What the storage thread has to know to go on.
 pub struct End {
@@ -264,6 +265,7 @@ pub fn start(
         parts_written: 0,
         unsynced: 0,
         is_data_unsynced: false,
+        flush_time: Duration::MAX,
         deferred: Vec::new(),
     };
     let desk = Desk::new(writer);

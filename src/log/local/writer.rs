@@ -25,9 +25,13 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 /// Data is flushed when so much was written since the last time.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
+
+/// A flush that is quick takes no longer.
+const QUICK: Duration = Duration::from_millis(1);
 
 /// The state of the log's end, which one thread has at a time (K1).
 pub struct Writer {
@@ -60,11 +64,18 @@ pub struct Writer {
     pub unsynced: u64,
     /// Something is among them that any commit may refer to.
     pub is_data_unsynced: bool,
+    /// How long the last flush took; none yet: for ever.
+    pub flush_time: Duration,
     /// Commits that found the ring too full: they go on once the checkpoint under way is done.
     pub deferred: Vec<(Prepare, Done)>,
 }
 
 impl Writer {
+    /// Whether a commit takes so short that it is worth waking nobody for it.
+    pub fn is_quick(&self) -> bool {
+        self.flush_time <= QUICK
+    }
+
     /// Does what is asked; false: that was to end.
     pub fn carry_out(&mut self, message: Message, desk: &Desk) -> bool {
         match message {
@@ -283,7 +294,9 @@ impl Writer {
     }
 
     fn sync(&mut self) -> io::Result<()> {
+        let began = Instant::now();
         self.disk.sync()?;
+        self.flush_time = began.elapsed();
         self.shared.counters.syncs.add(1);
         (self.unsynced, self.is_data_unsynced) = (0, false);
         if let Some((which, position)) = self.superblock_unsynced.take() {
