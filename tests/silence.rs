@@ -5,8 +5,8 @@ mod support;
 
 use kivafs::backend::MemoryDisk;
 use kivafs::store::{Miss, Room, Store, StoreError};
-use std::sync::{Arc, mpsc};
-use std::thread::{self, JoinHandle, ThreadId};
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use support::silent_disk::{Silence, SilentDisk};
 use support::store::{SMALL, create, unhurried};
@@ -156,93 +156,4 @@ fn a_store_that_is_being_closed_can_be_given_up() {
     was_given_up(closing.join().unwrap());
     drop(Arc::into_inner(store).expect("nobody else has it"));
     disk.fall(Silence::NONE);
-}
-
-fn put(store: &Store, key: &str) {
-    store.patiently(|| put_now(store, key, vec![1])).unwrap();
-}
-
-/// The thread that told it.
-fn told_by(store: &Store, key: &str) -> ThreadId {
-    put(store, key);
-    let (told, by) = mpsc::channel();
-    store.sync_here_then(Box::new(move |result| told.send((result, thread::current().id())).unwrap()));
-    let (result, by) = by.recv().unwrap();
-    result.unwrap();
-    by
-}
-
-/// To wake another thread would take as long again.
-#[test]
-fn who_waits_for_a_commit_makes_it_while_storage_is_at_rest() {
-    let (_, store) = store();
-    let us = thread::current().id();
-    // Now and then somebody else is at work, or the machine is: all the same, most are ours.
-    let ours = (0..100).filter(|round| told_by(&store, &round.to_string()) == us).count();
-    assert!(ours >= 10, "{ours} of 100");
-    store.close().unwrap();
-}
-
-#[test]
-fn who_has_other_things_to_do_does_not_wait_for_slow_flushes() {
-    let (disk, store) = store();
-    disk.fall(Silence::FLUSHES);
-    put(&store, "slow");
-    let (told, answered) = mpsc::channel();
-    store.sync_then(Box::new(move |result| told.send(result).unwrap()));
-    disk.until_waiting(1);
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_millis(2) {
-        thread::yield_now();
-    }
-    disk.fall(Silence::NONE);
-    answered.recv().unwrap().unwrap();
-    assert_ne!(told_by(&store, "next"), thread::current().id());
-    store.close().unwrap();
-}
-
-#[test]
-fn who_finds_storage_at_work_does_not_wait_for_it() {
-    let (disk, store) = store();
-    disk.fall(Silence::CHANGES);
-    put(&store, "first");
-    let first = {
-        let store = store.clone();
-        thread::spawn(move || store.sync())
-    };
-    disk.until_waiting(1);
-    let (told, durable) = mpsc::channel();
-    for key in ["second", "third"] {
-        put(&store, key);
-        let told = told.clone();
-        store.sync_here_then(Box::new(move |result| told.send(result).unwrap()));
-    }
-    assert!(durable.try_recv().is_err(), "storage has not answered");
-    disk.fall(Silence::NONE);
-    first.join().unwrap().unwrap();
-    assert!((0..2).all(|_| durable.recv().unwrap().is_ok()));
-    store.close().unwrap();
-    drop(store);
-    let store = Store::open_on(disk, &unhurried()).unwrap();
-    assert!(["first", "second", "third"].iter().all(|key| is_there(&store, key)));
-}
-
-/// K2: each of many who ask at once is told, whoever makes the commits.
-#[test]
-fn all_who_ask_at_once_are_told() {
-    let (_, store) = store();
-    let ask = |client: usize| {
-        for round in 0..300 {
-            put(&store, &format!("{client} {round}"));
-            match (client + round) % 3 {
-                0 => store.sync().unwrap(),
-                1 => store.sync_then(Box::new(|result| result.unwrap())),
-                _ => store.sync_here_then(Box::new(|result| result.unwrap())),
-            }
-        }
-        store.sync().unwrap();
-        assert!((0..300).all(|round| is_there(&store, &format!("{client} {round}"))));
-    };
-    thread::scope(|scope| (0..8).for_each(|client| drop(scope.spawn(move || ask(client)))));
-    store.close().unwrap();
 }

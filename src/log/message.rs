@@ -23,13 +23,13 @@ pub struct Prepared {
 }
 
 /// Freezes what is to be committed, given the sequence that the commit will have and the bytes that
-/// it may take; `None`: there is nothing. Runs on the thread that makes the commit, which holds no lock.
+/// it may take; `None`: there is nothing. Runs on the storage thread.
 pub type Prepare = Box<dyn FnOnce(Sequence, u64) -> Option<Prepared> + Send>;
-/// Told how a commit went: the newest durable sequence, or the store's first failure. Runs on that
-/// thread, too.
+/// Told how a commit went: the newest durable sequence, or the store's first failure. Runs on the
+/// storage thread.
 pub type Done = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
 
-/// Told that segments are gone. Runs on the thread that does it, or is dropped if the log ends before.
+/// Told that segments are gone. Runs on the storage thread, or is dropped if it ends before.
 pub type Freed = Box<dyn FnOnce(&[SegmentNo]) + Send>;
 
 /// Told how closing went.

@@ -274,11 +274,8 @@ impl Recovery {
 /// Checks and unpacks stored bytes.
 type Unpack<'a> = dyn Fn(&Pointer, Payload) -> Result<Payload, LogError> + Sync + 'a;
 
-/// Where the log's end is asked for something.
-enum Door {
-    File(local::Door),
-    Bucket(remote::Door),
-}
+/// Hands messages to the storage thread.
+type Sender = Box<dyn Fn(Message) + Send + Sync>;
 
 /// An open log.
 pub struct Log {
@@ -286,8 +283,8 @@ pub struct Log {
     medium: Medium,
     geometry: Geometry,
     codec: Codec,
-    /// None in a log opened for reading.
-    door: Option<Door>,
+    /// To the storage thread; none in a log opened for reading.
+    sender: Option<Sender>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -336,7 +333,7 @@ impl Log {
             Medium::Bucket(bucket) => {
                 remote::read(bucket, pointers, &stored, &unpack).map_err(|error| match error {
                     // Nobody else deletes while we hold the store.
-                    LogError::Gone(what) if self.door.is_some() => LogError::damaged(format!("{what} is missing")),
+                    LogError::Gone(what) if self.sender.is_some() => LogError::damaged(format!("{what} is missing")),
                     error => error,
                 })?
             }
@@ -375,22 +372,9 @@ impl Log {
         }
     }
 
-    /// Queues a commit. With `helps`, the caller calls [`Log::help`] as soon as it holds no lock: until then it may be
-    /// that nobody works at it.
-    pub fn commit(&self, prepare: Prepare, done: Done, claim: Claim, helps: bool) {
-        let message = Message::Commit { prepare, done, claim };
-        match &self.door {
-            Some(Door::File(door)) if helps => door.lay_down(message),
-            _ => self.send(message),
-        }
-    }
-
-    /// Makes the commit that was queued, on this thread, if the storage thread has nothing else to do: to wake it takes
-    /// long. Waits for storage then. The caller holds no lock.
-    pub fn help(&self) {
-        if let Some(Door::File(door)) = &self.door {
-            door.help();
-        }
+    /// Queues a commit.
+    pub fn commit(&self, prepare: Prepare, done: Done, claim: Claim) {
+        self.send(Message::Commit { prepare, done, claim });
     }
 
     /// Commits that wait for room in the ring go on, or with an error are told.
@@ -428,14 +412,11 @@ impl Log {
     }
 
     fn send(&self, message: Message) {
-        let door = self.door.as_ref().expect("a log opened for reading is not written to");
+        let sender = self.sender.as_ref().expect("a log opened for reading is not written to");
         if let Message::Write(part) = &message {
             self.shared.flow.accept(part.bytes.len() as u64);
         }
-        match door {
-            Door::File(door) => door.send(message),
-            Door::Bucket(door) => door.send(message),
-        }
+        sender(message);
     }
 
     /// The segments opened since this was last asked, and the number that the next one gets. To be called where the redo that refers to
@@ -554,7 +535,7 @@ impl Log {
         tracing::error!("{cause}; nothing more is written");
         self.shared.poison(cause.clone());
         // Before the storage thread is started nobody waits.
-        if self.door.is_some() {
+        if self.sender.is_some() {
             self.retry(Some(LogError::Poisoned(cause.into())));
         }
     }
@@ -618,19 +599,14 @@ impl Log {
     /// returns.
     pub fn start(&mut self, recovery: Recovery, used: impl IntoIterator<Item = u32>) -> Result<(), LogError> {
         let Recovery { store, size_limit, last, epoch, end, .. } = recovery;
-        let (door, thread) = match (end, &self.medium) {
+        let (sender, thread) = match (end, &self.medium) {
             (End::File(end), Medium::Disk(disk)) => {
-                let names = (store, size_limit, last, epoch);
-                let (door, thread) = local::start(self.shared.clone(), disk.clone(), *end, names, used)?;
-                (Door::File(door), thread)
+                local::start(self.shared.clone(), disk.clone(), *end, (store, size_limit, last, epoch), used)?
             }
-            (End::Bucket(end), Medium::Bucket(bucket)) => {
-                let (door, thread) = remote::start(self.shared.clone(), bucket.clone(), *end)?;
-                (Door::Bucket(door), thread)
-            }
+            (End::Bucket(end), Medium::Bucket(bucket)) => remote::start(self.shared.clone(), bucket.clone(), *end)?,
             _ => unreachable!("a recovery belongs to its log"),
         };
-        self.door = Some(door);
+        self.sender = Some(sender);
         *self.thread.lock() = Some(thread);
         // Without a reserve a full store could not even delete; it can still be opened and read.
         if let Err(error) = self.ensure_capacity(1, Need::Reserve) {

@@ -431,7 +431,7 @@ impl Core {
     fn commit_and_wait(self: &Arc<Self>, errand: Errand) -> Result<(), StoreError> {
         let (answer, answered) = channel();
         // Whoever asked is waiting just below.
-        self.queue_commit(errand, Box::new(move |result| drop(answer.send(result))), false);
+        self.queue_commit(errand, Box::new(move |result| drop(answer.send(result))));
         answered.recv().expect("every commit is answered")
     }
 

@@ -58,8 +58,7 @@ pub enum Errand {
 }
 
 impl Core {
-    /// `helps`: this thread makes the commit, if the storage thread has nothing to do. It holds no lock then.
-    pub(super) fn sync_then(self: &Arc<Self>, done: Waiter, helps: bool) {
+    pub(super) fn sync_then(self: &Arc<Self>, done: Waiter) {
         if self.read_only {
             return done(Ok(()));
         }
@@ -72,11 +71,7 @@ impl Core {
                     writer.is_quiet = false;
                     // What comes from here on gets its redo, unless a checkpoint has to come first.
                     writer.skips_redo = writer.skipped_since.is_some();
-                    self.request_commit(&mut writer, helps);
-                    drop(writer);
-                    if helps {
-                        self.log.help();
-                    }
+                    self.request_commit(&mut writer);
                     return;
                 }
                 Err(failure) => failure,
@@ -86,23 +81,18 @@ impl Core {
     }
 
     /// Queues a commit, unless one is queued already; or asks for the checkpoint that has to do its
-    /// work (W4). `helps`: as with [`Log::commit`](crate::log::Log::commit).
-    pub(super) fn request_commit(self: &Arc<Self>, writer: &mut Writer, helps: bool) {
+    /// work (W4).
+    pub(super) fn request_commit(self: &Arc<Self>, writer: &mut Writer) {
         if writer.has_skipped() {
             self.want_checkpoint(writer);
         } else if !writer.commit_queued {
             writer.commit_queued = true;
-            self.queue_commit(Errand::None, Box::new(|_| ()), helps);
+            self.queue_commit(Errand::None, Box::new(|_| ()));
         }
     }
 
     /// Queues a commit with an errand; `done` gets the result.
-    pub(super) fn queue_commit(
-        self: &Arc<Self>,
-        errand: Errand,
-        done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
-        helps: bool,
-    ) {
+    pub(super) fn queue_commit(self: &Arc<Self>, errand: Errand, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
         let claim = match errand {
             Errand::None => Claim::Ordinary,
             Errand::Claim | Errand::Freeze(_) => Claim::Early,
@@ -116,11 +106,10 @@ impl Core {
                 done(result);
             }),
             claim,
-            helps,
         );
     }
 
-    /// Freezes what is pending. On the thread that makes the commit.
+    /// Freezes what is pending. On the storage thread.
     fn prepare(self: &Arc<Self>, sequence: Sequence, bytes_max: u64, errand: Errand) -> Option<Prepared> {
         // A freeze of the tree must not come between an append and the change that refers to it:
         // the segment would look dead.
@@ -239,7 +228,7 @@ impl Core {
         }
     }
 
-    /// A commit is durable, or has failed. On the thread that made it.
+    /// A commit is durable, or has failed. On the storage thread.
     fn finish(self: &Arc<Self>, claim: Claim, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
         let result = result.map(|_| ()).map_err(StoreError::from);
         let mut waiters = std::mem::take(&mut self.in_flight.lock().waiters);

@@ -144,7 +144,7 @@ impl Core {
             {
                 let mut writer = self.writer.lock();
                 if writer.oldest_change().is_some_and(|since| self.signals.is_overdue(since)) {
-                    self.request_commit(&mut writer, false);
+                    self.request_commit(&mut writer);
                 }
                 // After a failure only for whoever has to be told of it.
                 let is_of_use = self.log.failure().is_none() || !writer.waiters.is_empty();

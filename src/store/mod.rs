@@ -313,15 +313,7 @@ impl Store {
     /// wait; `done` runs on another thread (or on this one, before the call returns) and must not
     /// wait either, nor call the store.
     pub fn sync_then(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
-        self.core.sync_then(done, false);
-    }
-
-    /// As [`Store::sync_then`], for who has nothing better to do meanwhile: if storage is at rest, and its flushes are
-    /// quick, this thread makes the commit, and `done` runs on it before the call returns. To wake another for it
-    /// would take about as long again. The caller holds no lock that others wait for, or that `done` takes. Should storage fall silent, this call
-    /// does not return before it answers, nor when the store is abandoned; `done` is told then.
-    pub fn sync_here_then(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
-        self.core.sync_then(done, true);
+        self.core.sync_then(done);
     }
 
     /// Whether everything that a view taken before shows is durable. Cheap; false also while that is

@@ -152,7 +152,7 @@ impl<'a> Txn<'a> {
             core.want_checkpoint(&mut writer);
         }
         if writer.bytes_since_freeze >= core.limits.changed || core.is_full(&writer) || core.signals.commits_at_once() {
-            core.request_commit(&mut writer, false);
+            core.request_commit(&mut writer);
         }
         if need == Need::Reserve && writer.starved && frees_much(&writer) {
             core.want_checkpoint(&mut writer);
@@ -223,7 +223,7 @@ impl Core {
             return Err(StoreError::NoSpace);
         }
         match wait {
-            Wait::Commit => self.request_commit(writer, false),
+            Wait::Commit => self.request_commit(writer),
             Wait::Checkpoint => self.want_checkpoint(writer),
         }
         Ok(false)

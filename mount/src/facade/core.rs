@@ -231,7 +231,7 @@ impl Core {
     fn sync_until(self: &Arc<Core>, until: Instant, done: impl FnOnce(Result<(), Errno>) + Send + 'static) {
         let answer = self.syncs.wait(until, Box::new(done));
         let core = self.clone();
-        self.fs.store().sync_here_then(Box::new(move |synced: Result<(), StoreError>| {
+        self.fs.store().sync_then(Box::new(move |synced: Result<(), StoreError>| {
             if synced.is_ok() {
                 core.writes.answered();
             }

@@ -1,8 +1,7 @@
 //! The log in one local file.
 //!
 //! Files, in reading order: the formats `superblock` and `holder`; `ring` (where commits lie), `slots`
-//! (where data segments lie), `read`, `writer` (the log's end), `desk` (who works there), `open` (creation and
-//! recovery).
+//! (where data segments lie), `read`, `writer` (the storage thread), `open` (creation and recovery).
 //!
 //! # Contract
 //!
@@ -10,7 +9,6 @@
 //! refers to new data); the file's lock keeps other writers away; recovery reads the tail of the
 //! ring and nothing else.
 
-mod desk;
 mod holder;
 mod open;
 mod read;
@@ -19,7 +17,6 @@ mod slots;
 mod superblock;
 mod writer;
 
-pub use desk::Door;
 pub use holder::HolderRecord;
 pub use open::{End, create, start};
 pub use read::read;

@@ -9,7 +9,6 @@
 //! file that bears our magic. After an *unclean* end, damage to exactly the last commit cannot be
 //! told from a commit that a crash tore: the log then ends before it.
 
-use super::desk::{Desk, Door};
 use super::ring::{self, Found, Ring};
 use super::slots::Slots;
 use super::superblock::{Start, Superblock, Unusable};
@@ -18,16 +17,17 @@ use crate::backend::Disk;
 use crate::log::commit::Commit;
 use crate::log::flow::Flow;
 use crate::log::geometry::{BLOCK, Geometry};
+use crate::log::message::Message;
 use crate::log::pointer::{Codec, Sequence};
 use crate::log::streams::Streams;
-use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Shared, random};
+use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, random};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::mpsc::SendError;
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 /// What the storage thread has to know to go on.
 pub struct End {
@@ -219,7 +219,7 @@ impl Log {
         );
         let shared = Arc::new(Shared::new(streams, Flow::to_disk(), end.ring.used()));
         let medium = Medium::Disk(disk);
-        Ok((Log { shared, medium, geometry, codec, door: None, thread: Mutex::new(None) }, recovery))
+        Ok((Log { shared, medium, geometry, codec, sender: None, thread: Mutex::new(None) }, recovery))
     }
 }
 
@@ -230,7 +230,7 @@ pub fn start(
     end: End,
     (store, size_limit, last, epoch): ([u8; 16], u64, Sequence, u64),
     used: impl IntoIterator<Item = u32>,
-) -> Result<(Door, JoinHandle<()>), LogError> {
+) -> Result<(Sender, JoinHandle<()>), LogError> {
     let geometry = end.superblock.geometry;
     {
         let mut streams = shared.streams.lock();
@@ -265,16 +265,20 @@ pub fn start(
         parts_written: 0,
         unsynced: 0,
         is_data_unsynced: false,
-        flush_time: Duration::MAX,
-        deferred: Vec::new(),
     };
-    let desk = Desk::new(writer);
-    let door = Door::of(desk.clone());
+    let (sender, receiver) = std::sync::mpsc::channel::<Message>();
     let thread = std::thread::Builder::new()
         .name("kivafs-storage".into())
-        .spawn(move || desk.serve())
+        .spawn(move || writer.run(receiver))
         .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
-    Ok((door, thread))
+    // The storage thread ends only after `close`, and nothing is sent after that, but by who waits for space
+    // and has not heard of it.
+    let send = move |message| {
+        if let Err(SendError(message)) = sender.send(message) {
+            assert!(matches!(message, Message::Reached(_)), "the storage thread has ended");
+        }
+    };
+    Ok((Box::new(send), thread))
 }
 
 fn adopt_reserve(slots: &mut Slots, slot: u32) {

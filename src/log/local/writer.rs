@@ -1,4 +1,4 @@
-//! The end of the log: all that writes, flushes and frees. Who does it is up to the desk.
+//! The storage thread: the only one that writes, flushes and frees.
 //!
 //! One message enum. Data parts are written as they come; a commit is *prepared* only when its
 //! turn comes, so that everything gathered until then goes into it (group commit by laziness).
@@ -9,9 +9,8 @@
 //! has been written of them.
 //!
 //! Shutdown order: the store stops its other threads, sends a last commit, then `Close`: a clean
-//! superblock is written and flushed, and the storage thread ends. Only then is the file's lock dropped.
+//! superblock is written and flushed, and the thread ends. Only then is the file's lock dropped.
 
-use super::desk::Desk;
 use super::ring::Ring;
 use super::superblock::{Start, Superblock};
 use crate::backend::Disk;
@@ -25,15 +24,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::sync::mpsc::Receiver;
 
 /// Data is flushed when so much was written since the last time.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
-/// A flush that is quick takes no longer.
-const QUICK: Duration = Duration::from_millis(1);
-
-/// The state of the log's end, which one thread has at a time (K1).
+/// The state of the log's end, owned by the storage thread.
 pub struct Writer {
     pub disk: Arc<dyn Disk>,
     pub shared: Arc<Shared>,
@@ -64,54 +60,58 @@ pub struct Writer {
     pub unsynced: u64,
     /// Something is among them that any commit may refer to.
     pub is_data_unsynced: bool,
-    /// How long the last flush took; none yet: for ever.
-    pub flush_time: Duration,
-    /// Commits that found the ring too full: they go on once the checkpoint under way is done.
-    pub deferred: Vec<(Prepare, Done)>,
 }
 
 impl Writer {
-    /// Whether a commit takes so short that it is worth waking nobody for it.
-    pub fn is_quick(&self) -> bool {
-        self.flush_time <= QUICK
-    }
-
-    /// Does what is asked; false: that was to end.
-    pub fn carry_out(&mut self, message: Message, desk: &Desk) -> bool {
-        match message {
-            Message::Write(part) => self.write_part(part),
-            Message::Commit { prepare, done, claim } => {
-                if claim == Claim::Ordinary && self.ring_is_tight() && self.shared.failure().is_none() {
-                    // If that fails, the commit says so.
-                    if self.catch_up().is_ok() && self.ring_is_tight() {
-                        self.deferred.push((prepare, done));
-                        return true;
+    /// Serves messages until `Close`, or until nobody can send any more.
+    pub fn run(mut self, receiver: Receiver<Message>) {
+        let mut waiting: VecDeque<Message> = VecDeque::new();
+        // Commits that found the ring too full: they go on once the checkpoint under way is done.
+        let mut deferred: Vec<(Prepare, Done)> = Vec::new();
+        loop {
+            let message = match waiting.pop_front() {
+                Some(message) => message,
+                None => match receiver.recv() {
+                    Ok(message) => message,
+                    Err(_) => return,
+                },
+            };
+            match message {
+                Message::Write(part) => self.write_part(part),
+                Message::Commit { prepare, done, claim } => {
+                    if claim == Claim::Ordinary && self.ring_is_tight() && self.shared.failure().is_none() {
+                        // If that fails, the commit says so.
+                        if self.catch_up().is_ok() && self.ring_is_tight() {
+                            deferred.push((prepare, done));
+                            continue;
+                        }
+                    }
+                    let result = self.commit(prepare, claim, &receiver, &mut waiting);
+                    done(result);
+                }
+                Message::Retry(outcome) => {
+                    for (prepare, done) in deferred.drain(..).rev() {
+                        match &outcome {
+                            Some(error) => done(Err(self.shared.check_failure().err().unwrap_or(error.clone()))),
+                            None => {
+                                waiting.push_front(Message::Commit { prepare, done, claim: Claim::Ordinary });
+                            }
+                        }
                     }
                 }
-                let result = self.commit(prepare, claim, desk);
-                done(result);
-            }
-            Message::Retry(outcome) => {
-                for (prepare, done) in self.deferred.drain(..).rev() {
-                    match &outcome {
-                        Some(error) => done(Err(self.shared.check_failure().err().unwrap_or(error.clone()))),
-                        None => desk.put_first(Message::Commit { prepare, done, claim: Claim::Ordinary }),
-                    }
+                Message::Free { numbers, since_ns: _, freed } => {
+                    self.free(&numbers);
+                    freed(&numbers);
                 }
-            }
-            Message::Free { numbers, since_ns: _, freed } => {
-                self.free(&numbers);
-                freed(&numbers);
-            }
-            // Who has gone away needs no answer.
-            Message::Reached(answer) => drop(answer.send(())),
-            Message::Close { give_back, done } => {
-                let result = self.close(give_back);
-                done(result);
-                return false;
+                // Who has gone away needs no answer.
+                Message::Reached(answer) => drop(answer.send(())),
+                Message::Close { give_back, done } => {
+                    let result = self.close(give_back);
+                    done(result);
+                    return;
+                }
             }
         }
-        true
     }
 
     /// Whether an ordinary commit would leave too little room for what must always fit: the two
@@ -153,7 +153,13 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, prepare: Prepare, claim: Claim, desk: &Desk) -> Result<Sequence, LogError> {
+    fn commit(
+        &mut self,
+        prepare: Prepare,
+        claim: Claim,
+        receiver: &Receiver<Message>,
+        waiting: &mut VecDeque<Message>,
+    ) -> Result<Sequence, LogError> {
         self.shared.check_failure()?;
         let sequence = Sequence(self.last.0 + 1);
         let commit_max = self.geometry.commit_bytes_max();
@@ -173,9 +179,15 @@ impl Writer {
         let Some(prepared) = prepared else { return Ok(self.last) };
         // R1: whatever the frozen changes refer to was handed over before they were frozen.
         let handed_over = self.shared.streams.lock().parts_handed_over();
+        let mut earlier = std::mem::take(waiting);
         while self.parts_written < handed_over {
-            self.write_part(desk.next_part().expect("a part is sent when it is handed over"));
+            let message = earlier.pop_front().or_else(|| receiver.try_recv().ok());
+            match message.expect("a part is sent when it is handed over") {
+                Message::Write(part) => self.write_part(part),
+                other => waiting.push_back(other),
+            }
         }
+        waiting.append(&mut earlier);
         // R4: a write or flush of those may have failed; then nothing is flushed again.
         self.shared.check_failure()?;
         if self.is_data_unsynced || prepared.checkpoint.is_some() && self.unsynced > 0 {
@@ -294,9 +306,7 @@ impl Writer {
     }
 
     fn sync(&mut self) -> io::Result<()> {
-        let began = Instant::now();
         self.disk.sync()?;
-        self.flush_time = began.elapsed();
         self.shared.counters.syncs.add(1);
         (self.unsynced, self.is_data_unsynced) = (0, false);
         if let Some((which, position)) = self.superblock_unsynced.take() {

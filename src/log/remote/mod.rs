@@ -45,7 +45,6 @@ pub use keeper::Sight;
 pub use open::{Access, End, create_in, start};
 pub use read::{key, read};
 pub use record::Record;
-pub use writer::Door;
 
 /// A record with something in every field.
 #[cfg(test)]

@@ -32,7 +32,7 @@ use crate::log::flow::Flow;
 use crate::log::geometry::Geometry;
 use crate::log::pointer::{Codec, Sequence};
 use crate::log::streams::Streams;
-use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Shared, now_ns, random};
+use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, now_ns, random};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::path::Path;
@@ -230,7 +230,7 @@ impl Log {
         let tail_bytes = end.found.entries.iter().map(|entry| entry.body.len() as u64).sum();
         let shared = Arc::new(Shared::new(streams, Flow::to_bucket(), tail_bytes));
         let medium = Medium::Bucket(Arc::new(bucket));
-        Ok((Log { shared, medium, geometry, codec, door: None, thread: Mutex::new(None) }, recovery))
+        Ok((Log { shared, medium, geometry, codec, sender: None, thread: Mutex::new(None) }, recovery))
     }
 }
 
@@ -405,11 +405,7 @@ impl OpeningState {
 }
 
 /// Starts the storage thread of the epoch that was claimed.
-pub fn start(
-    shared: Arc<Shared>,
-    bucket: Arc<Bucket>,
-    end: End,
-) -> Result<(super::writer::Door, JoinHandle<()>), LogError> {
+pub fn start(shared: Arc<Shared>, bucket: Arc<Bucket>, end: End) -> Result<(Sender, JoinHandle<()>), LogError> {
     let End { found, claim, .. } = end;
     let claim = claim.expect("a log opened for reading is not started");
     {
@@ -441,5 +437,5 @@ pub fn start(
         .name("kivafs-storage".into())
         .spawn(move || writer.run(&inbox))
         .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
-    Ok((super::writer::Door::new(events), thread))
+    Ok((super::writer::sender(events), thread))
 }

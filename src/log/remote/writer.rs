@@ -34,7 +34,7 @@ use crate::log::commit::{Checkpoint, Commit};
 use crate::log::message::{Closed, Done, Freed, Message, Prepare};
 use crate::log::pointer::{SegmentNo, Sequence};
 use crate::log::streams::Part;
-use crate::log::{LogError, RESERVATION_STEP, Shared, now_ns, random};
+use crate::log::{LogError, RESERVATION_STEP, Sender, Shared, now_ns, random};
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -68,19 +68,13 @@ pub enum Event {
 
 /// What the callers' side of the log sends by. When it is dropped without a close, what a crash
 /// leaves is left.
-pub struct Door(mpsc::Sender<Event>);
-
-impl Door {
-    /// Events go there.
-    pub fn new(events: mpsc::Sender<Event>) -> Door {
-        Door(events)
-    }
-
-    /// Asks for something. After a close, or when all was given up, nobody is there to hear it.
-    pub fn send(&self, message: Message) {
-        drop(self.0.send(Event::Asked(message)));
-    }
+pub fn sender(events: mpsc::Sender<Event>) -> Sender {
+    let door = Door(events);
+    // After a close, or when all was given up, nobody is there to hear it.
+    Box::new(move |message| drop(door.0.send(Event::Asked(message))))
 }
+
+struct Door(mpsc::Sender<Event>);
 
 impl Drop for Door {
     fn drop(&mut self) {
