@@ -31,7 +31,7 @@ const DISK_FLIGHT_BYTES_MAX: u64 = 2 << 20;
 /// Less is worth no flight of its own.
 const FEW_BYTES: u64 = 1 << 20;
 /// Stored bytes of all that waits.
-const QUEUE_BYTES_MAX: u64 = 96 << 20;
+const QUEUE_BYTES_MAX: u64 = 80 << 20;
 /// Threads that fetch ahead from a bucket; and from a disk, which they keep busy sooner.
 const THREADS_MAX: usize = 8;
 const DISK_THREADS_MAX: usize = 4;
@@ -324,6 +324,7 @@ impl Core {
     /// more behind them if it `goes_on`. In a bucket, up to where a segment ends, if that is not far: so each comes
     /// with one GET.
     pub(super) fn worth_fetching_now(&self, values: &[Value], wanted: usize, goes_on: bool) -> usize {
+        let wanted = wanted.min(values.len());
         if self.log.bucket().is_none() {
             return wanted;
         }

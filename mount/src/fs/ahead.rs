@@ -18,7 +18,7 @@ use std::ops::Range;
 /// What is fetched ahead of a stream after its second read, at least; and a small file.
 const WINDOW_MIN: u64 = 1 << 20;
 /// Most that is fetched ahead of one stream.
-pub(crate) const WINDOW_MAX: u64 = 96 << 20;
+pub(crate) const WINDOW_MAX: u64 = 80 << 20;
 /// From far away, who begins a file with a read of as much is taken to go on,
 const LONG: u64 = 128 << 10;
 /// and so much is fetched ahead of it at once.

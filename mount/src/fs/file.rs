@@ -20,8 +20,10 @@ use std::ops::{ControlFlow, Range};
 pub const WRITE_MAX: usize = 1 << 20;
 /// Most pieces that one transaction replaces: 64 MiB of full ones.
 pub(crate) const RANGE_PIECES: usize = 1024;
-/// From far away, so much more than is to be fetched may be fetched with it.
+/// From far away, so much more than is to be fetched may be fetched with it, and no more than that part of what may be
+/// fetched ahead in all.
 const LOOK_BEYOND: u64 = 4 << 20;
+const BEYOND_PART: u64 = 16;
 const _: () = assert!(WRITE_MAX + 2 * VALUE_MAX + RANGE_PIECES * 32 < TXN_BYTES_MAX);
 
 impl FileSystem {
@@ -52,11 +54,15 @@ impl FileSystem {
     /// Begins to fetch a part of a file of that size, or about as much: what comes with it in one request.
     fn fetch_ahead(&self, view: &View, ino: Ino, fetch: Range<u64>, size: u64) {
         let (mut values, mut starts) = (Vec::new(), Vec::new());
-        let (mut wanted, mut reached) = (0, fetch.start);
-        let beyond = if self.store().is_far() { (fetch.end - fetch.start).min(LOOK_BEYOND) } else { 0 };
+        let (mut wanted, mut reached, mut goes_on) = (0, fetch.start, false);
+        let beyond = match self.store().is_far() {
+            true => (fetch.end - fetch.start).min(LOOK_BEYOND).min(self.store().ahead_bytes() / BEYOND_PART),
+            false => 0,
+        };
         // With all of the file before it, a miss also names the pages that come next.
         let scanned = content::visit_pieces(view, ino, fetch.start, size, &mut |piece| {
             if piece.offset >= fetch.end.saturating_add(beyond) {
+                goes_on = true;
                 return ControlFlow::Break(());
             }
             wanted += usize::from(piece.offset < fetch.end);
@@ -65,7 +71,7 @@ impl FileSystem {
             values.push(piece.value);
             ControlFlow::Continue(())
         });
-        let begun = view.prefetch(&values, wanted, scanned.is_err() || reached < size);
+        let begun = view.prefetch(&values, wanted, goes_on || scanned.is_err());
         let reached = *starts.get(begun).unwrap_or(&reached);
         // A hole at its end needs no fetching. Whoever reads there is told of any other error.
         let reached = if scanned.is_ok() && begun == values.len() { reached.max(fetch.end) } else { reached };

@@ -17,7 +17,7 @@ use tokio::time::timeout;
 
 /// Nothing faster is worth a second request.
 const SLOW_MIN: Duration = Duration::from_millis(20);
-/// Slow, before there is anything to compare with.
+/// Slow, before there is anything to compare with; a long one, after twice that.
 const SLOW_AT_FIRST: Duration = Duration::from_secs(1);
 /// With fewer latencies than this there is nothing to compare with.
 const SAMPLES_MIN: usize = 20;
