@@ -5,7 +5,8 @@
 //! a time: who needs what another fetches waits for that. Fetches ahead are queued flights, which a
 //! few threads carry out; who needs something of a flight that still waits takes it over, so that
 //! nobody waits for a queue. Pages are few, and tell what is to be fetched next: they go before units, and where
-//! all threads are busy one more takes those that wait, and ends.
+//! all threads are busy one more takes those that wait, and ends. In a bucket, what is fetched ahead ends
+//! where a segment ends: asked for in steps that do not, each segment would come in two GETs.
 //!
 //! Errors belong to who asked. A flight that failed says nothing about each of its pages and units;
 //! who waited for one reads what is its own, and is told what comes of that. Fetches ahead tell

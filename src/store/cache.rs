@@ -25,7 +25,7 @@
 //! What is kept in vain is thus the rest of few reads: those that are at the queue's end.
 
 use crate::log::{Payload, Pointer};
-use crate::tree::{Node, Pages, TreeError};
+use crate::tree::{Node, PAGES_TOGETHER, Pages, TreeError};
 use lru::LruCache;
 use parking_lot::Mutex;
 use std::hash::{BuildHasherDefault, Hasher};
@@ -44,9 +44,8 @@ const PAGE_BYTES_MIN: usize = BYTES_MIN as usize / 2;
 /// them, those that change again are there twice.
 const CHANGED_BESIDE_BYTES: u64 = 8 << 20;
 const CHANGED_IN_MEMORY: usize = 3;
-/// Pages that a scan reads in one go, behind the one that it misses: in a bucket, mostly neighbours that come with
+/// From far away, pages that a scan reads behind the one that it misses: mostly neighbours, and then they come with
 /// the same GET.
-const NEAR_TOGETHER: usize = 4;
 const FAR_TOGETHER: usize = 16;
 /// What a unit takes beside its bytes.
 const UNIT_OVERHEAD_BYTES: usize = 128;
@@ -347,7 +346,7 @@ impl Pages for Cache {
     }
 
     fn together(&self) -> usize {
-        if self.is_far { FAR_TOGETHER } else { NEAR_TOGETHER }
+        if self.is_far { FAR_TOGETHER } else { PAGES_TOGETHER }
     }
 }
 

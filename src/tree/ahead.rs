@@ -4,7 +4,8 @@
 //! scans in the order of their keys (`ls -l`, `find`). Nothing is remembered to see them coming: who
 //! reads page after page leaves them behind in the cache, and so the siblings just before the missing
 //! page tell how long the run is by now. Twice as many are named to follow, up to a bound. Who asks
-//! for keys at random rarely finds such a run, nor what follows it missing.
+//! for keys at random rarely finds such a run, nor what follows it missing. A scan that is no run has the
+//! few named that storage gives along with the first ([`Pages::together`]), as far as it wants them.
 //!
 //! Only misses pay for this.
 

@@ -88,6 +88,9 @@ pub const PAGE_BYTES_MIN: usize = 1 << 10;
 /// Most `page_bytes`.
 pub const PAGE_BYTES_MAX: usize = 32 << 10;
 
+/// What [`Pages::together`] says unless it knows better.
+pub const PAGES_TOGETHER: usize = 4;
+
 /// Where the tree gets stored pages from: a cache. Must be usable from several threads.
 pub trait Pages {
     /// The page stored at `at`, as [`Node::decode`] or [`Tree::install`] gave it.
@@ -104,7 +107,7 @@ pub trait Pages {
     /// How many of the pages after one that a scan misses are worth reading with it, if it may want them: as many
     /// as come in the time that the first takes.
     fn together(&self) -> usize {
-        4
+        PAGES_TOGETHER
     }
 }
 

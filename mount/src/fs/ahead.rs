@@ -8,6 +8,9 @@
 //! is fetched whole when its beginning is read, and from far away [`FIRST_WINDOW`] behind a long read at a
 //! file's beginning.
 //!
+//! How far a fetch really went is told here ([`ReadAhead::reached`]): less, if it is not known yet where the rest
+//! lies; from far away a little more, if that comes with the same request.
+//!
 //! Streams are forgotten with the last open of their file, or when there are too many.
 
 use crate::fs::attr::Ino;
