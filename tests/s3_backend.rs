@@ -397,7 +397,7 @@ fn https_is_spoken_with_servers_whose_certificates_are_trusted() {
     all_are_refused_with(
         &open(&server, ceph().bucket, |_| {}),
         &format!(
-            "{server} shows a certificate that is not trusted (unknown authority): give its authority with ca_file= \
+            "{server} shows a certificate that is not trusted (unknown authority): give its authority with ca= \
              or AWS_CA_BUNDLE"
         ),
     );
@@ -406,7 +406,7 @@ fn https_is_spoken_with_servers_whose_certificates_are_trusted() {
         &open(&by_address, ceph().bucket, |options| options.ca_file = Some(certificate)),
         &format!(
             "{by_address} shows a certificate that is not trusted (made for another name): give its authority with \
-             ca_file= or AWS_CA_BUNDLE"
+             ca= or AWS_CA_BUNDLE"
         ),
     );
 }

@@ -208,7 +208,7 @@ impl Request<'_> {
         match find::<rustls::Error>(error) {
             Some(rustls::Error::InvalidCertificate(why)) => {
                 let text = format!(
-                    "{server} shows a certificate that is not trusted ({}): give its authority with ca_file= or \
+                    "{server} shows a certificate that is not trusted ({}): give its authority with ca= or \
                      AWS_CA_BUNDLE",
                     certificate_fault(why)
                 );
@@ -431,6 +431,6 @@ mod tests {
             rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer),
         );
         let error = Request { target: &target(), kind: Kind::Get, name: "x" }.classify_failure(&tls);
-        is_refused_with(error, &["unknown authority", "ca_file="]);
+        is_refused_with(error, &["unknown authority", "with ca= or"]);
     }
 }
