@@ -59,6 +59,7 @@ pub use segment::Stream;
 use crate::backend::Disk;
 use ::bytes::Bytes;
 use flow::Flow;
+use geometry::BLOCK;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -528,6 +529,12 @@ impl Log {
     /// Bytes of the ring that are in use: what recovery might read, from the older superblock on.
     pub fn ring_used(&self) -> u64 {
         self.shared.ring_used.load(Ordering::Relaxed)
+    }
+
+    /// Whether the ring has room for the first commit of an epoch, and after that for the two of a checkpoint,
+    /// wherever it has to wrap.
+    pub fn has_room_to_begin(&self) -> bool {
+        self.ring_used() + 3 * self.geometry.commit_bytes_max() + 4 * BLOCK <= self.geometry.ring_bytes
     }
 
     /// Ends writing for good, as a failed write does: the layer above cannot go on.

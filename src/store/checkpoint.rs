@@ -3,7 +3,8 @@
 //!
 //! On the checkpoint thread, one at a time:
 //!
-//! 1. place what is settled (bytes that so far only commits hold);
+//! 1. let leaves catch up that are behind since the store was opened (`replay`), and place what is settled
+//!    (bytes that so far only commits hold);
 //! 2. a commit N that freezes the tree and the segment table (`Errand::Freeze`); in a bulk load (W4)
 //!    they are frozen without one;
 //! 3. write the frozen tree's changed pages, then tell the tree where they are now;
@@ -252,6 +253,7 @@ impl Core {
     }
 
     fn write_checkpoint(self: &Arc<Self>, stored: &mut StoredTable) -> Result<(), StoreError> {
+        self.catch_up()?;
         // Before any of the log's room is used up: without space the checkpoint would be given up
         // half way, and the next, too.
         let (owed, skips_redo) = {
@@ -303,9 +305,9 @@ impl Core {
         can_wait
     }
 
-    /// The first commit of an epoch, together with a checkpoint of what recovery found, if it
-    /// found a long log: opening must not use up the room that a checkpoint needs, however often
-    /// the store is opened and dies again.
+    /// The first commit of an epoch; together with a checkpoint of what recovery found, if that left little
+    /// room in the log: opening must not use up what a checkpoint needs, however often the store is opened and
+    /// dies again.
     ///
     /// In a bucket the log has claimed the store already, and no ring can fill up.
     pub(super) fn claim(self: &Arc<Self>, as_of: Sequence, stored: &mut StoredTable) -> Result<(), StoreError> {
@@ -313,10 +315,13 @@ impl Core {
             return Ok(());
         }
         let owed = self.writer.lock().owed_bytes();
-        let is_due = self.log.ring_used() >= self.limits.tail_max;
-        if !is_due || self.log.ensure_capacity(owed, Need::Reserve).is_err() || self.place_settled().is_err() {
+        if self.log.has_room_to_begin()
+            || self.log.ensure_capacity(owed, Need::Reserve).is_err()
+            || self.place_settled().is_err()
+        {
             return self.commit_and_wait(Errand::Claim);
         }
+        self.catch_up()?;
         let (answer, answered) = channel();
         {
             let _placing = self.placing.lock();

@@ -77,6 +77,11 @@ impl Signals {
         state.served.clear();
     }
 
+    /// Whether the threads shall end.
+    pub fn are_to_stop(&self) -> bool {
+        self.state.lock().stop
+    }
+
     /// The threads shall end.
     pub fn stop(&self) {
         self.state.lock().stop = true;
@@ -166,6 +171,12 @@ impl Core {
     }
 
     fn checkpoint_when_wanted(self: Arc<Self>, mut stored: StoredTable) {
+        if let Err(error) = self.catch_up()
+            && !self.signals.are_to_stop()
+        {
+            // The next checkpoint tries it again.
+            tracing::warn!("reading what the last changes are of was given up: {error}");
+        }
         loop {
             {
                 let mut state = self.signals.state.lock();

@@ -1,6 +1,7 @@
 //! The library's public API: views, transactions, sync.
 //!
-//! Files, in reading order: `error`, `open` (create, open, close), `look` (info, check), `view` (reading),
+//! Files, in reading order: `error`, `open` (create, open, close), `replay` (the redo when a store is
+//! opened), `look` (info, check), `view` (reading),
 //! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock; `pending` in
 //! it is what a commit takes), `commit` (what goes into a
 //! commit), `durable` (what a crash would leave), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
@@ -70,6 +71,7 @@ mod open;
 mod pending;
 mod place;
 mod redo;
+mod replay;
 mod table;
 mod txn;
 mod view;

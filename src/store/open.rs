@@ -7,16 +7,17 @@ use super::commit::InFlight;
 use super::figures::Seen;
 use super::keeper::Signals;
 use super::look::{Elsewhere, Holder, holder_of};
-use super::table::{self, Deltas, Table};
+use super::replay::{damaged, replay};
+use super::table::{self, Table};
 use super::writer::Writer;
-use super::{Core, Limits, OpenError, Published, Store, StoreError, redo};
+use super::{Core, Limits, OpenError, Published, Store, StoreError};
 use crate::backend::{Disk, FileDisk, Hold, Objects};
 use crate::log::{
     self, Access, Birth, Bucket, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind, SegmentNo,
 };
-use crate::tree::{Key, Node, Pages, Tree, TreeError, Value};
+use crate::tree::Tree;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -336,7 +337,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         Some(_) => Cache::of_far(options.cache_bytes),
         None => Cache::new(options.cache_bytes),
     };
-    let (writer, mut stored, leftovers) = recover(&log, &cache, &recovery).map_err(from_store)?;
+    let (writer, mut stored, leftovers) = recover(&log, &cache, &recovery, !options.read_only).map_err(from_store)?;
     let (last, size_limit, time_ns) = (recovery.last, recovery.size_limit, recovery.time_ns);
     let elsewhere = if options.read_only { Elsewhere::of(&recovery) } else { None };
     if !options.read_only {
@@ -393,10 +394,16 @@ fn least_limit(made_with: u64, size_max: Option<u64>) -> u64 {
     }
 }
 
-/// The state that recovery found: the checkpoint, and the redo after it applied.
+/// The state that recovery found: the checkpoint, and the redo after it applied, or some of it postponed if it
+/// may be `later`.
 ///
 /// Also answers the segments that were dead in the checkpoint, and are known to be there still.
-fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, StoredTable, Vec<SegmentNo>), StoreError> {
+fn recover(
+    log: &Log,
+    cache: &Cache,
+    recovery: &Recovery,
+    later: bool,
+) -> Result<(Writer, StoredTable, Vec<SegmentNo>), StoreError> {
     let (mut table, stored) = load_table(log, recovery)?;
     if log.disk().is_some() {
         drop_reused_places(&mut table, recovery)?;
@@ -411,50 +418,8 @@ fn recover(log: &Log, cache: &Cache, recovery: &Recovery) -> Result<(Writer, Sto
     }
     let tree = Tree::stored(root, log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table, recovery.last);
-    // The last change of each key, many at once: what is read is read once, and together.
-    let mut redo: BTreeMap<Key, Option<Value>> = BTreeMap::new();
-    for body in &recovery.redo {
-        redo.extend(redo::decode(body.clone()).map_err(|error| damaged(error.what))?);
-    }
-    let redo: Vec<redo::Change> = redo.into_iter().collect();
-    for redo in redo.chunks(REPLAYED_AT_ONCE) {
-        let mut deltas = Deltas::default();
-        let mut pages = Replayed { cache, pages: HashMap::new() };
-        while let Err(error) = writer.tree.apply(&pages, redo, &mut deltas) {
-            let TreeError::Miss(missing) = error else { return Err(error.into()) };
-            for (at, payload) in missing.iter().zip(log.read_all(&missing)?) {
-                let page = Node::decode(&payload, *at)
-                    .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
-                pages.pages.insert(*at, Arc::new(page));
-            }
-            deltas = Deltas::default();
-        }
-        if !writer.table.apply(deltas) {
-            return Err(damaged("the redo does not fit the segment table"));
-        }
-    }
-    for (key, value) in &redo {
-        writer.note_recovered(key, value.as_ref());
-    }
+    replay(log, cache, &mut writer, &recovery.redo, later)?;
     Ok((writer, stored, leftovers))
-}
-
-/// Changes that are replayed at once: the pages that they touch are all in memory, twice.
-const REPLAYED_AT_ONCE: usize = 16 << 10;
-
-/// The pages that some redo touches: all of them at once, however small the cache is.
-struct Replayed<'a> {
-    cache: &'a Cache,
-    pages: HashMap<Pointer, Arc<Node>>,
-}
-
-impl Pages for Replayed<'_> {
-    fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
-        match self.pages.get(at) {
-            Some(page) => Ok(page.clone()),
-            None => self.cache.page(at),
-        }
-    }
 }
 
 /// The segment table as of the checkpoint, and the segments opened since.
@@ -495,8 +460,4 @@ fn drop_reused_places(table: &mut Table, recovery: &Recovery) -> Result<(), Stor
         }
     }
     Ok(())
-}
-
-fn damaged(what: &str) -> StoreError {
-    StoreError::Damaged(what.into())
 }

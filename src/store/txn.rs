@@ -8,7 +8,7 @@ use super::table::Deltas;
 use super::writer::{Phase, Writer, pending_cost};
 use super::{Core, Room, StoreError};
 use crate::log::{Birth, LogError, Need, SegmentNo};
-use crate::tree::{Direction, KEY_MAX, Ledger, Pages, Root, VALUE_MAX, Value};
+use crate::tree::{Direction, KEY_MAX, Ledger, Pages, Root, Tree, TreeError, VALUE_MAX, Value};
 use bytes::Bytes;
 use parking_lot::MutexGuard;
 use std::ops::{Bound, ControlFlow};
@@ -308,7 +308,7 @@ impl Core {
 
     /// The error of something that read the current state, under the writer lock: no checkpoint
     /// that began since is durable yet.
-    fn now(&self, error: StoreError) -> StoreError {
+    pub(super) fn now(&self, error: StoreError) -> StoreError {
         error.in_era(&self.published.read().era)
     }
 
@@ -322,20 +322,28 @@ impl Core {
     ) -> Result<Vec<Option<Value>>, StoreError> {
         let keeps = before == Before::Kept;
         let mut account = Account { deltas: Deltas::default(), changes: changes.iter(), keeps, before: Vec::new() };
+        self.change_tree(writer, |tree, pages| tree.apply(pages, changes, &mut account))?;
+        self.count(writer, account.deltas);
+        Ok(account.before)
+    }
+
+    /// Changes the tree and what readers see.
+    pub(super) fn change_tree<T>(
+        &self,
+        writer: &mut Writer,
+        change: impl FnOnce(&mut Tree, &dyn Pages) -> Result<T, TreeError>,
+    ) -> Result<T, StoreError> {
         let mut published = self.published.write();
         // While readers can get at no root, the tree changes its pages in place.
         published.root = Root::stored(None);
         // Whoever reads a state that was current once has its era.
         let is_read = Arc::strong_count(&published.era) > 1 || !self.graveyard.lock().is_empty();
         let current = Current(&self.cache);
-        let pages: &dyn Pages = if is_read { &self.cache } else { &current };
-        let result = writer.tree.apply(pages, changes, &mut account);
+        let result = change(&mut writer.tree, if is_read { &self.cache } else { &current });
         published.root = writer.tree.root();
         drop(published);
         self.cache.leave_room(writer.tree.dirty_bytes());
-        result?;
-        self.count(writer, account.deltas);
-        Ok(account.before)
+        Ok(result?)
     }
 
     /// W3: the table follows the tree. Segments opened since the last commit join it here, when

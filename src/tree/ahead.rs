@@ -175,7 +175,7 @@ fn all(inner: &Inner) -> Range<usize> {
 fn is_in_memory(pages: &dyn Pages, edge: &Edge) -> bool {
     match edge {
         Edge::Loaded(_) => true,
-        Edge::Stored(at) => pages.page(at).is_ok(),
+        Edge::Stored(_) | Edge::Behind(_) => edge.reach(pages, None).is_ok(),
     }
 }
 

@@ -8,9 +8,10 @@
 
 use crate::log::Pointer;
 use crate::tree::balance::{self, Growth, Limit};
+use crate::tree::behind::CaughtUp;
 use crate::tree::inner::{Child, Inner, child_of};
 use crate::tree::leaf::{Change, Leaf};
-use crate::tree::node::{Body, Edge, Node};
+use crate::tree::node::{Body, Edge, Node, Reached};
 use crate::tree::page;
 use crate::tree::sorted::{Sorted, shared_bytes};
 use crate::tree::{KEY_MAX, Ledger, PAGE_BYTES_MAX, PAGE_BYTES_MIN, Pages, Root, TreeError, VALUE_MAX, Value};
@@ -23,6 +24,8 @@ pub struct Tree {
     page_bytes: usize,
     /// Encoded bytes of the current tree's pages that are not stored.
     pub(super) dirty: u64,
+    /// Leaves that are behind.
+    pub(super) behind: usize,
     /// Alive while a checkpoint is.
     pub(super) in_flight: Weak<()>,
 }
@@ -38,7 +41,7 @@ impl Tree {
     /// written with another `page_bytes`.
     pub fn stored(root: Option<Pointer>, page_bytes: usize) -> Tree {
         assert!((PAGE_BYTES_MIN..=PAGE_BYTES_MAX).contains(&page_bytes), "page_bytes {page_bytes}");
-        Tree { root: Root::stored(root), page_bytes, dirty: 0, in_flight: Weak::new() }
+        Tree { root: Root::stored(root), page_bytes, dirty: 0, behind: 0, in_flight: Weak::new() }
     }
 
     /// A snapshot of the current state. The next batch copies the pages that it changes instead of
@@ -68,28 +71,35 @@ impl Tree {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut plan =
-            Plan { pages, changes: Vec::with_capacity(changes.len()), pinned: Vec::new(), missing: Vec::new() };
+        let mut plan = Plan::new(pages);
         match &self.root.edge {
             Some(edge) => plan.walk(edge, None, &changes)?,
             None => plan.changes.extend(changes.iter().filter(|change| change.value.is_some())),
         }
-        let Plan { changes, pinned, missing, .. } = plan;
-        if !missing.is_empty() {
-            return Err(TreeError::Miss(missing));
+        let (changes, pinned) = plan.finish()?;
+        if !changes.is_empty() {
+            self.write(pages, ledger, pinned, |writer, root| {
+                writer.change(root, &changes);
+            });
         }
-        if changes.is_empty() {
-            return Ok(());
-        }
+        Ok(())
+    }
 
-        let mut writer =
-            Writer { pages, ledger, pinned: pinned.into_iter(), page_bytes: self.page_bytes, dirty: self.dirty };
+    /// The second pass: `change` gets the root.
+    pub(super) fn write<'t>(
+        &'t mut self,
+        pages: &'t dyn Pages,
+        ledger: &'t mut dyn Ledger,
+        pinned: Vec<Arc<Node>>,
+        change: impl FnOnce(&mut Writer<'t>, &mut Edge),
+    ) {
+        let (page_bytes, dirty, behind) = (self.page_bytes, self.dirty, self.behind);
+        let mut writer = Writer { pages, ledger, pinned: pinned.into_iter(), page_bytes, dirty, behind };
         let mut edge = self.root.edge.take().unwrap_or_else(|| writer.enter(Body::Leaf(Leaf::empty())));
-        writer.change(&mut edge, &changes);
+        change(&mut writer, &mut edge);
         assert!(writer.pinned.len() == 0, "both passes go the same way");
         self.root.edge = writer.finish_root(edge);
-        self.dirty = writer.dirty;
-        Ok(())
+        (self.dirty, self.behind) = (writer.dirty, writer.behind);
     }
 
     /// Encoded bytes of the pages that are not stored, roughly what a checkpoint would write
@@ -99,7 +109,7 @@ impl Tree {
     }
 }
 
-fn check_changes(changes: &[Change<'_>]) {
+pub(super) fn check_changes(changes: &[Change<'_>]) {
     assert!(changes.is_sorted_by(|a, b| a.key < b.key), "the keys of a batch rise strictly");
     for Change { key, value } in changes {
         assert!((1..=KEY_MAX).contains(&key.len()), "a key of {} bytes", key.len());
@@ -117,7 +127,7 @@ fn check_changes(changes: &[Change<'_>]) {
 }
 
 /// Calls `visit` with each child that has a part in a batch, and its part.
-fn each_child<'c, 'a>(
+pub(super) fn each_child<'c, 'a>(
     keys: &Sorted,
     mut changes: &'c [Change<'a>],
     mut visit: impl FnMut(usize, &'c [Change<'a>]) -> Result<(), TreeError>,
@@ -136,25 +146,39 @@ fn each_child<'c, 'a>(
 }
 
 /// The first pass.
-struct Plan<'p, 'a> {
+pub(super) struct Plan<'p, 'a> {
     pages: &'p dyn Pages,
     /// The changes that change something.
     changes: Vec<Change<'a>>,
     /// The stored pages that change, in the order in which the second pass meets them.
-    pinned: Vec<Arc<Node>>,
+    pub pinned: Vec<Arc<Node>>,
     missing: Vec<Pointer>,
 }
 
-impl<'a> Plan<'_, 'a> {
-    fn walk(&mut self, edge: &Edge, level: Option<u8>, changes: &[Change<'a>]) -> Result<(), TreeError> {
-        let node = match edge.reach(self.pages, level) {
-            Ok(node) => node,
+impl<'p, 'a> Plan<'p, 'a> {
+    pub fn new(pages: &'p dyn Pages) -> Plan<'p, 'a> {
+        Plan { pages, changes: Vec::new(), pinned: Vec::new(), missing: Vec::new() }
+    }
+
+    /// What the second pass needs, if nothing is missing.
+    pub fn finish(self) -> Result<(Vec<Change<'a>>, Vec<Arc<Node>>), TreeError> {
+        if self.missing.is_empty() { Ok((self.changes, self.pinned)) } else { Err(TreeError::Miss(self.missing)) }
+    }
+
+    /// The page, if it is in memory; else takes note of what is missing.
+    pub fn reach<'e>(&mut self, edge: &'e Edge, level: Option<u8>) -> Result<Option<Reached<'e>>, TreeError> {
+        match edge.reach(self.pages, level) {
+            Ok(node) => Ok(Some(node)),
             Err(TreeError::Miss(missing)) => {
                 self.missing.extend(missing);
-                return Ok(());
+                Ok(None)
             }
-            Err(error) => return Err(error),
-        };
+            Err(error) => Err(error),
+        }
+    }
+
+    fn walk(&mut self, edge: &Edge, level: Option<u8>, changes: &[Change<'a>]) -> Result<(), TreeError> {
+        let Some(node) = self.reach(edge, level)? else { return Ok(()) };
         let (pinned_before, changes_before) = (self.pinned.len(), self.changes.len());
         if let Edge::Stored(_) = edge {
             self.pinned.push(Arc::clone(&node));
@@ -175,19 +199,20 @@ impl<'a> Plan<'_, 'a> {
 }
 
 /// The second pass.
-struct Writer<'t> {
+pub(super) struct Writer<'t> {
     pages: &'t dyn Pages,
     ledger: &'t mut dyn Ledger,
     pinned: std::vec::IntoIter<Arc<Node>>,
-    page_bytes: usize,
-    dirty: u64,
+    pub page_bytes: usize,
+    pub dirty: u64,
+    pub behind: usize,
 }
 
 /// A child that changed.
-struct Touched {
-    index: usize,
+pub(super) struct Touched {
+    pub index: usize,
     /// It may fit into a page with a neighbour now.
-    is_short: bool,
+    pub is_short: bool,
 }
 
 impl Writer<'_> {
@@ -214,12 +239,17 @@ impl Writer<'_> {
             Ok(())
         })
         .expect("the visitor does not fail");
+        self.balance(inner, &touched);
+    }
+
+    /// Repairs what children that changed have become, if need be.
+    pub fn balance(&mut self, inner: &mut Inner, touched: &[Touched]) {
         let is_balanced = touched.iter().all(|Touched { index, is_short }| {
             let node = inner.edges[*index].loaded();
             !is_short && node.len() > 0 && !self.is_overfull(node)
         });
         if !is_balanced {
-            self.rebalance(inner, &touched);
+            self.rebalance(inner, touched);
         }
     }
 
@@ -270,6 +300,10 @@ impl Writer<'_> {
     fn finish_root(&mut self, root: Edge) -> Option<Edge> {
         let mut edge = root;
         loop {
+            if let Edge::Behind(_) = edge {
+                // Its time comes.
+                return Some(edge);
+            }
             let Ok(node) = edge.reach(self.pages, None).map(|node| Arc::clone(&node)) else {
                 // T2: a stored child that is not in memory becomes the root as it is.
                 return Some(edge);
@@ -303,7 +337,7 @@ impl Writer<'_> {
     }
 
     /// The page that this edge leads to, to be changed: neither stored nor shared (T5).
-    fn own<'e>(&mut self, edge: &'e mut Edge) -> &'e mut Node {
+    pub fn own<'e>(&mut self, edge: &'e mut Edge) -> &'e mut Node {
         match edge {
             Edge::Stored(at) => {
                 let node = self.pinned.next().expect("both passes go the same way");
@@ -320,10 +354,20 @@ impl Writer<'_> {
                     *edge = self.enter(copy);
                 }
             }
+            Edge::Behind(behind) => {
+                let at = behind.at;
+                self.dirty -= behind.dirty;
+                self.behind -= 1;
+                let Edge::Behind(behind) = std::mem::replace(edge, Edge::Stored(at)) else { unreachable!("looked at") };
+                self.leave(edge);
+                let CaughtUp { node, freed } = behind.into_caught_up();
+                freed.iter().for_each(|(segment, bytes)| self.ledger.sub(*segment, *bytes));
+                *edge = self.enter(Node::into_changeable(node));
+            }
         }
         match edge {
             Edge::Loaded(node) => Arc::get_mut(node).expect("T5: it is new, or was found to be ours alone"),
-            Edge::Stored(_) => unreachable!("it was replaced above"),
+            Edge::Stored(_) | Edge::Behind(_) => unreachable!("it was replaced above"),
         }
     }
 
@@ -339,6 +383,7 @@ impl Writer<'_> {
         let place = match edge {
             Edge::Stored(at) => Some(*at),
             Edge::Loaded(node) => node.place(),
+            Edge::Behind(behind) => panic!("T9: the leaf at {} leaves without its changes", behind.at),
         };
         match (place, edge) {
             (Some(at), _) => {
@@ -382,6 +427,9 @@ impl Writer<'_> {
     /// Two adjacent pages as one, if both are in memory and short enough. `separator`: of the
     /// right one.
     fn merge(&mut self, left: &Edge, separator: &[u8], right: &Edge) -> Option<Edge> {
+        if [left, right].iter().any(|edge| matches!(edge, Edge::Behind(_))) {
+            return None;
+        }
         let merge_bytes = balance::merge_bytes(self.page_bytes);
         let (left_node, right_node) = (left.reach(self.pages, None).ok()?, right.reach(self.pages, None).ok()?);
         if left_node.bytes() + right_node.bytes() > merge_bytes {

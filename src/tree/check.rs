@@ -67,6 +67,8 @@ fn references(
     pages: &dyn Pages,
     visit: &mut dyn FnMut(Reference<'_>),
 ) -> Result<(), TreeError> {
+    // The changes that a page has not taken refer to nothing (T9).
+    let edge = edge.as_stored();
     let node = edge.reach(pages, level)?;
     if let Some(pointer) = node.place() {
         visit(Reference::Page { pointer, level: node.level(), from });
@@ -112,6 +114,7 @@ impl Check<'_> {
     }
 
     fn walk(&mut self, edge: &Edge, expected: Expected<'_>) {
+        let edge = edge.as_stored();
         let node = match edge.reach(self.pages, None) {
             Ok(node) => node,
             Err(error) => return self.report(error),

@@ -37,9 +37,10 @@ pub struct Written {
 impl Tree {
     /// Takes the snapshot that the next checkpoint stores. O(1).
     ///
-    /// Panics while an earlier [`Frozen`] or [`Written`] exists.
+    /// Panics while an earlier [`Frozen`] or [`Written`] exists, or while leaves are behind.
     pub fn freeze(&mut self) -> Frozen {
         assert!(self.in_flight.strong_count() == 0, "one checkpoint at a time");
+        assert!(self.behind == 0, "T9: {} leaves have to catch up first", self.behind);
         let in_flight = Arc::new(());
         self.in_flight = Arc::downgrade(&in_flight);
         Frozen { root: self.root(), in_flight }
@@ -80,7 +81,7 @@ fn settle(node: &Arc<Node>, dirty: &mut u64, cache: &mut dyn FnMut(Pointer, Arc<
             .iter()
             .map(|edge| match edge {
                 Edge::Loaded(child) => settle(child, dirty, cache),
-                Edge::Stored(_) => None,
+                Edge::Stored(_) | Edge::Behind(_) => None,
             })
             .collect();
         if edges.iter().any(Option::is_some) {
@@ -143,6 +144,7 @@ fn write<S: PageSink + ?Sized>(
     let node = match edge {
         Edge::Stored(at) => return Ok(*at),
         Edge::Loaded(node) => node,
+        Edge::Behind(behind) => panic!("T9: the leaf at {} is behind in a frozen tree", behind.at),
     };
     if let Some(at) = node.place() {
         return Ok(at);

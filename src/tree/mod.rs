@@ -3,7 +3,7 @@
 //! Files, in reading order: `value` (what a key maps to), `sorted` (entries in one piece of
 //! memory), `node` (a page in memory: a `leaf` or `inner`), `page` (a page as stored: the format),
 //! `read` (get and scan), `ahead` (what a miss names beside the page that is missing), `change`
-//! (apply a batch), `balance` (where pages are cut), `checkpoint` (freeze, write, install), `check`
+//! (apply a batch), `balance` (where pages are cut), `behind` (changes that leaves take later), `checkpoint` (freeze, write, install), `check`
 //! (walk everything). For tests: `shelf` (storage, cache and ledger in memory), `model` (the tree
 //! against a map).
 //!
@@ -52,9 +52,11 @@
 //!   left it, once.
 //! * T8 Between calls, no page of the current tree that is stored is held by it in memory: clean
 //!   pages live in the cache behind [`Pages`], which bounds them.
+//! * T9: in `behind`.
 
 mod ahead;
 mod balance;
+mod behind;
 mod change;
 mod check;
 mod checkpoint;
@@ -71,6 +73,7 @@ mod model;
 #[cfg(test)]
 mod shelf;
 
+pub use behind::can_be_postponed;
 pub use change::Tree;
 pub use check::Reference;
 pub use checkpoint::{Frozen, Written};

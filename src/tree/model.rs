@@ -5,7 +5,9 @@
 use crate::log::{Codec, Pointer, SegmentNo};
 use crate::tree::node::{Body, Edge};
 use crate::tree::shelf::{Cache, Counters, Failing, Reading, Shelf};
-use crate::tree::{Direction, Extent, Frozen, Ledger, Node, Root, Tree, TreeError, VALUE_INLINE_MAX, Value, Written};
+use crate::tree::{
+    Direction, Extent, Frozen, Key, Ledger, Node, Root, Tree, TreeError, VALUE_INLINE_MAX, Value, Written,
+};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
@@ -39,7 +41,10 @@ enum Step {
     DropCheckpoint,
     DropCache,
     Evict(u8),
-    Reopen,
+    /// With changes that are postponed: of any keys, and of some that are there, by rank.
+    Reopen(Vec<(Vec<u8>, Option<Value>)>, Vec<(prop::sample::Index, Option<Value>)>),
+    /// So many leaves from that key on.
+    CatchUp(Vec<u8>, usize),
     Scan(Bound<Vec<u8>>, Bound<Vec<u8>>, bool),
     /// Keys that are there or not, all at once.
     Get(Vec<Vec<u8>>),
@@ -70,6 +75,15 @@ fn extent(segment: u64, offset: u32, length: u32) -> Value {
     Value::Extent(Extent { unit, offset, length })
 }
 
+/// Of a change that can be postponed.
+fn short_value() -> impl Strategy<Value = Option<Value>> {
+    prop_oneof![
+        3 => prop::collection::vec(any::<u8>(), 0..60).prop_map(|bytes| Some(Value::from(bytes))),
+        1 => (0usize..=VALUE_INLINE_MAX).prop_map(|length| Some(Value::from(vec![1; length]))),
+        3 => Just(None),
+    ]
+}
+
 fn bound() -> impl Strategy<Value = Bound<Vec<u8>>> {
     prop_oneof![Just(Bound::Unbounded), key().prop_map(Bound::Included), key().prop_map(Bound::Excluded)]
 }
@@ -95,7 +109,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::DropCheckpoint),
         1 => Just(Step::DropCache),
         2 => any::<u8>().prop_map(Step::Evict),
-        1 => Just(Step::Reopen),
+        3 => (prop::collection::vec((key(), short_value()), 0..40), prop::collection::vec((any::<Index>(), short_value()), 0..40))
+            .prop_map(|(any, there)| Step::Reopen(any, there)),
+        2 => (prop::collection::vec(any::<u8>(), 0..4), 1usize..20).prop_map(|(from, most)| Step::CatchUp(from, most)),
         3 => (bound(), bound(), any::<bool>()).prop_map(|(from, to, forward)| Step::Scan(from, to, forward)),
         1 => prop::collection::vec(key(), 0..40).prop_map(Step::Get),
     ]
@@ -157,6 +173,39 @@ impl World {
         }
     }
 
+    /// As `apply`, of a tree that was just opened, and without reading a leaf.
+    fn postpone(&mut self, changes: BTreeMap<Vec<u8>, Option<Value>>) {
+        let World { tree, ledger, cache, shelf, .. } = self;
+        let leaves = |cache: &Cache| cache.0.borrow().values().filter(|page| page.level() == 0).count();
+        let (all, before) =
+            (changes.iter().map(|(key, value)| (key[..].into(), value.clone())).collect(), leaves(cache));
+        if !cache.patiently(shelf, || tree.postpone(cache, &all, ledger)).0 {
+            return self.apply(changes);
+        }
+        assert_eq!((leaves(cache), tree.leaves_behind() > 0), (before, !changes.is_empty()));
+        for (key, value) in changes {
+            match value {
+                Some(value) => self.map.insert(key, value),
+                None => self.map.remove(&key),
+            };
+        }
+    }
+
+    fn catch_up(&mut self, from: &[u8], most: usize) -> Option<Key> {
+        let World { tree, ledger, cache, shelf, .. } = self;
+        let were = tree.leaves_behind();
+        let next = cache.patiently(shelf, || {
+            let before = (ledger.clone(), tree.dirty_bytes());
+            let done = tree.catch_up(cache, ledger, from, most);
+            if done.is_err() {
+                assert_eq!((&before.0, before.1), (&*ledger, tree.dirty_bytes()), "an error, but something changed");
+            }
+            done
+        });
+        assert!(next.0.is_none() || were - tree.leaves_behind() == most);
+        next.0
+    }
+
     /// Replaces what has to be before a freeze.
     fn place(&mut self) {
         let large = self.map.iter().filter(|(_, value)| value.must_be_placed());
@@ -190,6 +239,11 @@ impl World {
             }
             Step::Freeze if matches!(self.checkpoint, Checkpoint::None) => {
                 self.place();
+                let mut from = Some(Key::default());
+                while let Some(key) = from {
+                    from = self.catch_up(&key, 7);
+                }
+                assert_eq!(self.tree.leaves_behind(), 0);
                 self.checkpoint = Checkpoint::Frozen(self.tree.freeze(), self.map.clone(), self.ledger.clone());
             }
             Step::Write => {
@@ -227,11 +281,18 @@ impl World {
             Step::DropCheckpoint => self.checkpoint = Checkpoint::None,
             Step::DropCache => self.cache.0.get_mut().clear(),
             Step::Evict(which) => self.cache.0.get_mut().retain(|at, _| (at.offset ^ u32::from(which)) % 3 != 0),
-            Step::Reopen => {
+            Step::Reopen(any, there) => {
                 let (root, map, counters) = self.stored.clone();
                 self.checkpoint = Checkpoint::None;
                 self.tree = Tree::stored(root, self.page_bytes);
                 (self.map, self.ledger) = (map, counters);
+                let keys: Vec<_> = self.map.keys().cloned().collect();
+                let there = there.into_iter().filter(|_| !keys.is_empty());
+                let there = there.map(|(index, value)| (keys[index.index(keys.len())].clone(), value));
+                self.postpone(any.into_iter().chain(there).collect());
+            }
+            Step::CatchUp(from, most) => {
+                self.catch_up(&from, most);
             }
             Step::Scan(from, to, forward) => {
                 let (from, to) = (from.as_ref().map(|key| &key[..]), to.as_ref().map(|key| &key[..]));
@@ -258,11 +319,11 @@ impl World {
         let root = self.tree.root();
         assert_eq!(root.check(&reading, self.page_bytes), [""; 0]);
         assert_eq!(self.ledger, Counters::of(&root, &reading), "T7");
-        let mut dirty = 0;
+        let (mut dirty, mut behind) = (0, 0);
         if let Some(edge) = &root.edge {
-            sum_dirty(edge, &mut dirty);
+            sum_dirty(edge, &mut dirty, &mut behind);
         }
-        assert_eq!(dirty, self.tree.dirty_bytes());
+        assert_eq!((dirty, behind), (self.tree.dirty_bytes(), self.tree.leaves_behind()));
         self.verify(&root, &self.map);
         for (root, map) in &self.snapshots {
             self.verify(root, map);
@@ -338,12 +399,19 @@ fn edges(body: &Body) -> &[Edge] {
     }
 }
 
-fn sum_dirty(edge: &Edge, dirty: &mut u64) {
-    if let Edge::Loaded(node) = edge {
-        assert_eq!(node.place(), None, "T8");
-        assert!(!node.has_left(), "a page of the current tree is marked as left");
-        *dirty += node.bytes() as u64;
-        edges(&node.body).iter().for_each(|edge| sum_dirty(edge, dirty));
+fn sum_dirty(edge: &Edge, dirty: &mut u64, behind: &mut usize) {
+    match edge {
+        Edge::Stored(_) => {}
+        Edge::Loaded(node) => {
+            assert_eq!(node.place(), None, "T8");
+            assert!(!node.has_left(), "a page of the current tree is marked as left");
+            *dirty += node.bytes() as u64;
+            edges(&node.body).iter().for_each(|edge| sum_dirty(edge, dirty, behind));
+        }
+        Edge::Behind(page) => {
+            *dirty += page.dirty;
+            *behind += 1;
+        }
     }
 }
 

@@ -1,10 +1,12 @@
 //! A page in memory, and what refers to it.
 
 use crate::log::Pointer;
+use crate::tree::behind::Behind;
 use crate::tree::inner::Inner;
 use crate::tree::leaf::Leaf;
 use crate::tree::page;
 use crate::tree::{DecodeError, Pages, TreeError};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +19,8 @@ pub(super) enum Edge {
     Stored(Pointer),
     /// It is in memory: changed since it was stored, or never stored.
     Loaded(Arc<Node>),
+    /// A leaf that is stored, and has not taken its last changes yet (T9).
+    Behind(Arc<Behind>),
 }
 
 /// A page that an edge led to.
@@ -55,11 +59,8 @@ impl Edge {
     pub fn reach(&self, pages: &dyn Pages, level: Option<u8>) -> Result<Reached<'_>, TreeError> {
         let node = match self {
             Edge::Loaded(node) => Reached::Held(node),
-            Edge::Stored(at) => {
-                let node = pages.page(at)?;
-                assert!(node.place() == Some(*at), "asked for the page at {at}, got the one at {:?}", node.place());
-                Reached::Cached(node)
-            }
+            Edge::Stored(at) => Reached::Cached(stored(pages, at)?),
+            Edge::Behind(behind) => Reached::Held(&behind.caught_up(pages)?.node),
         };
         match level {
             Some(level) if level != node.level() => match node.place() {
@@ -78,8 +79,23 @@ impl Edge {
         match self {
             Edge::Loaded(node) => node,
             Edge::Stored(at) => panic!("the page at {at} has to be in memory"),
+            Edge::Behind(behind) => panic!("the page at {} has to be changed", behind.at),
         }
     }
+
+    /// What of it is stored: where the page that it leads to is behind, that page as it was.
+    pub fn as_stored(&self) -> Cow<'_, Edge> {
+        match self {
+            Edge::Behind(behind) => Cow::Owned(Edge::Stored(behind.at)),
+            edge => Cow::Borrowed(edge),
+        }
+    }
+}
+
+pub(super) fn stored(pages: &dyn Pages, at: &Pointer) -> Result<Arc<Node>, TreeError> {
+    let node = pages.page(at)?;
+    assert!(node.place() == Some(*at), "asked for the page at {at}, got the one at {:?}", node.place());
+    Ok(node)
 }
 
 /// A page in memory: immutable while shared (T5).

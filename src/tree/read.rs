@@ -42,6 +42,7 @@ impl Root {
         match (&self.edge, &other.edge) {
             (Some(Edge::Stored(one)), Some(Edge::Stored(other))) => one == other,
             (Some(Edge::Loaded(one)), Some(Edge::Loaded(other))) => Arc::ptr_eq(one, other),
+            (Some(Edge::Behind(one)), Some(Edge::Behind(other))) => Arc::ptr_eq(one, other),
             (one, other) => one.is_none() && other.is_none(),
         }
     }

@@ -1,0 +1,156 @@
+//! Replaying the redo behind the checkpoint.
+//!
+//! Each of its changes is of some leaf, and to read those, at random, would be nearly all of the time that
+//! opening takes. So a store that is opened for writing postpones what can be postponed
+//! (`tree::behind`): it is open as soon as the redo itself and the pages above the leaves are read. The
+//! leaves catch up when somebody asks for them, and on the checkpoint thread, before its first checkpoint:
+//! a frozen tree has none that is behind.
+//!
+//! What is read damaged then poisons the store (C5): the leaf can never be stored, and so no checkpoint made.
+
+use super::cache::Cache;
+use super::table::Deltas;
+use super::writer::Writer;
+use super::{Core, StoreError, redo};
+use crate::log::{Log, Pointer};
+use crate::tree::{Key, Ledger, Node, Pages, Tree, TreeError, can_be_postponed};
+use bytes::Bytes;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+/// Changes that are replayed at once: the pages that they touch are all in memory, twice.
+const REPLAYED_AT_ONCE: usize = 16 << 10;
+
+/// Leaves that catch up at once: the writer lock is held for less than a millisecond.
+const LEAVES_AT_ONCE: usize = 64;
+
+/// Applies the redo of the commits behind the checkpoint, oldest first. `later`: what needs leaves that may
+/// as well be read later is postponed.
+pub fn replay(log: &Log, cache: &Cache, writer: &mut Writer, commits: &[Bytes], later: bool) -> Result<(), StoreError> {
+    let redo = last_of_each_key(commits)?;
+    let (short, mut others): (Vec<_>, Vec<_>) =
+        redo.into_iter().partition(|(_, value)| later && can_be_postponed(value.as_ref()));
+    let short = Arc::from(short);
+    // These need no counting in `settled`: none is raw.
+    if !apply(log, cache, writer, |tree, pages, deltas| tree.postpone(pages, &short, deltas))? {
+        others.extend(short.iter().cloned());
+        others.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+    }
+    // Many at once: what is read is read once, and together.
+    for some in others.chunks(REPLAYED_AT_ONCE) {
+        apply(log, cache, writer, |tree, pages, deltas| tree.apply(pages, some, deltas))?;
+    }
+    for (key, value) in &others {
+        writer.note_recovered(key, value.as_ref());
+    }
+    Ok(())
+}
+
+/// Keys rise.
+fn last_of_each_key(commits: &[Bytes]) -> Result<Vec<redo::Change>, StoreError> {
+    let mut all = Vec::new();
+    for body in commits {
+        all.extend(redo::decode(body.clone()).map_err(|error| damaged(error.what))?);
+    }
+    // It keeps the order of those of one key, and finds the runs that the commits are.
+    all.sort_by(|(one, _): &redo::Change, (other, _)| one.cmp(other));
+    let mut last: Vec<redo::Change> = Vec::with_capacity(all.len());
+    for change in all {
+        match last.last_mut() {
+            Some(before) if before.0 == change.0 => *before = change,
+            _ => last.push(change),
+        }
+    }
+    Ok(last)
+}
+
+/// Changes the tree, reading what is missing, and the table with it.
+fn apply<T>(
+    log: &Log,
+    cache: &Cache,
+    writer: &mut Writer,
+    mut change: impl FnMut(&mut Tree, &dyn Pages, &mut dyn Ledger) -> Result<T, TreeError>,
+) -> Result<T, StoreError> {
+    let mut pages = Replayed { cache, pages: HashMap::new() };
+    loop {
+        let mut deltas = Deltas::default();
+        match change(&mut writer.tree, &pages, &mut deltas) {
+            Ok(done) if writer.table.apply(deltas) => return Ok(done),
+            Ok(_) => return Err(damaged("the redo does not fit the segment table")),
+            Err(TreeError::Miss(missing)) => {
+                for (at, payload) in missing.iter().zip(log.read_all(&missing)?) {
+                    let page = Node::decode(&payload, *at)
+                        .map_err(|error| StoreError::Damaged(format!("page at {at}: {error}").into()))?;
+                    pages.pages.insert(*at, Arc::new(page));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// The pages that some redo touches: all of them at once, however small the cache is.
+struct Replayed<'a> {
+    cache: &'a Cache,
+    pages: HashMap<Pointer, Arc<Node>>,
+}
+
+impl Pages for Replayed<'_> {
+    fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
+        match self.pages.get(at) {
+            Some(page) => Ok(page.clone()),
+            None => self.cache.page(at),
+        }
+    }
+}
+
+impl Core {
+    /// Lets all leaves that are behind catch up. Waits for storage.
+    pub(super) fn catch_up(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut from = Some(Key::default());
+        while let Some(key) = &from {
+            self.check_failure()?;
+            let caught_up = {
+                let mut writer = self.writer.lock();
+                if writer.tree.leaves_behind() == 0 {
+                    return Ok(());
+                }
+                if self.signals.are_to_stop() {
+                    return Err(StoreError::Poisoned("it was closed".into()));
+                }
+                self.catch_up_some(&mut writer, key)
+            };
+            match caught_up {
+                Ok(next) => from = next,
+                Err(StoreError::Miss(miss)) => drop(self.fetch(&miss, None).inspect_err(|error| self.give_up(error))?),
+                Err(error) => {
+                    self.give_up(&error);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn catch_up_some(&self, writer: &mut Writer, from: &[u8]) -> Result<Option<Key>, StoreError> {
+        let mut deltas = Deltas::default();
+        let next = self
+            .change_tree(writer, |tree, pages| tree.catch_up(pages, &mut deltas, from, LEAVES_AT_ONCE))
+            .map_err(|error| self.now(error))?;
+        match writer.table.apply(deltas) {
+            true => Ok(next),
+            false => Err(damaged("what the redo replaces does not fit the segment table")),
+        }
+    }
+
+    fn give_up(&self, error: &StoreError) {
+        // From a bucket it may come yet.
+        if self.log.bucket().is_none() || matches!(error, StoreError::Damaged(_)) {
+            self.log.fail(format!("replaying the log failed: {error}"));
+        }
+    }
+}
+
+pub fn damaged(what: &str) -> StoreError {
+    StoreError::Damaged(what.into())
+}

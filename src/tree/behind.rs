@@ -1,0 +1,274 @@
+//! Leaves that are behind: stored, with changes that they have not taken yet.
+//!
+//! Whoever opens a store that was not closed has its last changes as redo. To take them, each leaf that
+//! they touch has to be read: at random, as many as there are changes. So they are *postponed*: kept
+//! beside the edges to their leaves ([`Tree::postpone`]), which are read when somebody asks for them, and
+//! in the background ([`Tree::catch_up`]). Until then the leaf that a reader gets is made of both.
+//!
+//! T9 Postponed changes refer to nothing: puts of short bytes, and deletes. So until a leaf has caught up
+//! the ledger counts it and its extents as they were stored, which is never too little. An edge to a leaf
+//! that is behind is the current tree's own: its inner page is not stored, and nothing is frozen before
+//! all leaves have caught up.
+
+use crate::log::{Pointer, SegmentNo};
+use crate::tree::balance;
+use crate::tree::change::{Plan, Touched, Writer, check_changes, each_child};
+use crate::tree::inner::{Inner, child_of};
+use crate::tree::leaf::{Change, Leaf};
+use crate::tree::node::{Body, Edge, Node, stored};
+use crate::tree::{Key, Ledger, Pages, Tree, TreeError, Value, page};
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+/// Postponed changes of many leaves, in the order of their keys.
+type Changes = Arc<[(Key, Option<Value>)]>;
+
+/// A leaf that is behind.
+pub(super) struct Behind {
+    /// Where it is stored.
+    pub at: Pointer,
+    changes: Changes,
+    /// Which of them are its own; not empty.
+    own: Range<usize>,
+    /// What the tree counts as changed because of it: about its encoded bytes, rather more.
+    pub dirty: u64,
+    caught_up: OnceLock<CaughtUp>,
+}
+
+/// The leaf with its changes.
+pub(super) struct CaughtUp {
+    pub node: Arc<Node>,
+    /// What the ledger has to hear when it takes the place of the one that is stored.
+    pub freed: Vec<(SegmentNo, u64)>,
+}
+
+impl Behind {
+    /// The leaf with its changes: made once, when the stored one is in memory.
+    pub fn caught_up(&self, pages: &dyn Pages) -> Result<&CaughtUp, TreeError> {
+        if let Some(caught_up) = self.caught_up.get() {
+            return Ok(caught_up);
+        }
+        let node = stored(pages, &self.at)?;
+        let Body::Leaf(leaf) = &node.body else {
+            let what = format!("level: expected 0, found {}", node.level());
+            return Err(TreeError::Damaged { at: self.at, what: what.into() });
+        };
+        Ok(self.caught_up.get_or_init(|| self.apply(leaf.copy())))
+    }
+
+    /// The same, once it was made.
+    pub fn into_caught_up(self: Arc<Behind>) -> CaughtUp {
+        let made = "it was made in the first pass";
+        Arc::try_unwrap(self).map_or_else(
+            |shared| {
+                let CaughtUp { node, freed } = shared.caught_up.get().expect(made);
+                CaughtUp { node: node.clone(), freed: freed.clone() }
+            },
+            |behind| behind.caught_up.into_inner().expect(made),
+        )
+    }
+
+    fn apply(&self, mut leaf: Leaf) -> CaughtUp {
+        let changes = self.changes[self.own.clone()].iter().map(as_change);
+        let changes: Vec<_> =
+            changes.filter(|change| change.value.is_some() || leaf.search(change.key).is_ok()).collect();
+        let mut freed = Freed::default();
+        leaf.change(&changes, &mut freed);
+        CaughtUp { node: Arc::new(Node::new(Body::Leaf(leaf))), freed: freed.0 }
+    }
+
+    fn last_key(&self) -> &[u8] {
+        &self.changes[self.own.end - 1].0
+    }
+}
+
+fn as_change((key, value): &(Key, Option<Value>)) -> Change<'_> {
+    Change { key, value: value.as_ref() }
+}
+
+/// What leaves the tree when a leaf catches up, beside the leaf itself.
+#[derive(Default)]
+struct Freed(Vec<(SegmentNo, u64)>);
+
+impl Ledger for Freed {
+    fn add(&mut self, segment: SegmentNo, bytes: u64) {
+        panic!("T9: postponed changes refer to {bytes} bytes of {segment:?}");
+    }
+
+    fn sub(&mut self, segment: SegmentNo, bytes: u64) {
+        self.0.push((segment, bytes));
+    }
+}
+
+/// Whether a change may be postponed (T9).
+pub fn can_be_postponed(value: Option<&Value>) -> bool {
+    match value {
+        None => true,
+        Some(Value::Extent(_)) => false,
+        Some(value @ Value::Bytes(_)) => !value.must_be_placed(),
+    }
+}
+
+impl Tree {
+    /// Takes these changes (keys strictly rising; each one that [can be postponed](can_be_postponed)), or with
+    /// an error none, without reading a leaf. Answers false, and has done nothing, where that cannot be: in a
+    /// tree without inner pages.
+    ///
+    /// No leaf may be in memory changed, nor be behind already. Ledger and errors as with [`Tree::apply`].
+    pub fn postpone(
+        &mut self,
+        pages: &dyn Pages,
+        changes: &Arc<[(Key, Option<Value>)]>,
+        ledger: &mut dyn Ledger,
+    ) -> Result<bool, TreeError> {
+        let all: Vec<_> = changes.iter().map(as_change).collect();
+        check_changes(&all);
+        assert!(changes.iter().all(|(_, value)| can_be_postponed(value.as_ref())), "T9");
+        let Some(root) = &self.root.edge else { return Ok(false) };
+        if root.reach(pages, None)?.level() == 0 {
+            return Ok(false);
+        }
+        if !all.is_empty() {
+            let mut plan = Plan::new(pages);
+            plan.walk_inner(root, None, &all)?;
+            let (_, pinned) = plan.finish()?;
+            self.write(pages, ledger, pinned, |writer, root| writer.postpone(root, &all, changes, 0));
+        }
+        Ok(true)
+    }
+
+    /// How many leaves are behind.
+    pub fn leaves_behind(&self) -> usize {
+        self.behind
+    }
+
+    /// Lets the first leaves that are behind from this key on (empty: from the beginning) catch up, `most` of
+    /// them; or with an error none. Answers from which key on others may be behind, if any.
+    ///
+    /// Ledger and errors as with [`Tree::apply`].
+    pub fn catch_up(
+        &mut self,
+        pages: &dyn Pages,
+        ledger: &mut dyn Ledger,
+        from: &[u8],
+        most: usize,
+    ) -> Result<Option<Key>, TreeError> {
+        let mut found = Vec::new();
+        if let Some(root) = &self.root.edge {
+            find(root, from, most, &mut found);
+        }
+        let mut missing = Vec::new();
+        for behind in &found {
+            match behind.caught_up(pages) {
+                Ok(_) => {}
+                Err(TreeError::Miss(pages)) => missing.extend(pages),
+                Err(error) => return Err(error),
+            }
+        }
+        if !missing.is_empty() {
+            return Err(TreeError::Miss(missing));
+        }
+        let Some(last) = found.last() else { return Ok(None) };
+        let to: Key = last.last_key().into();
+        let is_all = found.len() < most;
+        self.write(pages, ledger, Vec::new(), |writer, root| {
+            writer.catch_up(root, from, Some(&to));
+        });
+        Ok((!is_all).then_some(to))
+    }
+}
+
+/// The first leaves that are behind at and below `edge`, from that key on.
+fn find<'t>(edge: &'t Edge, from: &[u8], most: usize, found: &mut Vec<&'t Behind>) {
+    match edge {
+        Edge::Behind(behind) if found.len() < most => found.push(behind),
+        Edge::Loaded(node) => {
+            let Body::Inner(inner) = &node.body else { return };
+            let first = child_of(&inner.keys, from);
+            for (i, edge) in inner.edges.iter().enumerate().skip(first) {
+                if found.len() >= most {
+                    return;
+                }
+                find(edge, if i == first { from } else { &[] }, most, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+impl<'a> Plan<'_, 'a> {
+    /// As `walk`, of inner pages only.
+    fn walk_inner(&mut self, edge: &Edge, level: Option<u8>, changes: &[Change<'a>]) -> Result<(), TreeError> {
+        let Some(node) = self.reach(edge, level)? else { return Ok(()) };
+        if let Edge::Stored(_) = edge {
+            self.pinned.push(node.clone());
+        }
+        match &node.body {
+            Body::Inner(inner) if inner.level > 1 => each_child(&inner.keys, changes, |i, part| {
+                self.walk_inner(&inner.edges[i], Some(inner.level - 1), part)
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Writer<'_> {
+    /// Leaves its part of the changes, which begins at `start` of all, beside the edges to the leaves below.
+    fn postpone(&mut self, edge: &mut Edge, part: &[Change<'_>], changes: &Changes, start: usize) {
+        let page_bytes = self.page_bytes as u64;
+        let Body::Inner(inner) = &mut self.own(edge).body else { panic!("T2: a leaf among inner pages") };
+        let Inner { level, keys, edges, .. } = inner;
+        let mut start = start;
+        each_child(keys, part, |i, part| {
+            let own = start..start + part.len();
+            start = own.end;
+            if *level > 1 {
+                self.postpone(&mut edges[i], part, changes, own.start);
+                return Ok(());
+            }
+            let Edge::Stored(at) = edges[i] else { panic!("a leaf that is not stored: {:?}", part[0].key) };
+            let dirty = page_bytes + part.iter().map(bytes_more).sum::<u64>();
+            self.dirty += dirty;
+            self.behind += 1;
+            let caught_up = OnceLock::new();
+            edges[i] = Edge::Behind(Arc::new(Behind { at, changes: changes.clone(), own, dirty, caught_up }));
+            Ok(())
+        })
+        .expect("the visitor does not fail");
+    }
+
+    /// Lets what is behind at and below `edge` catch up, from that key on and to that one. Returns whether it
+    /// may fit into a page with a neighbour now.
+    fn catch_up(&mut self, edge: &mut Edge, from: &[u8], to: Option<&[u8]>) -> bool {
+        let node = self.own(edge);
+        let before = node.bytes();
+        let Body::Inner(inner) = &mut node.body else {
+            return before <= balance::merge_bytes(self.page_bytes);
+        };
+        let first = child_of(&inner.keys, from);
+        let last = to.map_or(inner.edges.len() - 1, |to| child_of(&inner.keys, to));
+        let mut touched = Vec::new();
+        for index in first..=last {
+            let edge = &mut inner.edges[index];
+            let may_have_some = match edge {
+                Edge::Stored(_) => false,
+                Edge::Loaded(node) => node.level() > 0,
+                Edge::Behind(_) => true,
+            };
+            if may_have_some {
+                let from = if index == first { from } else { &[] };
+                let is_short = self.catch_up(edge, from, to.filter(|_| index == last));
+                touched.push(Touched { index, is_short });
+            }
+        }
+        self.balance(inner, &touched);
+        let after = node.bytes();
+        self.dirty = self.dirty - before as u64 + after as u64;
+        after < before && after <= balance::merge_bytes(self.page_bytes)
+    }
+}
+
+/// By about how many bytes a change makes an encoded page longer, if its key is new.
+fn bytes_more(change: &Change<'_>) -> u64 {
+    change.value.map_or(0, |value| page::key_cost(0, change.key.len()) + page::bytes_cost(value.len())) as u64
+}
