@@ -47,7 +47,7 @@ const REDO_LEFT_BYTES_MAX: u64 = 16 << 10;
 const BIRTHS_MAX: usize = 40;
 
 /// How long a checkpoint that failed is not tried again.
-const RETRY_AFTER: Duration = Duration::from_secs(2);
+pub const RETRY_AFTER: Duration = Duration::from_secs(2);
 
 /// How often who waits for readers looks whether they are done.
 const READERS_POLL: Duration = Duration::from_millis(2);
@@ -204,7 +204,7 @@ impl Core {
             None => {
                 let writer = self.writer.lock();
                 writer.owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 4
-                    || (self.log.is_without_reserve() && writer.table.dead() > 0)
+                    || (self.log.is_without_reserve() && writer.may_free_something())
             }
         }
     }
@@ -321,7 +321,7 @@ impl Core {
         {
             return self.commit_and_wait(Errand::Claim);
         }
-        self.catch_up()?;
+        self.try_to_catch_up()?;
         let (answer, answered) = channel();
         {
             let _placing = self.placing.lock();

@@ -77,6 +77,13 @@ impl Signals {
         state.served.clear();
     }
 
+    /// Waits for so long, or until the threads shall end.
+    pub fn pause(&self, time: Duration) {
+        let until = Instant::now() + time;
+        let mut state = self.state.lock();
+        while !state.stop && !self.changed.wait_until(&mut state, until).timed_out() {}
+    }
+
     /// Whether the threads shall end.
     pub fn are_to_stop(&self) -> bool {
         self.state.lock().stop
@@ -171,11 +178,10 @@ impl Core {
     }
 
     fn checkpoint_when_wanted(self: Arc<Self>, mut stored: StoredTable) {
-        if let Err(error) = self.catch_up()
-            && !self.signals.are_to_stop()
+        if self.log.bucket().is_none()
+            && let Err(error) = self.catch_up()
         {
-            // The next checkpoint tries it again.
-            tracing::warn!("reading what the last changes are of was given up: {error}");
+            tracing::debug!("replaying the log has ended early: {error}");
         }
         loop {
             {

@@ -370,8 +370,8 @@ impl Store {
         if self.core.read_only {
             return false;
         }
-        let frees =
-            self.core.writer.try_lock_until(until).is_some_and(|writer| writer.table.dead() > writer.dead_before);
+        let frees = |writer: &Writer| writer.table.dead() > writer.dead_before || writer.tree.leaves_behind() > 0;
+        let frees = self.core.writer.try_lock_until(until).is_some_and(|writer| frees(&writer));
         let freed = frees && self.core.checkpoint(Some(until)).is_ok();
         // A checkpoint is complete before readers of older states, and then the storage thread, have come to
         // what it frees.

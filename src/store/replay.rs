@@ -6,9 +6,12 @@
 //! leaves catch up when somebody asks for them, and on the checkpoint thread, before its first checkpoint:
 //! a frozen tree has none that is behind.
 //!
-//! What is read damaged then poisons the store (C5): the leaf can never be stored, and so no checkpoint made.
+//! In a bucket each of them costs a request, and they wait for that checkpoint, or for who asks.
+//!
+//! What is damaged then poisons the store (C5): the leaf can never be stored, and so no checkpoint made.
 
 use super::cache::Cache;
+use super::checkpoint::RETRY_AFTER;
 use super::table::Deltas;
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
@@ -30,10 +33,11 @@ pub fn replay(log: &Log, cache: &Cache, writer: &mut Writer, commits: &[Bytes], 
     let redo = last_of_each_key(commits)?;
     let (short, mut others): (Vec<_>, Vec<_>) =
         redo.into_iter().partition(|(_, value)| later && can_be_postponed(value.as_ref()));
-    let short = Arc::from(short);
-    // These need no counting in `settled`: none is raw.
-    if !apply(log, cache, writer, |tree, pages, deltas| tree.postpone(pages, &short, deltas))? {
-        others.extend(short.iter().cloned());
+    if !short.is_empty() {
+        let short = Arc::from(short);
+        let left = apply(log, cache, writer, |tree, pages, deltas| tree.postpone(pages, &short, deltas))?;
+        // What is postponed needs no counting in `settled`: none of it is raw.
+        others.extend(left.into_iter().flatten().map(|i| short[i].clone()));
         others.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     }
     // Many at once: what is read is read once, and together.
@@ -105,8 +109,30 @@ impl Pages for Replayed<'_> {
 }
 
 impl Core {
-    /// Lets all leaves that are behind catch up. Waits for storage.
+    /// Lets all leaves that are behind catch up. Waits for storage, and in a bucket for as long as it takes. What
+    /// cannot be read, also when it is tried again, poisons the store.
     pub(super) fn catch_up(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut is_second_try = false;
+        while let Err(error) = self.try_to_catch_up() {
+            self.check_failure()?;
+            if self.signals.are_to_stop() {
+                return Err(error);
+            }
+            if self.log.bucket().is_none() || !matches!(error, StoreError::Io(_)) {
+                if is_second_try {
+                    self.log.fail(format!("replaying the log failed: {error}"));
+                    return Err(error);
+                }
+                is_second_try = true;
+            }
+            tracing::warn!("replaying the log is tried again: {error}");
+            self.signals.pause(RETRY_AFTER);
+        }
+        Ok(())
+    }
+
+    /// The same, once.
+    pub(super) fn try_to_catch_up(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut from = Some(Key::default());
         while let Some(key) = &from {
             self.check_failure()?;
@@ -122,17 +148,23 @@ impl Core {
             };
             match caught_up {
                 Ok(next) => from = next,
-                Err(StoreError::Miss(miss)) => drop(self.fetch(&miss, None).inspect_err(|error| self.give_up(error))?),
-                Err(error) => {
-                    self.give_up(&error);
-                    return Err(error);
-                }
+                Err(StoreError::Miss(miss)) => drop(self.fetch(&miss, None)?),
+                Err(error) => return Err(error),
             }
         }
         Ok(())
     }
 
     fn catch_up_some(&self, writer: &mut Writer, from: &[u8]) -> Result<Option<Key>, StoreError> {
+        if self.log.bucket().is_some() {
+            // Many with one round trip; what is fetched must still be there when its turn comes.
+            let most = self.cache.ahead_bytes() / (4 * u64::from(self.log.geometry().page_bytes));
+            let mut needed = writer.tree.needed_to_catch_up(&self.cache, from, most as usize);
+            if !needed.is_empty() {
+                needed.sort_unstable_by_key(|at| (at.segment, at.offset));
+                return Err(self.now(TreeError::Miss(needed).into()));
+            }
+        }
         let mut deltas = Deltas::default();
         let next = self
             .change_tree(writer, |tree, pages| tree.catch_up(pages, &mut deltas, from, LEAVES_AT_ONCE))
@@ -140,13 +172,6 @@ impl Core {
         match writer.table.apply(deltas) {
             true => Ok(next),
             false => Err(damaged("what the redo replaces does not fit the segment table")),
-        }
-    }
-
-    fn give_up(&self, error: &StoreError) {
-        // From a bucket it may come yet.
-        if self.log.bucket().is_none() || matches!(error, StoreError::Damaged(_)) {
-            self.log.fail(format!("replaying the log failed: {error}"));
         }
     }
 }

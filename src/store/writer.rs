@@ -224,6 +224,12 @@ impl Writer {
         self.starved || self.relieves
     }
 
+    /// Whether a checkpoint may find dead segments: also those that leaves which are behind do not refer to any
+    /// more, once they have caught up.
+    pub fn may_free_something(&self) -> bool {
+        self.table.dead() > 0 || self.tree.leaves_behind() > 0
+    }
+
     /// When the oldest change came that nothing on its way to storage has.
     pub fn oldest_change(&self) -> Option<Instant> {
         oldest(self.skipped_since, self.pending_since)

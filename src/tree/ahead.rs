@@ -111,7 +111,7 @@ impl<'a> Step<'a> {
         };
         let count = |inner: &Inner, order: &mut dyn ExactSizeIterator<Item = usize>| {
             let whole = order.len();
-            let count = order.take_while(|child| is_in_memory(pages, &inner.edges[*child])).count();
+            let count = order.take_while(|child| missing(pages, &inner.edges[*child]).is_none()).count();
             (count, count == whole)
         };
         let (mut passed, mut goes_on) = count(self.inner, &mut after(&all(self.inner), self.child, back));
@@ -159,10 +159,8 @@ impl<'p> Names<'p> {
 
     fn add(&mut self, edge: &Edge) {
         self.left -= 1;
-        if let Edge::Stored(at) = edge
-            && !is_in_memory(self.pages, edge)
-        {
-            self.missing.push(*at);
+        if let Some(at) = missing(self.pages, edge) {
+            self.missing.push(at);
             self.bytes += u64::from(at.length);
         }
     }
@@ -172,11 +170,14 @@ fn all(inner: &Inner) -> Range<usize> {
     0..inner.edges.len()
 }
 
-fn is_in_memory(pages: &dyn Pages, edge: &Edge) -> bool {
-    match edge {
-        Edge::Loaded(_) => true,
-        Edge::Stored(_) | Edge::Behind(_) => edge.reach(pages, None).is_ok(),
-    }
+/// What has to be read before the page that the edge leads to can be.
+fn missing(pages: &dyn Pages, edge: &Edge) -> Option<Pointer> {
+    let at = match edge {
+        Edge::Loaded(_) => return None,
+        Edge::Stored(at) => *at,
+        Edge::Behind(behind) => behind.needs()?,
+    };
+    pages.page(&at).is_err().then_some(at)
 }
 
 /// The children of that range, in that order.

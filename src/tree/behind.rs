@@ -56,6 +56,11 @@ impl Behind {
         Ok(self.caught_up.get_or_init(|| self.apply(leaf.copy())))
     }
 
+    /// What has to be in memory for that.
+    pub fn needs(&self) -> Option<Pointer> {
+        self.caught_up.get().is_none().then_some(self.at)
+    }
+
     /// The same, once it was made.
     pub fn into_caught_up(self: Arc<Behind>) -> CaughtUp {
         let made = "it was made in the first pass";
@@ -100,6 +105,9 @@ impl Ledger for Freed {
     }
 }
 
+/// Leaves with more changes do not wait: whoever asks for one that is behind makes it anew.
+const CHANGES_MAX: usize = 256;
+
 /// Whether a change may be postponed (T9).
 pub fn can_be_postponed(value: Option<&Value>) -> bool {
     match value {
@@ -111,8 +119,8 @@ pub fn can_be_postponed(value: Option<&Value>) -> bool {
 
 impl Tree {
     /// Takes these changes (keys strictly rising; each one that [can be postponed](can_be_postponed)), or with
-    /// an error none, without reading a leaf. Answers false, and has done nothing, where that cannot be: in a
-    /// tree without inner pages.
+    /// an error none, without reading a leaf. Answers which of them it has not taken, in order: those that come
+    /// to one leaf in hundreds, and in a tree without inner pages all.
     ///
     /// No leaf may be in memory changed, nor be behind already. Ledger and errors as with [`Tree::apply`].
     pub fn postpone(
@@ -120,21 +128,32 @@ impl Tree {
         pages: &dyn Pages,
         changes: &Arc<[(Key, Option<Value>)]>,
         ledger: &mut dyn Ledger,
-    ) -> Result<bool, TreeError> {
+    ) -> Result<Vec<Range<usize>>, TreeError> {
         let all: Vec<_> = changes.iter().map(as_change).collect();
         check_changes(&all);
         assert!(changes.iter().all(|(_, value)| can_be_postponed(value.as_ref())), "T9");
-        let Some(root) = &self.root.edge else { return Ok(false) };
+        let Some(root) = self.root.edge.as_ref().filter(|_| !all.is_empty()) else {
+            return Ok(vec![0..all.len()]);
+        };
         if root.reach(pages, None)?.level() == 0 {
-            return Ok(false);
+            return Ok(vec![0..all.len()]);
         }
-        if !all.is_empty() {
-            let mut plan = Plan::new(pages);
-            plan.walk_inner(root, None, &all)?;
-            let (_, pinned) = plan.finish()?;
-            self.write(pages, ledger, pinned, |writer, root| writer.postpone(root, &all, changes, 0));
+        let mut plan = Plan::new(pages);
+        plan.walk_inner(root, None, &all)?;
+        let (_, pinned) = plan.finish()?;
+        let mut left = Vec::new();
+        self.write(pages, ledger, pinned, |writer, root| writer.postpone(root, &all, changes, 0, &mut left));
+        Ok(left)
+    }
+
+    /// What is stored of the first leaves that are behind from this key on, `most` of them, if it is not in
+    /// memory.
+    pub fn needed_to_catch_up(&self, pages: &dyn Pages, from: &[u8], most: usize) -> Vec<Pointer> {
+        let mut found = Vec::new();
+        if let Some(root) = &self.root.edge {
+            find(root, from, most, &mut found);
         }
-        Ok(true)
+        found.iter().filter_map(|behind| behind.needs()).filter(|at| pages.page(at).is_err()).collect()
     }
 
     /// How many leaves are behind.
@@ -213,8 +232,16 @@ impl<'a> Plan<'_, 'a> {
 }
 
 impl Writer<'_> {
-    /// Leaves its part of the changes, which begins at `start` of all, beside the edges to the leaves below.
-    fn postpone(&mut self, edge: &mut Edge, part: &[Change<'_>], changes: &Changes, start: usize) {
+    /// Leaves its part of the changes, which begins at `start` of all, beside the edges to the leaves below;
+    /// but for those that go to `left`.
+    fn postpone(
+        &mut self,
+        edge: &mut Edge,
+        part: &[Change<'_>],
+        changes: &Changes,
+        start: usize,
+        left: &mut Vec<Range<usize>>,
+    ) {
         let page_bytes = self.page_bytes as u64;
         let Body::Inner(inner) = &mut self.own(edge).body else { panic!("T2: a leaf among inner pages") };
         let Inner { level, keys, edges, .. } = inner;
@@ -223,7 +250,11 @@ impl Writer<'_> {
             let own = start..start + part.len();
             start = own.end;
             if *level > 1 {
-                self.postpone(&mut edges[i], part, changes, own.start);
+                self.postpone(&mut edges[i], part, changes, own.start, left);
+                return Ok(());
+            }
+            if part.len() > CHANGES_MAX {
+                left.push(own);
                 return Ok(());
             }
             let Edge::Stored(at) = edges[i] else { panic!("a leaf that is not stored: {:?}", part[0].key) };

@@ -179,16 +179,18 @@ impl World {
         let leaves = |cache: &Cache| cache.0.borrow().values().filter(|page| page.level() == 0).count();
         let (all, before) =
             (changes.iter().map(|(key, value)| (key[..].into(), value.clone())).collect(), leaves(cache));
-        if !cache.patiently(shelf, || tree.postpone(cache, &all, ledger)).0 {
-            return self.apply(changes);
-        }
-        assert_eq!((leaves(cache), tree.leaves_behind() > 0), (before, !changes.is_empty()));
+        let left = cache.patiently(shelf, || tree.postpone(cache, &all, ledger)).0;
+        let taken = changes.len() - left.iter().map(|range| range.len()).sum::<usize>();
+        assert_eq!(tree.leaves_behind() > 0, taken > 0);
+        assert!(leaves(cache) == before || taken == 0);
+        let rest = left.into_iter().flatten().map(|i| (all[i].0.to_vec(), all[i].1.clone())).collect();
         for (key, value) in changes {
             match value {
                 Some(value) => self.map.insert(key, value),
                 None => self.map.remove(&key),
             };
         }
+        self.apply(rest);
     }
 
     fn catch_up(&mut self, from: &[u8], most: usize) -> Option<Key> {

@@ -246,7 +246,7 @@ pub fn start(
     }
     let writer = Writer {
         disk,
-        shared,
+        shared: shared.clone(),
         geometry,
         size_limit,
         store,
@@ -272,10 +272,14 @@ pub fn start(
         .spawn(move || writer.run(receiver))
         .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
     // The storage thread ends only after `close`, and nothing is sent after that, but by who waits for space
-    // and has not heard of it.
+    // and has not heard of it; and if the store was given up, by who came back from waiting for the disk.
     let send = move |message| {
         if let Err(SendError(message)) = sender.send(message) {
-            assert!(matches!(message, Message::Reached(_)), "the storage thread has ended");
+            let is_expected = matches!(message, Message::Reached(_)) || shared.failure().is_some();
+            assert!(is_expected, "the storage thread has ended");
+            if let Message::Commit { done, .. } = message {
+                done(Err(shared.check_failure().expect_err("just seen")));
+            }
         }
     };
     Ok((Box::new(send), thread))

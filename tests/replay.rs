@@ -1,0 +1,225 @@
+//! Opening a store that was not closed: short changes wait beside the leaves that they are of.
+
+mod support;
+
+use kivafs::backend::{Disk, MemoryDisk};
+use kivafs::store::{CreateOptions, OpenOptions, Store, StoreError};
+use parking_lot::{Condvar, Mutex};
+use std::io;
+use std::sync::Arc;
+use support::random::Random;
+use support::store::{State, difference, read_state, unhurried};
+
+/// The checkpoint thread's reads wait until they are let through: leaves stay behind.
+struct Gate {
+    below: MemoryDisk,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn closed(image: Vec<u8>) -> Arc<Gate> {
+        Arc::new(Gate { below: MemoryDisk::from_bytes(image), is_open: Mutex::new(false), opened: Condvar::new() })
+    }
+
+    fn open(&self) {
+        *self.is_open.lock() = true;
+        self.opened.notify_all();
+    }
+}
+
+impl Disk for Gate {
+    fn len(&self) -> io::Result<u64> {
+        self.below.len()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if std::thread::current().name() == Some("kivafs-checkpoint") {
+            self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
+        }
+        self.below.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.below.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.below.sync()
+    }
+
+    fn allocate(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.below.allocate(offset, length)
+    }
+
+    fn punch(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.below.punch(offset, length)
+    }
+
+    fn free_space(&self) -> io::Result<u64> {
+        self.below.free_space()
+    }
+}
+
+fn key(number: usize) -> Vec<u8> {
+    format!("key {number:06}").into_bytes()
+}
+
+/// Puts, and deletes of what may be there; some values are too long for a leaf.
+fn change(store: &Store, map: &mut State, random: &mut Random, count: usize) {
+    for _ in 0..count {
+        let key = key(random.within(0..PAIRS + PAIRS / 10));
+        let value = match random.within(0..100) {
+            0..30 => None,
+            30..98 => Some(random.within(0..80)),
+            _ => Some(random.within(2000..9000)),
+        }
+        .map(|length| random.bytes(length));
+        store
+            .patiently(|| {
+                let mut txn = store.begin()?;
+                match &value {
+                    Some(value) => txn.put(&key, value.clone()),
+                    None => txn.delete(&key),
+                }
+                txn.commit()
+            })
+            .unwrap();
+        match value {
+            Some(value) => map.insert(key, value),
+            None => map.remove(&key),
+        };
+    }
+}
+
+const PAIRS: usize = 100_000;
+
+/// The image of a store that was not closed, with some thousand changes behind its checkpoint.
+fn killed(random: &mut Random) -> (Vec<u8>, State) {
+    let disk = Arc::new(MemoryDisk::default());
+    Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let mut map = State::new();
+    for number in 0..PAIRS {
+        map.insert(key(number), format!("the value of {number}").into_bytes());
+    }
+    for some in map.iter().collect::<Vec<_>>().chunks(1000) {
+        let mut txn = store.begin().unwrap();
+        some.iter().for_each(|(key, value)| txn.put(key, (*value).clone()));
+        txn.commit().unwrap();
+    }
+    store.checkpoint().unwrap();
+    change(&store, &mut map, random, 2000);
+    // One leaf after another that loses all it has.
+    for number in PAIRS / 2..PAIRS / 2 + 600 {
+        store
+            .patiently(|| {
+                let mut txn = store.begin()?;
+                txn.delete(&key(number));
+                txn.commit()
+            })
+            .unwrap();
+        map.remove(&key(number));
+    }
+    store.sync().unwrap();
+    (disk.to_bytes(), map)
+}
+
+fn read(store: &Store, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    store.patiently(|| {
+        let view = store.view();
+        let bytes = view.get(key)?.map(|value| view.read(&[value])).transpose()?;
+        Ok(bytes.map(|bytes| bytes[0].to_vec()))
+    })
+}
+
+fn assert_holds(store: &Store, map: &State) {
+    let found = read_state(store).unwrap();
+    assert!(found == *map, "{}", difference(&found, map));
+}
+
+#[test]
+fn a_store_opens_without_reading_its_leaves() {
+    let mut random = Random::new(1);
+    let (image, mut map) = killed(&mut random);
+    let eager = OpenOptions { read_only: true, ..unhurried() };
+    let reads_all = Store::open_on(Arc::new(MemoryDisk::from_bytes(image.clone())), &eager).unwrap().activity().reads;
+    let disk = Gate::closed(image);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let reads = store.activity().reads;
+    disk.open();
+    assert!(reads * 4 < reads_all, "{reads} pages were read, and there are {reads_all} that changes are of");
+    // What is asked for is as it was left, whether its leaf has caught up or not; and it can be changed and
+    // synced as any other.
+    for number in (0..PAIRS).step_by(97) {
+        let found = read(&store, &key(number)).unwrap();
+        assert_eq!(found.as_ref(), map.get(&key(number)));
+    }
+    change(&store, &mut map, &mut random, 500);
+    store.sync().unwrap();
+    assert_holds(&store, &map);
+    store.checkpoint().unwrap();
+    assert_holds(&store, &map);
+    assert_eq!(store.check(true), Vec::<String>::new());
+    store.close().unwrap();
+    drop(store);
+    let image = MemoryDisk::from_bytes(disk.below.to_bytes());
+    assert_eq!(Store::check_on(Arc::new(image), true).unwrap(), Vec::<String>::new());
+}
+
+/// At any moment of that, since nobody waits for it.
+#[test]
+fn a_store_that_dies_while_leaves_are_behind_is_what_it_was() {
+    let mut random = Random::new(2);
+    let (mut image, mut map) = killed(&mut random);
+    for round in 0..30 {
+        let disk = Arc::new(MemoryDisk::from_bytes(image));
+        let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+        for _ in 0..random.within(0..60) {
+            let key = key(random.within(0..PAIRS));
+            assert_eq!(read(&store, &key).unwrap().as_ref(), map.get(&key), "round {round}");
+        }
+        change(&store, &mut map, &mut random, 40);
+        store.sync().unwrap();
+        assert_eq!(store.check(false), Vec::<String>::new(), "round {round}");
+        image = disk.to_bytes();
+    }
+    let store = Store::open_on(Arc::new(MemoryDisk::from_bytes(image)), &unhurried()).unwrap();
+    assert_holds(&store, &map);
+    store.close().unwrap();
+    assert_eq!(store.check(true), Vec::<String>::new());
+}
+
+/// It is not known to be damaged before it is read; but then no checkpoint can ever be made again.
+#[test]
+fn a_damaged_leaf_that_is_behind_leaves_the_rest_to_be_read() {
+    let mut random = Random::new(3);
+    let (image, map) = killed(&mut random);
+    let opened = |image: &[u8], read_only| {
+        let options = OpenOptions { read_only, ..unhurried() };
+        Store::open_on(Arc::new(MemoryDisk::from_bytes(image.to_vec())), &options)
+    };
+    let store = (0..500).find_map(|_| {
+        let mut wrong = image.clone();
+        let at = random.within((16 << 20)..wrong.len());
+        wrong[at] ^= 1;
+        // Of a leaf that a change is of; and not one that has to be read at once.
+        opened(&wrong, true).is_err().then(|| opened(&wrong, false).ok()).flatten()
+    });
+    let store = store.expect("some of these bytes are of leaves");
+    let (mut right, mut damaged) = (0, 0);
+    for (key, value) in &map {
+        match read(&store, key) {
+            Ok(found) => {
+                assert_eq!(found.as_ref(), Some(value));
+                right += 1;
+            }
+            Err(StoreError::Damaged(_)) => damaged += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(damaged > 0 && right > damaged * 20, "{right} right, {damaged} damaged");
+    assert!(matches!(store.checkpoint(), Err(StoreError::Poisoned(_) | StoreError::Damaged(_))));
+    assert!(matches!(store.sync(), Err(StoreError::Poisoned(_))));
+    assert!(read(&store, &key(0)).is_ok() || read(&store, &key(PAIRS - 1)).is_ok());
+}
