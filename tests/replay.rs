@@ -2,11 +2,12 @@
 
 mod support;
 
-use kivafs::backend::{Disk, MemoryDisk};
+use kivafs::backend::{Disk, MemoryDisk, Objects};
 use kivafs::store::{CreateOptions, OpenOptions, Store, StoreError};
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
+use support::bucket::Bucket;
 use support::random::Random;
 use support::store::{State, difference, read_state, unhurried};
 
@@ -94,11 +95,17 @@ fn change(store: &Store, map: &mut State, random: &mut Random, count: usize) {
 
 const PAIRS: usize = 100_000;
 
-/// The image of a store that was not closed, with some thousand changes behind its checkpoint.
+/// The image of a store that was not closed.
 fn killed(random: &mut Random) -> (Vec<u8>, State) {
     let disk = Arc::new(MemoryDisk::default());
     Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
     let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    let map = fill(&store, random);
+    (disk.to_bytes(), map)
+}
+
+/// Many pairs, and some thousand changes behind the checkpoint.
+fn fill(store: &Store, random: &mut Random) -> State {
     let mut map = State::new();
     for number in 0..PAIRS {
         map.insert(key(number), format!("the value of {number}").into_bytes());
@@ -109,7 +116,7 @@ fn killed(random: &mut Random) -> (Vec<u8>, State) {
         txn.commit().unwrap();
     }
     store.checkpoint().unwrap();
-    change(&store, &mut map, random, 2000);
+    change(store, &mut map, random, 2000);
     // One leaf after another that loses all it has.
     for number in PAIRS / 2..PAIRS / 2 + 600 {
         store
@@ -122,7 +129,7 @@ fn killed(random: &mut Random) -> (Vec<u8>, State) {
         map.remove(&key(number));
     }
     store.sync().unwrap();
-    (disk.to_bytes(), map)
+    map
 }
 
 fn read(store: &Store, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
@@ -188,6 +195,33 @@ fn a_store_that_dies_while_leaves_are_behind_is_what_it_was() {
     assert_holds(&store, &map);
     store.close().unwrap();
     assert_eq!(store.check(true), Vec::<String>::new());
+}
+
+/// There each request takes a round trip, and costs: leaves come when a checkpoint needs them, many at once.
+#[test]
+fn in_a_bucket_few_requests_bring_the_leaves() {
+    let mut random = Random::new(4);
+    let bucket = Bucket::new();
+    Store::create_in(bucket.handle(), &CreateOptions::default()).unwrap();
+    let dying = Store::open_in(bucket.handle(), &unhurried()).unwrap();
+    let mut map = fill(&dying, &mut random);
+    let handle = bucket.handle();
+    let store = Store::open_in(handle.clone(), &OpenOptions { takeover: true, ..unhurried() }).unwrap();
+    drop(dying);
+    let at_opening = (handle.usage().gets, store.activity().reads);
+    let found = read(&store, &key(7)).unwrap();
+    assert_eq!(found.as_ref(), map.get(&key(7)));
+    store.checkpoint().unwrap();
+    let (gets, reads) = (handle.usage().gets - at_opening.0, store.activity().reads - at_opening.1);
+    assert!(
+        at_opening.0 < 20 && gets < 20 && reads > 400,
+        "{at_opening:?} at opening, then {gets} GETs of {reads} pages"
+    );
+    change(&store, &mut map, &mut random, 100);
+    store.sync().unwrap();
+    assert_holds(&store, &map);
+    assert_eq!(store.check(true), Vec::<String>::new());
+    store.close().unwrap();
 }
 
 /// It is not known to be damaged before it is read; but then no checkpoint can ever be made again.

@@ -303,3 +303,64 @@ impl Writer<'_> {
 fn bytes_more(change: &Change<'_>) -> u64 {
     change.value.map_or(0, |value| page::key_cost(0, change.key.len()) + page::bytes_cost(value.len())) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Root;
+    use crate::tree::shelf::{Cache, Counters, Reading, Shelf};
+
+    fn key(number: u32) -> Key {
+        number.to_be_bytes().into()
+    }
+
+    /// A tree of some hundred leaves, as it is found when a store is opened.
+    fn opened() -> (Tree, Shelf, Counters) {
+        let mut tree = Tree::empty(4096);
+        let pairs: Vec<_> = (0..20_000).map(|number| (key(number), Some(Value::from(vec![3; 50])))).collect();
+        tree.apply(&Cache::default(), &pairs, &mut Counters::default()).unwrap();
+        let mut shelf = Shelf::default();
+        let Ok(written) = tree.freeze().write(&mut shelf);
+        let counters = Counters::of(&Root::stored(written.root()), &Reading(&Cache::default(), &shelf));
+        (Tree::stored(written.root(), 4096), shelf, counters)
+    }
+
+    #[test]
+    fn what_comes_to_one_leaf_in_hundreds_does_not_wait() {
+        let (mut tree, shelf, mut counters) = opened();
+        let cache = Cache::default();
+        let hot = (5000_u32..5001)
+            .flat_map(|number| (0..400_u32).map(move |i| [number.to_be_bytes(), i.to_be_bytes()].concat().into()));
+        let keys = (0..20_000).step_by(1000).map(key).chain(hot);
+        let mut changes: Vec<(Key, Option<Value>)> = keys.map(|key: Key| (key, Some(Value::from(vec![4])))).collect();
+        changes.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let changes = changes.into();
+        let (left, _) = cache.patiently(&shelf, || tree.postpone(&cache, &changes, &mut counters));
+        assert_eq!(left.iter().map(|range| range.len()).collect::<Vec<_>>(), [401]);
+        assert_eq!((tree.leaves_behind(), cache.0.borrow().values().filter(|page| page.level() == 0).count()), (19, 0));
+    }
+
+    #[test]
+    fn what_is_needed_is_named_in_order_and_in_bounds() {
+        let (mut tree, shelf, mut counters) = opened();
+        let cache = Cache::default();
+        let changes: Vec<(Key, Option<Value>)> = (0..20_000).step_by(500).map(|number| (key(number), None)).collect();
+        let changes = changes.into();
+        cache.patiently(&shelf, || tree.postpone(&cache, &changes, &mut counters));
+        assert_eq!((tree.leaves_behind(), tree.needed_to_catch_up(&cache, b"", 100).len()), (40, 40));
+        let needed = tree.needed_to_catch_up(&cache, &key(4000), 10);
+        let leaves: Vec<u32> = needed
+            .iter()
+            .map(|at| match &shelf.decode(at).body {
+                Body::Leaf(leaf) => u32::from_be_bytes(leaf.key(0).try_into().unwrap()),
+                Body::Inner(_) => panic!("an inner page"),
+            })
+            .collect();
+        assert!(leaves.is_sorted() && leaves.len() == 10 && (3900..=4000).contains(&leaves[0]), "{leaves:?}");
+        cache.patiently(&shelf, || tree.catch_up(&cache, &mut counters, &key(4000), 10));
+        assert_eq!((tree.leaves_behind(), tree.needed_to_catch_up(&cache, &key(4000), 10).len()), (30, 10));
+        let next = cache.patiently(&shelf, || tree.catch_up(&cache, &mut counters, b"", 50)).0;
+        assert_eq!((next, tree.leaves_behind()), (None, 0));
+        assert_eq!(counters, Counters::of(&tree.root(), &Reading(&cache, &shelf)));
+    }
+}
