@@ -45,6 +45,7 @@ use super::codec;
 use super::now_ns;
 use super::pointer::{Codec, POINTER_BYTES, Pointer, SegmentNo, Sequence, checksum};
 use super::remote::Record;
+use bytes::Bytes;
 
 /// Length of the fixed part.
 pub const HEADER_BYTES: usize = 168;
@@ -252,7 +253,14 @@ impl Commit {
 
     /// Reads a commit of this store; `bytes` are as long as its outline says. Answers its checksum
     /// too.
-    pub fn decode(mut bytes: Vec<u8>, store: &[u8; 16]) -> Result<(Commit, u128), NotACommit> {
+    pub fn decode(bytes: Vec<u8>, store: &[u8; 16]) -> Result<(Commit, u128), NotACommit> {
+        let (mut commit, packed, sum) = Commit::decode_packed(bytes, store)?;
+        commit.body = packed.unpack().ok_or(NotACommit::Torn("body"))?.into();
+        Ok((commit, sum))
+    }
+
+    /// The same, but the body is apart, as it is stored.
+    pub fn decode_packed(mut bytes: Vec<u8>, store: &[u8; 16]) -> Result<(Commit, Packed, u128), NotACommit> {
         let outline = outline(&bytes, store).ok_or(NotACommit::Absent)?;
         if bytes.len() != outline.length as usize {
             return Err(NotACommit::Torn("length"));
@@ -290,12 +298,8 @@ impl Commit {
         let checkpoint = if flags & FLAG_CHECKPOINT != 0 { Some(decode_checkpoint(&mut fields)?) } else { None };
         let remote = if flags & FLAG_REMOTE != 0 { Some(Record::decode(&mut fields)?) } else { None };
         let births = decode_births(&mut fields, births as usize)?;
-        let body = Codec::from_number(body_codec)
-            .and_then(|body_codec| codec::decode(fields.0, body_codec, body_bytes as usize))
-            .ok_or(NotACommit::Torn("body"))?;
-        if body.len() != body_bytes as usize {
-            return Err(NotACommit::Torn("body length"));
-        }
+        let codec = Codec::from_number(body_codec).ok_or(NotACommit::Torn("body"))?;
+        let body_at = bytes.len() - fields.0.len();
         let commit = Commit {
             store,
             epoch,
@@ -311,9 +315,35 @@ impl Commit {
             checkpoint,
             remote,
             births,
-            body: body.into_owned(),
+            body: Vec::new(),
         };
-        Ok((commit, sum))
+        let stored = Bytes::from(bytes).slice(body_at..);
+        Ok((commit, Packed { stored, codec, length: body_bytes as usize }, sum))
+    }
+}
+
+/// The body of a commit, as it is stored. What was compressed may be hundreds of times as long: so recovery
+/// keeps bodies like this.
+#[derive(Clone, Debug)]
+pub struct Packed {
+    stored: Bytes,
+    codec: Codec,
+    length: usize,
+}
+
+impl Packed {
+    /// A body that is not compressed.
+    pub fn plain(body: Bytes) -> Packed {
+        Packed { length: body.len(), stored: body, codec: Codec::Raw }
+    }
+
+    /// The body. `None`: it is not of that codec and length.
+    pub fn unpack(&self) -> Option<Bytes> {
+        let body = match self.codec {
+            Codec::Raw => self.stored.clone(),
+            codec => codec::decode(&self.stored, codec, self.length)?.into_owned().into(),
+        };
+        (body.len() == self.length).then_some(body)
     }
 }
 

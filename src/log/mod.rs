@@ -47,7 +47,7 @@ mod segment;
 mod streams;
 
 pub use bytes::{Fields, Malformed, put_varint};
-pub use commit::{Birth, Checkpoint, RootKind};
+pub use commit::{Birth, Checkpoint, Packed, RootKind};
 pub use geometry::Geometry;
 pub use local::{HolderRecord, VERSION, create};
 pub use message::{Claim, Done, Freed, Message, Prepare, Prepared};
@@ -240,7 +240,7 @@ pub struct Recovery {
     /// The checkpoint to build on.
     pub checkpoint: Checkpoint,
     /// The redo of the commits after the checkpoint, oldest first.
-    pub redo: Vec<Bytes>,
+    pub redo: Vec<Packed>,
     /// Segments opened by those commits.
     pub births: Vec<Birth>,
     /// What the storage thread has to know to go on.

@@ -15,21 +15,29 @@ use super::checkpoint::RETRY_AFTER;
 use super::table::Deltas;
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
-use crate::log::{Log, Pointer};
+use crate::log::{Log, Packed, Pointer};
 use crate::tree::{Key, Ledger, Node, Pages, Tree, TreeError, can_be_postponed};
-use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Changes that are replayed at once: the pages that they touch are all in memory, twice.
 const REPLAYED_AT_ONCE: usize = 16 << 10;
 
+/// Bytes of redo that may be in memory although later redo replaces them, unless that is more.
+const REPLACED_BYTES_MAX: usize = 8 << 20;
+
 /// Leaves that catch up at once: the writer lock is held for less than a millisecond.
 const LEAVES_AT_ONCE: usize = 64;
 
 /// Applies the redo of the commits behind the checkpoint, oldest first. `later`: what needs leaves that may
 /// as well be read later is postponed.
-pub fn replay(log: &Log, cache: &Cache, writer: &mut Writer, commits: &[Bytes], later: bool) -> Result<(), StoreError> {
+pub fn replay(
+    log: &Log,
+    cache: &Cache,
+    writer: &mut Writer,
+    commits: &[Packed],
+    later: bool,
+) -> Result<(), StoreError> {
     let redo = last_of_each_key(commits)?;
     let (short, mut others): (Vec<_>, Vec<_>) =
         redo.into_iter().partition(|(_, value)| later && can_be_postponed(value.as_ref()));
@@ -50,22 +58,35 @@ pub fn replay(log: &Log, cache: &Cache, writer: &mut Writer, commits: &[Bytes], 
     Ok(())
 }
 
-/// Keys rise.
-fn last_of_each_key(commits: &[Bytes]) -> Result<Vec<redo::Change>, StoreError> {
-    let mut all = Vec::new();
-    for body in commits {
-        all.extend(redo::decode(body.clone()).map_err(|error| damaged(error.what))?);
+/// Keys rise. Of what is replaced by later commits little is in memory (C6): they may be of the same few
+/// values, again and again.
+fn last_of_each_key(commits: &[Packed]) -> Result<Vec<redo::Change>, StoreError> {
+    let mut redo = Vec::new();
+    let (mut bytes, mut bytes_max) = (0, REPLACED_BYTES_MAX);
+    for commit in commits {
+        let body = commit.unpack().ok_or_else(|| damaged("the redo of a commit cannot be decompressed"))?;
+        redo.extend(redo::decode(&body).map_err(|error| damaged(error.what))?);
+        bytes += body.len();
+        if bytes > bytes_max {
+            redo = without_replaced(redo);
+            bytes = redo.iter().map(|(key, value)| redo::cost(key.len(), value.as_ref())).sum();
+            bytes_max = bytes + bytes.max(REPLACED_BYTES_MAX);
+        }
     }
+    Ok(without_replaced(redo))
+}
+
+fn without_replaced(mut redo: Vec<redo::Change>) -> Vec<redo::Change> {
     // It keeps the order of those of one key, and finds the runs that the commits are.
-    all.sort_by(|(one, _): &redo::Change, (other, _)| one.cmp(other));
-    let mut last: Vec<redo::Change> = Vec::with_capacity(all.len());
-    for change in all {
+    redo.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut last: Vec<redo::Change> = Vec::new();
+    for change in redo {
         match last.last_mut() {
             Some(before) if before.0 == change.0 => *before = change,
             _ => last.push(change),
         }
     }
-    Ok(last)
+    last
 }
 
 /// Changes the tree, reading what is missing, and the table with it.
@@ -178,4 +199,26 @@ impl Core {
 
 pub fn damaged(what: &str) -> StoreError {
     StoreError::Damaged(what.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tree::Value;
+    use std::collections::BTreeMap;
+
+    /// All that was ever written to a few values was in memory at once.
+    #[test]
+    fn the_last_of_each_key_counts_also_where_most_is_replaced() {
+        let mut expected: BTreeMap<Key, Option<Value>> = BTreeMap::new();
+        let mut commits = Vec::new();
+        for round in 0..100_u8 {
+            let keys = (0..20_u8).filter(|key| (key ^ round) % 3 > 0).map(|key| Key::from([key]));
+            let value = |key: &Key| (key[0] != round % 20).then(|| Value::from(vec![round; 60_000]));
+            let changes: Vec<redo::Change> = keys.map(|key| (key.clone(), value(&key))).collect();
+            commits.push(Packed::plain(redo::encode(changes.iter().map(|(key, value)| (key, value))).into()));
+            expected.extend(changes);
+        }
+        assert_eq!(last_of_each_key(&commits).unwrap(), expected.into_iter().collect::<Vec<_>>());
+    }
 }

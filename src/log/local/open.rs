@@ -21,7 +21,6 @@ use crate::log::message::Message;
 use crate::log::pointer::{Codec, Sequence};
 use crate::log::streams::Streams;
 use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, random};
-use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
@@ -138,10 +137,10 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
 }
 
 fn with_redo(mut recovery: Recovery, redo_from: Sequence, found: Vec<Found>) -> Recovery {
-    for Found { commit, .. } in found {
+    for Found { commit, body, .. } in found {
         if commit.sequence >= redo_from {
             recovery.births.extend(commit.births);
-            recovery.redo.push(Bytes::from(commit.body));
+            recovery.redo.push(body);
         }
     }
     recovery

@@ -11,7 +11,7 @@
 
 use super::superblock::Start;
 use crate::backend::Disk;
-use crate::log::commit::{self, Commit, NotACommit};
+use crate::log::commit::{self, Commit, NotACommit, Packed};
 use crate::log::geometry::{BLOCK, RING_OFFSET};
 use crate::log::pointer::Sequence;
 use crate::log::{Damage, LogError};
@@ -87,8 +87,10 @@ impl Ring {
 
 /// A commit as it was read.
 pub struct Found {
-    /// Its content.
+    /// Its content, without the body.
     pub commit: Commit,
+    /// Its body.
+    pub body: Packed,
     /// Its checksum.
     pub checksum: u128,
     /// Its length in bytes.
@@ -198,7 +200,8 @@ fn read_commit(
     if !read_block(disk, ring.offset_of(position), &mut bytes)? {
         return Ok(Err(NotACommit::Torn("cut")));
     }
-    Ok(Commit::decode(bytes, store).map(|(commit, checksum)| Found { commit, checksum, length }))
+    let decoded = Commit::decode_packed(bytes, store);
+    Ok(decoded.map(|(commit, body, checksum)| Found { commit, body, checksum, length }))
 }
 
 /// Fills the block; false where the file ends before its end.
