@@ -45,7 +45,7 @@ pub fn replay(
         let short = Arc::from(short);
         let left = apply(log, cache, writer, |tree, pages, deltas| tree.postpone(pages, &short, deltas))?;
         // What is postponed needs no counting in `settled`: none of it is raw.
-        others.extend(left.into_iter().flatten().map(|i| short[i].clone()));
+        others.extend(left.into_iter().map(|i| short[i].clone()));
         others.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     }
     // Many at once: what is read is read once, and together.
@@ -178,12 +178,13 @@ impl Core {
 
     fn catch_up_some(&self, writer: &mut Writer, from: &[u8]) -> Result<Option<Key>, StoreError> {
         if self.log.bucket().is_some() {
-            // Many with one round trip; what is fetched must still be there when its turn comes.
-            let most = self.cache.ahead_bytes() / (4 * u64::from(self.log.geometry().page_bytes));
-            let mut needed = writer.tree.needed_to_catch_up(&self.cache, from, most as usize);
-            if !needed.is_empty() {
-                needed.sort_unstable_by_key(|at| (at.segment, at.offset));
-                return Err(self.now(TreeError::Miss(needed).into()));
+            let needed = |most| writer.tree.needed_to_catch_up(&self.cache, from, most);
+            if !needed(LEAVES_AT_ONCE).is_empty() {
+                // Many with one round trip; what is fetched must still be there when its turn comes.
+                let most = self.cache.ahead_bytes() / (4 * u64::from(self.log.geometry().page_bytes));
+                let mut many = needed(LEAVES_AT_ONCE.max(most as usize));
+                many.sort_unstable_by_key(|at| (at.segment, at.offset));
+                return Err(self.now(TreeError::Miss(many).into()));
             }
         }
         let mut deltas = Deltas::default();

@@ -180,10 +180,10 @@ impl World {
         let (all, before) =
             (changes.iter().map(|(key, value)| (key[..].into(), value.clone())).collect(), leaves(cache));
         let left = cache.patiently(shelf, || tree.postpone(cache, &all, ledger)).0;
-        let taken = changes.len() - left.iter().map(|range| range.len()).sum::<usize>();
+        let taken = changes.len() - left.len();
         assert_eq!(tree.leaves_behind() > 0, taken > 0);
         assert!(leaves(cache) == before || taken == 0);
-        let rest = left.into_iter().flatten().map(|i| (all[i].0.to_vec(), all[i].1.clone())).collect();
+        let rest = left.into_iter().map(|i| (all[i].0.to_vec(), all[i].1.clone())).collect();
         for (key, value) in changes {
             match value {
                 Some(value) => self.map.insert(key, value),
