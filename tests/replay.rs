@@ -11,21 +11,38 @@ use support::bucket::Bucket;
 use support::random::Random;
 use support::store::{State, difference, read_state, unhurried};
 
-/// The checkpoint thread's reads wait until they are let through: leaves stay behind.
+/// What becomes of the checkpoint thread's reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    Waits,
+    Fails,
+    Open,
+}
+
+/// A disk where leaves stay behind until it is opened.
 struct Gate {
     below: MemoryDisk,
-    is_open: Mutex<bool>,
-    opened: Condvar,
+    /// And how many reads have failed.
+    state: Mutex<(Passage, usize)>,
+    changed: Condvar,
 }
 
 impl Gate {
-    fn closed(image: Vec<u8>) -> Arc<Gate> {
-        Arc::new(Gate { below: MemoryDisk::from_bytes(image), is_open: Mutex::new(false), opened: Condvar::new() })
+    fn new(image: Vec<u8>, passage: Passage) -> Arc<Gate> {
+        Arc::new(Gate {
+            below: MemoryDisk::from_bytes(image),
+            state: Mutex::new((passage, 0)),
+            changed: Condvar::new(),
+        })
     }
 
     fn open(&self) {
-        *self.is_open.lock() = true;
-        self.opened.notify_all();
+        self.state.lock().0 = Passage::Open;
+        self.changed.notify_all();
+    }
+
+    fn until_failed(&self, reads: usize) {
+        self.changed.wait_while(&mut self.state.lock(), |(_, failed)| *failed < reads);
     }
 }
 
@@ -36,7 +53,13 @@ impl Disk for Gate {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         if std::thread::current().name() == Some("kivafs-checkpoint") {
-            self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
+            let mut state = self.state.lock();
+            if state.0 == Passage::Fails {
+                state.1 += 1;
+                self.changed.notify_all();
+                return Err(io::Error::other("no luck"));
+            }
+            self.changed.wait_while(&mut state, |(passage, _)| *passage != Passage::Open);
         }
         self.below.read_at(offset, buffer)
     }
@@ -151,7 +174,7 @@ fn a_store_opens_without_reading_its_leaves() {
     let (image, mut map) = killed(&mut random);
     let eager = OpenOptions { read_only: true, ..unhurried() };
     let reads_all = Store::open_on(Arc::new(MemoryDisk::from_bytes(image.clone())), &eager).unwrap().activity().reads;
-    let disk = Gate::closed(image);
+    let disk = Gate::new(image, Passage::Waits);
     let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
     let reads = store.activity().reads;
     disk.open();
@@ -197,6 +220,21 @@ fn a_store_that_dies_while_leaves_are_behind_is_what_it_was() {
     assert_eq!(store.check(true), Vec::<String>::new());
 }
 
+/// A disk may fail once: what is only read is no reason to give the store up.
+#[test]
+fn reading_leaves_is_tried_again() {
+    let mut random = Random::new(5);
+    let (image, map) = killed(&mut random);
+    let disk = Gate::new(image, Passage::Fails);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    // All at once, and then the first of them by itself.
+    disk.until_failed(2);
+    disk.open();
+    store.checkpoint().unwrap();
+    assert_holds(&store, &map);
+    store.close().unwrap();
+}
+
 /// There each request takes a round trip, and costs: leaves come when a checkpoint needs them, many at once.
 #[test]
 fn in_a_bucket_few_requests_bring_the_leaves() {
@@ -233,26 +271,28 @@ fn a_damaged_leaf_that_is_behind_leaves_the_rest_to_be_read() {
         let options = OpenOptions { read_only, ..unhurried() };
         Store::open_on(Arc::new(MemoryDisk::from_bytes(image.to_vec())), &options)
     };
-    let store = (0..500).find_map(|_| {
-        let mut wrong = image.clone();
-        let at = random.within((16 << 20)..wrong.len());
-        wrong[at] ^= 1;
-        // Of a leaf that a change is of; and not one that has to be read at once.
-        opened(&wrong, true).is_err().then(|| opened(&wrong, false).ok()).flatten()
-    });
-    let store = store.expect("some of these bytes are of leaves");
-    let (mut right, mut damaged) = (0, 0);
-    for (key, value) in &map {
-        match read(&store, key) {
-            Ok(found) => {
-                assert_eq!(found.as_ref(), Some(value));
-                right += 1;
+    // Of a leaf that a change is of; not one that has to be read at once, nor one that has lost all its keys.
+    let (store, right, damaged) = (0..500)
+        .find_map(|_| {
+            let mut wrong = image.clone();
+            let at = random.within((16 << 20)..wrong.len());
+            wrong[at] ^= 1;
+            let store = opened(&wrong, true).is_err().then(|| opened(&wrong, false).ok()).flatten()?;
+            let (mut right, mut damaged) = (0, 0);
+            for (key, value) in &map {
+                match read(&store, key) {
+                    Ok(found) => {
+                        assert_eq!(found.as_ref(), Some(value));
+                        right += 1;
+                    }
+                    Err(StoreError::Damaged(_)) => damaged += 1,
+                    Err(error) => panic!("{error}"),
+                }
             }
-            Err(StoreError::Damaged(_)) => damaged += 1,
-            Err(error) => panic!("{error}"),
-        }
-    }
-    assert!(damaged > 0 && right > damaged * 20, "{right} right, {damaged} damaged");
+            (damaged > 0).then_some((store, right, damaged))
+        })
+        .expect("some of these bytes are of leaves");
+    assert!(right > damaged * 20, "{right} right, {damaged} damaged");
     assert!(matches!(store.checkpoint(), Err(StoreError::Poisoned(_) | StoreError::Damaged(_))));
     assert!(matches!(store.sync(), Err(StoreError::Poisoned(_))));
     assert!(read(&store, &key(0)).is_ok() || read(&store, &key(PAIRS - 1)).is_ok());

@@ -437,7 +437,8 @@ impl Core {
         let (answer, answered) = channel();
         // Whoever asked is waiting just below.
         self.queue_commit(errand, Box::new(move |result| drop(answer.send(result))));
-        answered.recv().expect("every commit is answered")
+        // Or the store was given up meanwhile, and the storage thread has ended.
+        answered.recv().unwrap_or_else(|_| Err(self.check_failure().expect_err("every commit is answered")))
     }
 
     /// Ends the era of readers that may know these segments, and frees them when it is over.

@@ -136,7 +136,8 @@ impl Store {
     }
 
     /// Opens the store in that file: locks it (readers share, a writer excludes), recovers. Opened
-    /// for writing, it has begun a new epoch durably when this returns.
+    /// for writing, it has begun a new epoch durably when this returns. Pages that its last changes are of may be
+    /// read later; one that is damaged then poisons the store.
     pub fn open_at(path: &Path, options: &OpenOptions) -> Result<Store, OpenError> {
         let hold = if options.read_only { Hold::Shared } else { Hold::Exclusive };
         let disk = lock(path, hold)?;

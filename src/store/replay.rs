@@ -29,6 +29,10 @@ const REPLACED_BYTES_MAX: usize = 8 << 20;
 /// Leaves that catch up at once: the writer lock is held for less than a millisecond.
 const LEAVES_AT_ONCE: usize = 64;
 
+/// Leaves that are fetched from a bucket at once: they have room in the smallest cache, and who asks for one of
+/// them meanwhile waits for all.
+const LEAVES_FETCHED_AT_ONCE: usize = 512;
+
 /// Applies the redo of the commits behind the checkpoint, oldest first. `later`: what needs leaves that may
 /// as well be read later is postponed.
 pub fn replay(
@@ -62,14 +66,18 @@ pub fn replay(
 /// values, again and again.
 fn last_of_each_key(commits: &[Packed]) -> Result<Vec<redo::Change>, StoreError> {
     let mut redo = Vec::new();
+    let cost = |redo: &[redo::Change]| -> usize {
+        redo.iter().map(|(key, value)| redo::cost(key.len(), value.as_ref())).sum()
+    };
     let (mut bytes, mut bytes_max) = (0, REPLACED_BYTES_MAX);
     for commit in commits {
         let body = commit.unpack().ok_or_else(|| damaged("the redo of a commit cannot be decompressed"))?;
-        redo.extend(redo::decode(&body).map_err(|error| damaged(error.what))?);
-        bytes += body.len();
+        let more = redo::decode(&body).map_err(|error| damaged(error.what))?;
+        bytes += cost(&more);
+        redo.extend(more);
         if bytes > bytes_max {
             redo = without_replaced(redo);
-            bytes = redo.iter().map(|(key, value)| redo::cost(key.len(), value.as_ref())).sum();
+            bytes = cost(&redo);
             bytes_max = bytes + bytes.max(REPLACED_BYTES_MAX);
         }
     }
@@ -130,21 +138,23 @@ impl Pages for Replayed<'_> {
 }
 
 impl Core {
-    /// Lets all leaves that are behind catch up. Waits for storage, and in a bucket for as long as it takes. What
-    /// cannot be read, also when it is tried again, poisons the store.
+    /// Lets all leaves that are behind catch up. Waits for storage, and in a bucket for as long as it takes,
+    /// unless the store is being closed. What cannot be read, also when it is tried again, poisons the store.
     pub(super) fn catch_up(self: &Arc<Self>) -> Result<(), StoreError> {
-        let mut is_second_try = false;
+        let mut failed_with = None;
         while let Err(error) = self.try_to_catch_up() {
             self.check_failure()?;
-            if self.signals.are_to_stop() {
+            let (behind, closing) = {
+                let writer = self.writer.lock();
+                (writer.tree.leaves_behind(), writer.closing)
+            };
+            let may_come = self.log.bucket().is_some() && matches!(error, StoreError::Io(_));
+            if self.signals.are_to_stop() || (may_come && closing) {
                 return Err(error);
             }
-            if self.log.bucket().is_none() || !matches!(error, StoreError::Io(_)) {
-                if is_second_try {
-                    self.log.fail(format!("replaying the log failed: {error}"));
-                    return Err(error);
-                }
-                is_second_try = true;
+            if !may_come && failed_with.replace(behind) == Some(behind) {
+                self.log.fail(format!("replaying the log failed: {error}"));
+                return Err(error);
             }
             tracing::warn!("replaying the log is tried again: {error}");
             self.signals.pause(RETRY_AFTER);
@@ -155,6 +165,8 @@ impl Core {
     /// The same, once.
     pub(super) fn try_to_catch_up(self: &Arc<Self>) -> Result<(), StoreError> {
         let mut from = Some(Key::default());
+        // Leaves from there on that have been fetched, unless the cache has forgotten them.
+        let mut fetched = 0;
         while let Some(key) = &from {
             self.check_failure()?;
             let caught_up = {
@@ -165,7 +177,13 @@ impl Core {
                 if self.signals.are_to_stop() {
                     return Err(StoreError::Poisoned("it was closed".into()));
                 }
-                self.catch_up_some(&mut writer, key)
+                if fetched == 0 && self.log.bucket().is_some() {
+                    fetched = LEAVES_FETCHED_AT_ONCE;
+                    self.miss_many(&writer, key)
+                } else {
+                    fetched = fetched.saturating_sub(LEAVES_AT_ONCE);
+                    self.catch_up_some(&mut writer, key)
+                }
             };
             match caught_up {
                 Ok(next) => from = next,
@@ -176,25 +194,24 @@ impl Core {
         Ok(())
     }
 
+    /// Those that are missing, as a miss: many come with one round trip.
+    fn miss_many(&self, writer: &Writer, from: &[u8]) -> Result<Option<Key>, StoreError> {
+        let needed = writer.tree.needed_to_catch_up(&self.cache, from, LEAVES_FETCHED_AT_ONCE);
+        if needed.is_empty() { Ok(Some(from.into())) } else { Err(self.now(TreeError::Miss(needed).into())) }
+    }
+
     fn catch_up_some(&self, writer: &mut Writer, from: &[u8]) -> Result<Option<Key>, StoreError> {
-        if self.log.bucket().is_some() {
-            let needed = |most| writer.tree.needed_to_catch_up(&self.cache, from, most);
-            if !needed(LEAVES_AT_ONCE).is_empty() {
-                // Many with one round trip; what is fetched must still be there when its turn comes.
-                let most = self.cache.ahead_bytes() / (4 * u64::from(self.log.geometry().page_bytes));
-                let mut many = needed(LEAVES_AT_ONCE.max(most as usize));
-                many.sort_unstable_by_key(|at| (at.segment, at.offset));
-                return Err(self.now(TreeError::Miss(many).into()));
-            }
-        }
         let mut deltas = Deltas::default();
         let next = self
             .change_tree(writer, |tree, pages| tree.catch_up(pages, &mut deltas, from, LEAVES_AT_ONCE))
             .map_err(|error| self.now(error))?;
-        match writer.table.apply(deltas) {
-            true => Ok(next),
-            false => Err(damaged("what the redo replaces does not fit the segment table")),
+        if !writer.table.apply(deltas) {
+            // The tree has changed: trying again would not find it any more.
+            let what = "what the redo replaces does not fit the segment table";
+            self.log.fail(format!("replaying the log failed: {what}"));
+            return Err(damaged(what));
         }
+        Ok(next)
     }
 }
 

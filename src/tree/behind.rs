@@ -338,6 +338,15 @@ mod tests {
         let (left, _) = cache.patiently(&shelf, || tree.postpone(&cache, &changes, &mut counters));
         assert_eq!(left.len(), 401);
         assert_eq!((tree.leaves_behind(), cache.0.borrow().values().filter(|page| page.level() == 0).count()), (19, 0));
+        let rest: Vec<_> = left.into_iter().map(|i| changes[i].clone()).collect();
+        cache.patiently(&shelf, || tree.apply(&cache, &rest, &mut counters));
+        let keys: Vec<Key> = changes.iter().map(|(key, _)| key.clone()).collect();
+        for _ in 0..2 {
+            let (values, _) = cache.patiently(&shelf, || tree.root().get_all(&cache, &keys));
+            assert!(values.iter().eq(changes.iter().map(|(_, value)| value)));
+            cache.patiently(&shelf, || tree.catch_up(&cache, &mut counters, b"", 50));
+        }
+        assert_eq!(tree.root().check(&Reading(&cache, &shelf), 4096), [""; 0]);
     }
 
     #[test]

@@ -276,9 +276,6 @@ pub fn start(
         if let Err(SendError(message)) = sender.send(message) {
             let is_expected = matches!(message, Message::Reached(_)) || shared.failure().is_some();
             assert!(is_expected, "the storage thread has ended");
-            if let Message::Commit { done, .. } = message {
-                done(Err(shared.check_failure().expect_err("just seen")));
-            }
         }
     };
     Ok((Box::new(send), thread))
