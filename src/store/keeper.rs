@@ -1,5 +1,5 @@
 //! The background threads: the keeper places raw values and commits in time; the checkpoint thread
-//! makes checkpoints.
+//! lets leaves catch up that are behind when a store is opened (`replay`), and makes checkpoints.
 
 use super::checkpoint::StoredTable;
 use super::{Core, StoreError};

@@ -15,7 +15,9 @@
 //!   [`TreeError::Miss`]: then nothing has changed, the caller fetches those pages and asks again.
 //!   (The first that a miss names is needed; others may only be likely to be needed next.)
 //!   It writes pages through [`PageSink`] (checkpoint only).
-//! * [`Tree::apply`] is atomic: on any error the tree is what it was.
+//! * [`Tree::apply`] is atomic: on any error the tree is what it was. So is [`Tree::postpone`], which takes
+//!   changes without reading the leaves that they are of; before the next checkpoint all of those have to
+//!   catch up ([`Tree::catch_up`]).
 //! * What is durable is not the tree's business: it has the current state, no other. A crash
 //!   leaves nothing of it but the pages that [`PageSink`] took, and those mean nothing until a
 //!   commit names their root.
