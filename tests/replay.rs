@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use support::bucket::Bucket;
 use support::random::Random;
-use support::store::{State, difference, read_state, unhurried};
+use support::store::{Change, State, apply, commit, difference, read_only, read_state, unhurried};
 
 /// What becomes of the checkpoint thread's reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,27 +93,24 @@ fn key(number: usize) -> Vec<u8> {
 fn change(store: &Store, map: &mut State, random: &mut Random, count: usize) {
     for _ in 0..count {
         let key = key(random.within(0..PAIRS + PAIRS / 10));
-        let value = match random.within(0..100) {
-            0..30 => None,
-            30..98 => Some(random.within(0..80)),
-            _ => Some(random.within(2000..9000)),
-        }
-        .map(|length| random.bytes(length));
-        store
-            .patiently(|| {
-                let mut txn = store.begin()?;
-                match &value {
-                    Some(value) => txn.put(&key, value.clone()),
-                    None => txn.delete(&key),
-                }
-                txn.commit()
-            })
-            .unwrap();
-        match value {
-            Some(value) => map.insert(key, value),
-            None => map.remove(&key),
+        let change = match random.within(0..100) {
+            0..30 => Change::Delete(key),
+            30..98 => {
+                let length = random.within(0..80);
+                Change::Put(key, random.bytes(length))
+            }
+            _ => {
+                let length = random.within(2000..9000);
+                Change::Put(key, random.bytes(length))
+            }
         };
+        make(store, map, &[change]);
     }
+}
+
+fn make(store: &Store, map: &mut State, changes: &[Change]) {
+    commit(store, changes).unwrap();
+    apply(map, changes);
 }
 
 const PAIRS: usize = 100_000;
@@ -142,14 +139,7 @@ fn fill(store: &Store, random: &mut Random) -> State {
     change(store, &mut map, random, 2000);
     // One leaf after another that loses all it has.
     for number in PAIRS / 2..PAIRS / 2 + 600 {
-        store
-            .patiently(|| {
-                let mut txn = store.begin()?;
-                txn.delete(&key(number));
-                txn.commit()
-            })
-            .unwrap();
-        map.remove(&key(number));
+        make(store, &mut map, &[Change::Delete(key(number))]);
     }
     store.sync().unwrap();
     map
@@ -172,8 +162,8 @@ fn assert_holds(store: &Store, map: &State) {
 fn a_store_opens_without_reading_its_leaves() {
     let mut random = Random::new(1);
     let (image, mut map) = killed(&mut random);
-    let eager = OpenOptions { read_only: true, ..unhurried() };
-    let reads_all = Store::open_on(Arc::new(MemoryDisk::from_bytes(image.clone())), &eager).unwrap().activity().reads;
+    let eager = Store::open_on(Arc::new(MemoryDisk::from_bytes(image.clone())), &read_only()).unwrap();
+    let reads_all = eager.activity().reads;
     let disk = Gate::new(image, Passage::Waits);
     let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
     let reads = store.activity().reads;
@@ -267,17 +257,15 @@ fn in_a_bucket_few_requests_bring_the_leaves() {
 fn a_damaged_leaf_that_is_behind_leaves_the_rest_to_be_read() {
     let mut random = Random::new(3);
     let (image, map) = killed(&mut random);
-    let opened = |image: &[u8], read_only| {
-        let options = OpenOptions { read_only, ..unhurried() };
-        Store::open_on(Arc::new(MemoryDisk::from_bytes(image.to_vec())), &options)
-    };
+    let opened =
+        |image: &[u8], options: &OpenOptions| Store::open_on(Arc::new(MemoryDisk::from_bytes(image.to_vec())), options);
     // Of a leaf that a change is of; not one that has to be read at once, nor one that has lost all its keys.
     let (store, right, damaged) = (0..500)
         .find_map(|_| {
             let mut wrong = image.clone();
             let at = random.within((16 << 20)..wrong.len());
             wrong[at] ^= 1;
-            let store = opened(&wrong, true).is_err().then(|| opened(&wrong, false).ok()).flatten()?;
+            let store = opened(&wrong, &read_only()).is_err().then(|| opened(&wrong, &unhurried()).ok()).flatten()?;
             let (mut right, mut damaged) = (0, 0);
             for (key, value) in &map {
                 match read(&store, key) {

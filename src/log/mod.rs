@@ -239,7 +239,7 @@ pub struct Recovery {
     pub epoch: u64,
     /// The checkpoint to build on.
     pub checkpoint: Checkpoint,
-    /// The redo of the commits after the checkpoint, oldest first.
+    /// The redo of the commits after the checkpoint, oldest first, as it is stored.
     pub redo: Vec<Packed>,
     /// Segments opened by those commits.
     pub births: Vec<Birth>,

@@ -85,6 +85,13 @@ pub enum StoreError {
     Io(Arc<str>),
 }
 
+impl StoreError {
+    /// Damage of that description.
+    pub(super) fn damaged(what: &str) -> StoreError {
+        StoreError::Damaged(what.into())
+    }
+}
+
 /// Errors that may be a [`Miss`].
 pub trait AsMiss {
     /// The miss, if it is one.

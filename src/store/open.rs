@@ -7,7 +7,7 @@ use super::commit::InFlight;
 use super::figures::Seen;
 use super::keeper::Signals;
 use super::look::{Elsewhere, Holder, holder_of};
-use super::replay::{damaged, replay};
+use super::replay::replay;
 use super::table::{self, Table};
 use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError};
@@ -430,11 +430,11 @@ pub fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable)
     let mut chunks = BTreeMap::new();
     if let Some(pointer) = &list {
         log.have_near(pointer)?;
-        chunks = table::decode_list(&log.read(pointer)?).map_err(|error| damaged(error.what))?;
+        chunks = table::decode_list(&log.read(pointer)?).map_err(|error| StoreError::damaged(error.what))?;
         log.adopt(chunks.values().map(|chunk| Birth { number: chunk.pointer.segment, place: chunk.place }));
         let pointers: Vec<Pointer> = chunks.values().map(|chunk| chunk.pointer).collect();
         for (number, bytes) in chunks.keys().zip(log.read_all(&pointers)?) {
-            table.decode_chunk(*number, &bytes).map_err(|error| damaged(error.what))?;
+            table.decode_chunk(*number, &bytes).map_err(|error| StoreError::damaged(error.what))?;
         }
     }
     for birth in &recovery.births {

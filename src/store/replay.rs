@@ -6,9 +6,10 @@
 //! leaves catch up when somebody asks for them, and on the checkpoint thread, before its first checkpoint:
 //! a frozen tree has none that is behind.
 //!
-//! In a bucket each of them costs a request, and they wait for that checkpoint, or for who asks.
+//! In a bucket that costs requests: there they wait for that checkpoint, or for who asks.
 //!
-//! What is damaged then poisons the store (C5): the leaf can never be stored, and so no checkpoint made.
+//! What is still damaged at the second try poisons the store (C5): the leaf can never be stored, and so no
+//! checkpoint made.
 
 use super::cache::Cache;
 use super::checkpoint::RETRY_AFTER;
@@ -71,8 +72,8 @@ fn last_of_each_key(commits: &[Packed]) -> Result<Vec<redo::Change>, StoreError>
     };
     let (mut bytes, mut bytes_max) = (0, REPLACED_BYTES_MAX);
     for commit in commits {
-        let body = commit.unpack().ok_or_else(|| damaged("the redo of a commit cannot be decompressed"))?;
-        let more = redo::decode(&body).map_err(|error| damaged(error.what))?;
+        let body = commit.unpack().ok_or_else(|| StoreError::damaged("the redo of a commit cannot be decompressed"))?;
+        let more = redo::decode(&body).map_err(|error| StoreError::damaged(error.what))?;
         bytes += cost(&more);
         redo.extend(more);
         if bytes > bytes_max {
@@ -109,7 +110,7 @@ fn apply<T>(
         let mut deltas = Deltas::default();
         match change(&mut writer.tree, &pages, &mut deltas) {
             Ok(done) if writer.table.apply(deltas) => return Ok(done),
-            Ok(_) => return Err(damaged("the redo does not fit the segment table")),
+            Ok(_) => return Err(StoreError::damaged("the redo does not fit the segment table")),
             Err(TreeError::Miss(missing)) => {
                 for (at, payload) in missing.iter().zip(log.read_all(&missing)?) {
                     let page = Node::decode(&payload, *at)
@@ -209,14 +210,10 @@ impl Core {
             // The tree has changed: trying again would not find it any more.
             let what = "what the redo replaces does not fit the segment table";
             self.log.fail(format!("replaying the log failed: {what}"));
-            return Err(damaged(what));
+            return Err(StoreError::damaged(what));
         }
         Ok(next)
     }
-}
-
-pub fn damaged(what: &str) -> StoreError {
-    StoreError::Damaged(what.into())
 }
 
 #[cfg(test)]

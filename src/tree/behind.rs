@@ -105,7 +105,7 @@ impl Ledger for Freed {
     }
 }
 
-/// Leaves with more changes do not wait: whoever asks for one that is behind makes it anew.
+/// More changes of one leaf are not postponed: whoever asks for it first would make it, which would take long.
 const CHANGES_MAX: usize = 256;
 
 /// Whether a change may be postponed (T9).
@@ -138,7 +138,7 @@ impl Tree {
         if root.reach(pages, None)?.level() == 0 {
             return Ok((0..all.len()).collect());
         }
-        let mut plan = Plan::new(pages);
+        let mut plan = Plan::new(pages, 0);
         plan.walk_inner(root, None, &all)?;
         let (_, pinned) = plan.finish()?;
         let mut left = Vec::new();

@@ -1,7 +1,8 @@
 //! The writer's tree: apply a batch.
 //!
 //! Two passes. `Plan` walks down, changes nothing, and may fail: it finds every stored page that
-//! the batch changes and holds it aside, and leaves out the deletes that find nothing. `Writer`
+//! the batch changes and holds it aside, makes the leaves that are behind, and leaves out the deletes that
+//! find nothing. `Writer`
 //! walks the same way again, can't fail, and changes: pages on the way that are stored or shared
 //! are replaced, by copies if anybody else has them, and on the way up pages that became too long
 //! are cut and pages that shrank are merged with their neighbours.
@@ -71,7 +72,7 @@ impl Tree {
         if changes.is_empty() {
             return Ok(());
         }
-        let mut plan = Plan::new(pages);
+        let mut plan = Plan::new(pages, changes.len());
         match &self.root.edge {
             Some(edge) => plan.walk(edge, None, &changes)?,
             None => plan.changes.extend(changes.iter().filter(|change| change.value.is_some())),
@@ -156,8 +157,9 @@ pub(super) struct Plan<'p, 'a> {
 }
 
 impl<'p, 'a> Plan<'p, 'a> {
-    pub fn new(pages: &'p dyn Pages) -> Plan<'p, 'a> {
-        Plan { pages, changes: Vec::new(), pinned: Vec::new(), missing: Vec::new() }
+    /// For a batch of which at most so many changes change something.
+    pub fn new(pages: &'p dyn Pages, changes: usize) -> Plan<'p, 'a> {
+        Plan { pages, changes: Vec::with_capacity(changes), pinned: Vec::new(), missing: Vec::new() }
     }
 
     /// What the second pass needs, if nothing is missing.
