@@ -80,7 +80,7 @@ impl FileDisk {
         if hold == Hold::Exclusive {
             // Dirty pages cannot be dropped: write them first.
             file.sync_data()?;
-            drop_cached_pages(&file)?;
+            advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED)?;
         }
         Ok(FileDisk { file })
     }
@@ -150,6 +150,11 @@ impl Disk for FileDisk {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
+    }
+
+    fn will_read(&self, offset: u64, length: u64) {
+        // Whatever comes of it, `read_at` reads.
+        drop(advise(&self.file, offset, length, libc::POSIX_FADV_WILLNEED));
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -263,9 +268,10 @@ pub(super) fn free_space(file: &File) -> io::Result<u64> {
     Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
 }
 
-fn drop_cached_pages(file: &File) -> io::Result<()> {
+/// posix_fadvise(2). A length of 0: to the file's end.
+fn advise(file: &File, offset: u64, length: u64, advice: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open; no memory is handed over.
-    match unsafe { libc::posix_fadvise(file.as_raw_fd(), 0, 0, libc::POSIX_FADV_DONTNEED) } {
+    match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset as libc::off_t, length as libc::off_t, advice) } {
         0 => Ok(()),
         errno => Err(io::Error::from_raw_os_error(errno)),
     }

@@ -61,6 +61,10 @@ pub trait Disk: Send + Sync {
     /// Fills `buffer` from `offset`; `UnexpectedEof` where the disk is shorter.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// Begins to bring a range into memory that is about to be read, and does not wait for it: so many
+    /// ranges are read together, and not one after the other. Advice: nothing else depends on it.
+    fn will_read(&self, _offset: u64, _length: u64) {}
+
     /// Writes all of `bytes` at `offset`; the disk grows where it must.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 

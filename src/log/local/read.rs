@@ -9,13 +9,12 @@ use std::io;
 
 /// Neighbouring payloads are read in one go up to this many bytes.
 const JOINED_READ_BYTES_MAX: u64 = 1 << 20;
-/// Many reads at once (at recovery, say) are shared among threads, so that they wait for the disk
-/// together.
-const RUNS_PER_THREAD: usize = 8;
-const READ_THREADS_MAX: usize = 8;
 
 /// Reads the payloads of `stored`: which of the pointers, and the slot of its segment. Answers them
 /// unpacked.
+///
+/// The disk is told of all of them before the first is waited for. (Threads that share them would do the same
+/// at a cold disk; but mostly the kernel has them, and to start a thread then takes longer than a dozen reads.)
 pub fn read(
     disk: &dyn Disk,
     geometry: Geometry,
@@ -30,32 +29,23 @@ pub fn read(
     let mut on_disk: Vec<(u64, usize)> = stored.iter().map(offset_of).collect();
     on_disk.sort_unstable();
     let runs = join(&on_disk, pointers);
-    let threads = (runs.len() / RUNS_PER_THREAD).clamp(1, READ_THREADS_MAX);
-    let read_runs = |runs: &[&[(u64, usize)]]| -> Result<Vec<(usize, Payload)>, LogError> {
-        let mut read = Vec::new();
-        for run in runs {
-            read_run(disk, run, pointers, unpack, &mut read)?;
+    if runs.len() > 1 {
+        for run in &runs {
+            let (start, end) = extent_of(run, pointers);
+            disk.will_read(start, end - start);
         }
-        Ok(read)
-    };
-    if threads == 1 {
-        return read_runs(&runs);
     }
-    let read: Vec<Result<Vec<(usize, Payload)>, LogError>> = std::thread::scope(|scope| {
-        let share = runs.len().div_ceil(threads);
-        let read_runs = &read_runs;
-        let threads: Vec<_> = runs
-            .chunks(share)
-            .map(|share| (share, std::thread::Builder::new().spawn_scoped(scope, move || read_runs(share))))
-            .collect();
-        let join = |(share, thread): (_, io::Result<std::thread::ScopedJoinHandle<'_, _>>)| match thread {
-            Ok(thread) => thread.join().expect("reading does not panic"),
-            // The system gives no more threads.
-            Err(_) => read_runs(share),
-        };
-        threads.into_iter().map(join).collect()
-    });
-    Ok(read.into_iter().collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    let mut read = Vec::with_capacity(pointers.len());
+    for run in runs {
+        read_run(disk, run, pointers, unpack, &mut read)?;
+    }
+    Ok(read)
+}
+
+/// Where neighbours begin and end in the file.
+fn extent_of(run: &[(u64, usize)], pointers: &[Pointer]) -> (u64, u64) {
+    let end = run.iter().map(|(offset, which)| offset + u64::from(pointers[*which].length)).max();
+    (run[0].0, end.expect("a run is not empty"))
 }
 
 /// Reads neighbours in one go.
@@ -66,9 +56,8 @@ fn read_run(
     unpack: &Unpack<'_>,
     read: &mut Vec<(usize, Payload)>,
 ) -> Result<(), LogError> {
-    let (start, first) = run[0];
-    let end = run.iter().map(|(offset, which)| offset + u64::from(pointers[*which].length)).max();
-    let end = end.expect("a run is not empty");
+    let (start, end) = extent_of(run, pointers);
+    let first = run[0].1;
     let mut buffer = vec![0; (end - start) as usize];
     disk.read_at(start, &mut buffer).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => {
