@@ -3,7 +3,7 @@
 use crate::log::Pointer;
 use crate::tree::ahead::{Manner, Step};
 use crate::tree::inner::{Inner, child_of};
-use crate::tree::node::{Body, Edge, Node};
+use crate::tree::node::{Body, Edge, Node, Reached};
 use crate::tree::{Pages, TreeError, Value};
 use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow, Range};
@@ -75,16 +75,15 @@ impl Root {
     pub fn get_all<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
         // Then many have the same leaf.
         let are_sorted = keys.is_sorted_by(|one, other| one.as_ref() <= other.as_ref());
-        if !are_sorted && let Some(values) = self.get_abreast(pages, keys) {
-            return Ok(values);
-        }
+        let found = if are_sorted { vec![None; keys.len()] } else { self.get_abreast(pages, keys) };
         let mut values = Vec::with_capacity(keys.len());
         let (mut missing, mut named) = (Vec::new(), HashSet::new());
         let mut last = None;
-        for key in keys {
-            let found = match are_sorted {
-                true => self.get_near(pages, &mut last, key.as_ref()),
-                false => self.get(pages, key.as_ref()),
+        for (key, found) in keys.iter().zip(found) {
+            let found = match found {
+                Some(value) => Ok(value),
+                None if are_sorted => self.get_near(pages, &mut last, key.as_ref()),
+                None => self.get(pages, key.as_ref()),
             };
             match found {
                 Ok(value) => values.push(value),
@@ -98,31 +97,33 @@ impl Root {
         if missing.is_empty() { Ok(values) } else { Err(TreeError::Miss(missing)) }
     }
 
-    /// The same, if all is in memory. A level at a time: one search after another waits for memory at each step,
-    /// and searches side by side do so together.
-    fn get_abreast<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Option<Vec<Option<Value>>> {
-        let Some(edge) = &self.edge else { return Some(vec![None; keys.len()]) };
-        let root = edge.reach(pages, None).ok()?.into_node();
+    /// Of each key the value, or nothing where a page on the way is not in memory. A level at a time: one search
+    /// after another waits for memory at each step, and searches side by side do so together.
+    fn get_abreast<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Vec<Option<Option<Value>>> {
+        let Some(edge) = &self.edge else { return vec![Some(None); keys.len()] };
+        let Ok(root) = edge.reach(pages, None).map(Reached::into_node) else { return vec![None; keys.len()] };
         let mut level = root.level();
-        let mut nodes = vec![root; keys.len()];
+        let mut nodes = vec![Some(root); keys.len()];
         let mut children = vec![0; keys.len()];
         while level > 0 {
             level -= 1;
             for ((node, key), child) in nodes.iter().zip(keys).zip(&mut children) {
-                if let Body::Inner(inner) = &node.body {
+                if let Some(Body::Inner(inner)) = node.as_ref().map(|node| &node.body) {
                     *child = child_of(&inner.keys, key.as_ref());
                 }
             }
             for (node, child) in nodes.iter_mut().zip(&children) {
-                let Body::Inner(inner) = &node.body else { return None };
-                *node = inner.edges[*child].reach(pages, Some(level)).ok()?.into_node();
+                if let Some(Body::Inner(inner)) = node.as_ref().map(|node| &node.body) {
+                    let reached = inner.edges[*child].reach(pages, Some(level));
+                    *node = reached.ok().map(Reached::into_node);
+                }
             }
         }
-        let found = nodes.iter().zip(keys).map(|(node, key)| match &node.body {
+        let value = |(node, key): (&Option<Arc<Node>>, &K)| match &node.as_ref()?.body {
             Body::Leaf(leaf) => Some(leaf.search(key.as_ref()).ok().map(|i| leaf.value(i))),
-            Body::Inner(_) => None,
-        });
-        found.collect()
+            Body::Inner(_) => panic!("T2: an inner page on level 0"),
+        };
+        nodes.iter().zip(keys).map(value).collect()
     }
 
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After an error

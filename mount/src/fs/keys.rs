@@ -39,9 +39,6 @@ const CHANGE_OVERHEAD: usize = 150;
 /// So many changes are one transaction, however long their keys and values are, unless one is of a file
 /// that lies in pieces.
 pub const CHANGES_AT_ONCE: usize = BATCH_BYTES / (CHANGE_OVERHEAD + NAME_MAX + VALUE_MAX);
-/// So many are looked up in one go: one miss names what is missing for any of them. Not all, since the batch may
-/// end before.
-const LOOKED_UP_AT_ONCE: usize = 128;
 /// Of more new files with ACLs the transaction would become too large.
 const _: () = assert!(BATCH_BYTES + CHANGES_AT_ONCE * ACL_COST_MAX < TXN_BYTES_MAX);
 
@@ -179,18 +176,13 @@ impl FileSystem {
     pub fn change_keys(&self, changes: &[KeyChange]) -> Result<Changed> {
         let changes = &changes[..at_once(changes)];
         let mut change = self.change()?;
-        let mut found = Vec::new().into_iter();
+        // Before anything is done, since after a miss all is done again.
+        let places: Vec<Place> = changes.iter().map(|asked| Place::of(ROOT, &asked.key)).collect();
+        let before = change.entries_before(&places)?;
         let mut outcomes = Vec::with_capacity(changes.len());
         let (mut shrinks, mut stores, mut inherited) = (true, false, 0);
         let mut dir = None;
-        for (i, asked) in changes.iter().enumerate() {
-            if found.len() == 0 {
-                let some = &changes[i..changes.len().min(i + LOOKED_UP_AT_ONCE)];
-                let places: Vec<Place> = some.iter().map(|asked| Place::of(ROOT, &asked.key)).collect();
-                let before = change.entries_before(&places)?;
-                found = places.into_iter().zip(before).collect::<Vec<_>>().into_iter();
-            }
-            let (place, before) = found.next().expect("as many as were looked up");
+        for (asked, (place, before)) in changes.iter().zip(places.into_iter().zip(before)) {
             let old = change.child_now(place, before)?;
             let is_long = old.as_ref().is_some_and(|node| matches!(node.inode.body, Body::Mapped(_)));
             // Pieces are found by a scan, which does not see what this transaction does to them.
