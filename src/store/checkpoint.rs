@@ -356,6 +356,10 @@ impl Core {
         for page in written.pages() {
             deltas.add(page.segment, page.length.into());
         }
+        // They are no longer counted as changed soon: now, so that they do not push each other out of the cache.
+        let dirty = self.writer.lock().tree.dirty_bytes();
+        self.cache.leave_room(dirty.saturating_sub(written.bytes()));
+        written.leaves().for_each(|(at, leaf)| self.cache.put_page(at, leaf));
         {
             let mut writer = self.writer.lock();
             let mut current = Deltas::default();

@@ -13,7 +13,9 @@
 //! | a reader's snapshot holds it | as with nothing; the reader goes on with what it has |
 //!
 //! Pages that hold loaded children can't go to the cache, which would then keep alive what it does
-//! not count. So `install` hands it copies with stored edges, and the current tree lets go of both.
+//! not count. So `install` hands it copies with stored edges, and the current tree lets go of both. Leaves can
+//! go there before ([`Written::leaves`]): nobody asks for them until they are installed, and most of them are
+//! leaves, so that the writer is held up for little.
 
 use crate::log::Pointer;
 use crate::tree::inner::Inner;
@@ -47,8 +49,8 @@ impl Tree {
     }
 
     /// Takes note of where pages are stored now, on the writer's thread: those that are still in
-    /// the current tree are added to `ledger`, leave the tree's own memory, and are handed to
-    /// `cache`.
+    /// the current tree are added to `ledger` and leave the tree's own memory; inner pages are handed to
+    /// `cache`, where leaves may be already.
     ///
     /// Call it once the pages can be read through [`Pages`](super::Pages) (durability does not
     /// matter here). Panics if `written` comes from another tree.
@@ -70,7 +72,7 @@ impl Tree {
     }
 }
 
-/// Hands the stored pages at and below `node` to `cache` and sums up the others. Returns the edge
+/// Hands the stored inner pages at and below `node` to `cache` and sums up the others. Returns the edge
 /// that is to replace the one to `node`, if any.
 fn settle(node: &Arc<Node>, dirty: &mut u64, cache: &mut dyn FnMut(Pointer, Arc<Node>)) -> Option<Edge> {
     let place = node.place();
@@ -96,7 +98,9 @@ fn settle(node: &Arc<Node>, dirty: &mut u64, cache: &mut dyn FnMut(Pointer, Arc<
     }
     match place {
         Some(at) => {
-            cache(at, settled);
+            if settled.level() > 0 {
+                cache(at, settled);
+            }
             Some(Edge::Stored(at))
         }
         None => {
@@ -174,6 +178,18 @@ impl Written {
     /// The root page of the stored tree; `None`: it is empty.
     pub fn root(&self) -> Option<Pointer> {
         self.root
+    }
+
+    /// The leaves that were written now and that the current tree has still, as far as can be told while it
+    /// changes. They do not know their places before they are installed.
+    pub fn leaves(&self) -> impl Iterator<Item = (Pointer, Arc<Node>)> + '_ {
+        let leaves = self.pages.iter().filter(|(node, _)| node.level() == 0 && !node.has_left());
+        leaves.map(|(node, pointer)| (*pointer, Arc::clone(node)))
+    }
+
+    /// Encoded bytes of the pages that were written now.
+    pub fn bytes(&self) -> u64 {
+        self.pages.iter().map(|(node, _)| node.bytes() as u64).sum()
     }
 
     /// The pages that were written now: what the stored tree refers to beyond what was stored

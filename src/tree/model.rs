@@ -273,8 +273,11 @@ impl World {
                     assert_eq!(Counters::of(&stored, &Reading(&self.cache, &self.shelf)), counters);
                     self.stored = (written.root(), map, counters);
                     let cache = self.cache.0.get_mut();
+                    for (at, leaf) in written.leaves() {
+                        assert!(cache.insert(at, leaf).is_none(), "handed to the cache twice");
+                    }
                     self.tree.install(written, &mut self.ledger, &mut |at, node| {
-                        assert_eq!(node.place(), Some(at));
+                        assert!(node.place() == Some(at) && node.level() > 0);
                         assert!(edges(&node.body).iter().all(|edge| matches!(edge, Edge::Stored(_))));
                         assert!(cache.insert(at, node).is_none(), "handed to the cache twice");
                     });

@@ -104,7 +104,7 @@ pub struct Node {
     /// Where it is stored. Set once, by `install` on the writer's thread.
     place: OnceLock<Pointer>,
     /// It left the current tree before it was stored: should a running checkpoint store it, the
-    /// current tree's ledger must not count it. Written and read on the writer's thread only.
+    /// current tree's ledger must not count it. Written on the writer's thread; elsewhere a hint.
     left: AtomicBool,
 }
 
