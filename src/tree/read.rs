@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// A miss of many gets names no more when it has named so many pages: they must find room in the
 /// smallest cache.
-const MISSING_MAX: usize = 256;
+const MISSING_MAX: usize = 512;
 
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,35 +74,32 @@ impl Root {
     /// any of them, or some hundreds of those.
     pub fn get_all<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
         // Then many have the same leaf.
-        let are_sorted = keys.is_sorted_by(|one, other| one.as_ref() <= other.as_ref());
-        let found = if are_sorted { vec![None; keys.len()] } else { self.get_abreast(pages, keys) };
+        if !keys.is_sorted_by(|one, other| one.as_ref() <= other.as_ref()) {
+            return self.get_abreast(pages, keys);
+        }
         let mut values = Vec::with_capacity(keys.len());
-        let (mut missing, mut named) = (Vec::new(), HashSet::new());
+        let mut missing = Missing::default();
         let mut last = None;
-        for (key, found) in keys.iter().zip(found) {
-            let found = match found {
-                Some(value) => Ok(value),
-                None if are_sorted => self.get_near(pages, &mut last, key.as_ref()),
-                None => self.get(pages, key.as_ref()),
-            };
-            match found {
+        for key in keys {
+            match self.get_near(pages, &mut last, key.as_ref()) {
                 Ok(value) => values.push(value),
-                Err(TreeError::Miss(pages)) => missing.extend(pages.into_iter().filter(|at| named.insert(*at))),
-                Err(error) => return Err(error),
+                Err(error) => missing.add(error)?,
             }
-            if missing.len() >= MISSING_MAX {
+            if missing.pages.len() >= MISSING_MAX {
                 break;
             }
         }
-        if missing.is_empty() { Ok(values) } else { Err(TreeError::Miss(missing)) }
+        missing.or(values)
     }
 
-    /// Of each key the value, or nothing where a page on the way is not in memory. A level at a time: one search
-    /// after another waits for memory at each step, and searches side by side do so together.
-    fn get_abreast<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Vec<Option<Option<Value>>> {
-        let Some(edge) = &self.edge else { return vec![Some(None); keys.len()] };
-        let Ok(root) = edge.reach(pages, None).map(Reached::into_node) else { return vec![None; keys.len()] };
+    /// The same, a level at a time: one search after another waits for memory at each step, and searches side by
+    /// side do so together.
+    fn get_abreast<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
+        let Some(edge) = &self.edge else { return Ok(vec![None; keys.len()]) };
+        let root = edge.reach(pages, None)?.into_node();
+        let mut missing = Missing::default();
         let mut level = root.level();
+        // Of those that are missing, nothing further is looked for.
         let mut nodes = vec![Some(root); keys.len()];
         let mut children = vec![0; keys.len()];
         while level > 0 {
@@ -113,17 +110,19 @@ impl Root {
                 }
             }
             for (node, child) in nodes.iter_mut().zip(&children) {
-                if let Some(Body::Inner(inner)) = node.as_ref().map(|node| &node.body) {
-                    let reached = inner.edges[*child].reach(pages, Some(level));
-                    *node = reached.ok().map(Reached::into_node);
-                }
+                let Some(Body::Inner(inner)) = node.as_ref().map(|node| &node.body) else { continue };
+                let reached = inner.edges[*child].reach(pages, Some(level)).map(Reached::into_node);
+                *node = reached.map(Some).or_else(|error| missing.add(error).map(|()| None))?;
             }
         }
-        let value = |(node, key): (&Option<Arc<Node>>, &K)| match &node.as_ref()?.body {
-            Body::Leaf(leaf) => Some(leaf.search(key.as_ref()).ok().map(|i| leaf.value(i))),
-            Body::Inner(_) => panic!("T2: an inner page on level 0"),
+        missing.pages.truncate(MISSING_MAX);
+        let leaf = |node: &Option<Arc<Node>>, key: &K| match node.as_ref().map(|node| &node.body) {
+            Some(Body::Leaf(leaf)) => leaf.search(key.as_ref()).ok().map(|i| leaf.value(i)),
+            Some(Body::Inner(_)) => panic!("T2: an inner page on level 0"),
+            None => None,
         };
-        nodes.iter().zip(keys).map(value).collect()
+        missing.or(())?;
+        Ok(nodes.iter().zip(keys).map(|(node, key)| leaf(node, key)).collect())
     }
 
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After an error
@@ -141,6 +140,27 @@ impl Root {
         let mut scan = Scan { pages, bounds: Bounds { from, to }, direction, visit };
         let root = edge.reach(pages, None)?;
         scan.walk(&root, None).map(|_| ())
+    }
+}
+
+/// Pages that many gets miss, each once.
+#[derive(Default)]
+struct Missing {
+    pages: Vec<Pointer>,
+    named: HashSet<Pointer>,
+}
+
+impl Missing {
+    /// Takes note of a miss; any other error is returned.
+    fn add(&mut self, error: TreeError) -> Result<(), TreeError> {
+        let TreeError::Miss(pages) = error else { return Err(error) };
+        self.pages.extend(pages.into_iter().filter(|at| self.named.insert(*at)));
+        Ok(())
+    }
+
+    /// What was found, if nothing is missing.
+    fn or<T>(self, found: T) -> Result<T, TreeError> {
+        if self.pages.is_empty() { Ok(found) } else { Err(TreeError::Miss(self.pages)) }
     }
 }
 

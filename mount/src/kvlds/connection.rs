@@ -33,7 +33,7 @@ const RANGE_BYTES_MAX: usize = 512 << 10;
 const REQUEST_COST: usize = 1 << 10;
 /// Values that are looked for at once. What is missing for them is fetched in one go, and all of it must
 /// find room in the smallest cache.
-const VALUES_AT_ONCE: usize = 256;
+const VALUES_AT_ONCE: usize = 512;
 /// Most that one connection may have in memory.
 const ROOM: usize = 4 << 20;
 const _: () = assert!(RANGE_BYTES_MAX + REQUEST_COST <= ROOM);
