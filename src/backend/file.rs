@@ -4,8 +4,9 @@
 //!
 //! After a failed fdatasync the kernel drops the error with the process that saw it, but keeps the
 //! pages, clean: the next process would read from memory what the disk never got, build on it, and
-//! lose what it then acknowledges. So [`FileDisk::open`] with [`Hold::Exclusive`] takes the lock,
-//! calls fdatasync, and drops the file's cached pages before anything is read. A test looks with
+//! lose what it then acknowledges. So [`FileDisk::open`] with [`Hold::Exclusive`] takes the lock and
+//! calls fdatasync, and the log drops the cached pages of whatever tells it what is durable
+//! ([`Disk::reread`]) before it reads that. A test looks with
 //! mincore(2) that they are gone. What is seen to drop them: ext4 (where the tests were run); the
 //! code that does it in the kernel is common to xfs, btrfs and overlay. tmpfs has no disk below and
 //! keeps its pages; nothing on it survives a power cut anyway. Pages that another process has
@@ -43,8 +44,12 @@ pub enum Hold {
 #[derive(Debug)]
 pub struct FileDisk {
     file: File,
+    hold: Hold,
 }
 
+/// The kernel caches pages in folios, and drops whole ones only: of one that reaches out of the range that it is told
+/// of, none. They are aligned, and no longer than this wherever there are any (order 11 of 64 KiB).
+const FOLIO_BYTES_MAX: u64 = 128 << 20;
 /// Zeros are written in pieces of this size where the file system has no fallocate(2).
 const PIECE_BYTES: usize = 1 << 20;
 /// Whether space was found for a block is not asked for less than this.
@@ -60,15 +65,15 @@ impl FileDisk {
         let file = open_with(OpenOptions::new().read(true).write(true).create_new(true).mode(0o644), path)?;
         // Somebody who looks at the file while it is still empty holds it for a moment: wait.
         lock(&file, libc::F_OFD_SETLKW, libc::F_WRLCK)?;
-        Ok(FileDisk { file })
+        Ok(FileDisk { file, hold: Hold::Exclusive })
     }
 
     /// Opens a file that is there. `WouldBlock`: others hold it in a way that does not go with
     /// `hold`. Never waits. Files that are not regular ones are refused: `IsADirectory`, or
     /// `InvalidInput` and what it is.
     ///
-    /// With [`Hold::Exclusive`] what is read afterwards is what the disk holds (R4); an error of
-    /// the fdatasync that this takes is returned. The others can only read.
+    /// With [`Hold::Exclusive`] fdatasync is called, so that [`Disk::reread`] can do its work (R4); its error is
+    /// returned. The others can only read.
     pub fn open(path: &Path, hold: Hold) -> io::Result<FileDisk> {
         let file = open_with(OpenOptions::new().read(true).write(hold == Hold::Exclusive), path)?;
         refuse_irregular(&file)?;
@@ -78,11 +83,10 @@ impl FileDisk {
             Hold::None => {}
         }
         if hold == Hold::Exclusive {
-            // Dirty pages cannot be dropped: write them first.
+            // Dirty pages cannot be dropped (`reread`): write them first.
             file.sync_data()?;
-            advise(&file, 0, 0, libc::POSIX_FADV_DONTNEED)?;
         }
-        Ok(FileDisk { file })
+        Ok(FileDisk { file, hold })
     }
 
     /// Makes the file's name survive a power cut.
@@ -150,6 +154,16 @@ impl Disk for FileDisk {
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         self.file.read_exact_at(buffer, offset)
+    }
+
+    fn reread(&self, offset: u64, length: u64) -> io::Result<()> {
+        // Who only looks leaves the writer's pages alone.
+        if self.hold != Hold::Exclusive {
+            return Ok(());
+        }
+        let (start, end) = (offset / FOLIO_BYTES_MAX, (offset + length).div_ceil(FOLIO_BYTES_MAX));
+        let (start, length) = (start * FOLIO_BYTES_MAX, (end - start).max(1) * FOLIO_BYTES_MAX);
+        advise(&self.file, start, length, libc::POSIX_FADV_DONTNEED)
     }
 
     fn will_read(&self, offset: u64, length: u64) {
@@ -268,7 +282,7 @@ pub(super) fn free_space(file: &File) -> io::Result<u64> {
     Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
 }
 
-/// posix_fadvise(2). A length of 0: to the file's end.
+/// posix_fadvise(2).
 fn advise(file: &File, offset: u64, length: u64, advice: libc::c_int) -> io::Result<()> {
     // SAFETY: the descriptor is open; no memory is handed over.
     match unsafe { libc::posix_fadvise(file.as_raw_fd(), offset as libc::off_t, length as libc::off_t, advice) } {

@@ -61,6 +61,12 @@ pub trait Disk: Send + Sync {
     /// Fills `buffer` from `offset`; `UnexpectedEof` where the disk is shorter.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()>;
 
+    /// What is read of the range from here on is what the disk holds, not what another process has left in
+    /// memory (R4). For who alone may write.
+    fn reread(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Begins to bring a range into memory that is about to be read, and does not wait for it: so many
     /// ranges are read together, and not one after the other. Advice: nothing else depends on it.
     fn will_read(&self, _offset: u64, _length: u64) {}

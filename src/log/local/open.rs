@@ -4,6 +4,22 @@
 //! end, and take the checkpoint that the last commit names and the redo of all commits after what
 //! that checkpoint holds. Nothing is scanned but the tail and the few blocks behind it.
 //!
+//! # What is read from the disk again (R4)
+//!
+//! The superblocks and the ring, which tell what is durable: what an earlier process has left of them in memory is
+//! dropped first. What lies in data slots is not: it would be most of the file, to drop it took most of the time
+//! that opening took, and the next readers would wait for all of it to come again. It cannot be what the disk does
+//! not hold. Say a page in a slot is in memory only, since an earlier process P could not flush it, or was killed
+//! before it did:
+//!
+//! * P flushes data before it writes the first commit that refers to it (R1). If that flush failed, P has written no
+//!   such commit, nor any other: after one failed flush it never tries again. If P was killed before, neither.
+//! * Nobody after P refers to it: no commit that is in the log on the disk does, and what none refers to is free,
+//!   is written before it is referred to, and flushed in between.
+//!
+//! So whatever the log *on the disk* refers to was flushed by who wrote that commit, before that. The one that may
+//! be in memory only is the commit itself, which is why the ring is read again.
+//!
 //! What recovery refuses rather than repairs: a log that ends before a commit which a superblock
 //! names as durable; an unreadable commit with a whole one behind it; no readable superblock in a
 //! file that bears our magic. After an *unclean* end, damage to exactly the last commit cannot be
@@ -16,7 +32,7 @@ use super::writer::Writer;
 use crate::backend::Disk;
 use crate::log::commit::Commit;
 use crate::log::flow::Flow;
-use crate::log::geometry::{BLOCK, Geometry};
+use crate::log::geometry::{BLOCK, Geometry, RING_OFFSET};
 use crate::log::message::Message;
 use crate::log::pointer::{Codec, Sequence};
 use crate::log::streams::Streams;
@@ -82,6 +98,10 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
 }
 
 fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
+    let reread = |offset, length| {
+        disk.reread(offset, length).map_err(|error| LogError::Io(format!("dropping cached pages: {error}").into()))
+    };
+    reread(0, RING_OFFSET)?;
     let (superblock, superblock_starts, durable) = read_superblocks(disk)?;
     let geometry = superblock.geometry;
     let length = disk.len().map_err(|error| LogError::Io(format!("asking for the store's length: {error}").into()))?;
@@ -89,6 +109,7 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
         let what = format!("it has {length} bytes, its ring alone ends at {}: it was cut", geometry.slots_offset());
         return Err(LogError::damaged(what));
     }
+    reread(RING_OFFSET, geometry.ring_bytes)?;
     let found = ring::read_log(disk, geometry.ring_bytes, &superblock.store, superblock.start)?;
     let last = found.last().map_or(Sequence(superblock.start.sequence.0 - 1), |found| found.commit.sequence);
     if last < durable {
