@@ -31,6 +31,10 @@ use std::ops::ControlFlow;
 /// Longest value, in bytes.
 pub const VALUE_MAX: usize = 255;
 
+/// Most keys that are looked for at once, or changed in one transaction. Each may be in a page of its own, of 4 KiB
+/// as stored and not twice as much in memory, and all of those must find room in the smallest cache together: else they
+/// would be fetched for ever.
+pub const KEYS_AT_ONCE: usize = 400;
 /// Bytes of keys and values that one transaction takes.
 const BATCH_BYTES: usize = 128 << 10;
 /// What a change has at most beside its key and value.
@@ -40,7 +44,7 @@ const CHANGE_OVERHEAD: usize = 150;
 /// that lies in pieces.
 pub const CHANGES_AT_ONCE: usize = BATCH_BYTES / (CHANGE_OVERHEAD + NAME_MAX + VALUE_MAX);
 /// Of more new files with ACLs the transaction would become too large.
-const _: () = assert!(BATCH_BYTES + CHANGES_AT_ONCE * ACL_COST_MAX < TXN_BYTES_MAX);
+const _: () = assert!(BATCH_BYTES + CHANGES_AT_ONCE * ACL_COST_MAX < TXN_BYTES_MAX && CHANGES_AT_ONCE <= KEYS_AT_ONCE);
 
 /// What must be so for a change to be made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -228,7 +232,7 @@ impl FileSystem {
 /// How many of these changes one transaction takes: at least one, if there is one.
 fn at_once(changes: &[KeyChange]) -> usize {
     let mut bytes = 0;
-    let fits = changes.iter().take_while(|asked| {
+    let fits = changes.iter().take(KEYS_AT_ONCE).take_while(|asked| {
         let length = asked.value.as_ref().map_or(0, Bytes::len);
         assert!(length <= VALUE_MAX, "a value of {length} bytes");
         bytes += CHANGE_OVERHEAD + asked.key.raw().len() + length;

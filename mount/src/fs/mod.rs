@@ -96,7 +96,7 @@ pub use entry::INLINE_MAX;
 pub use error::{FsError, Result};
 pub use file::WRITE_MAX;
 pub use filesystem::FileSystem;
-pub use keys::{CHANGES_AT_ONCE, Changed, If, KeyChange, KeyFound, KeyRange, Outcome, VALUE_MAX};
+pub use keys::{CHANGES_AT_ONCE, Changed, If, KEYS_AT_ONCE, KeyChange, KeyFound, KeyRange, Outcome, VALUE_MAX};
 pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, RESERVED, SHOWN_MAX};
 pub use node_acl::ACCESS_ACL;

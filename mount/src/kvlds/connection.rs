@@ -17,7 +17,9 @@
 use super::message::{self, Request};
 use super::untold::Untold;
 use super::wire;
-use crate::fs::{Changed, FileSystem, Forget, FsError, If, KeyChange, KeyRange, NAME_MAX, Name, Outcome, VALUE_MAX};
+use crate::fs::{
+    Changed, FileSystem, Forget, FsError, If, KEYS_AT_ONCE, KeyChange, KeyRange, NAME_MAX, Name, Outcome, VALUE_MAX,
+};
 use bytes::{Bytes, BytesMut};
 use kivafs::store::{StoreError, View};
 use std::sync::Arc;
@@ -31,9 +33,6 @@ const READ_BYTES: usize = 128 << 10;
 const RANGE_BYTES_MAX: usize = 512 << 10;
 /// What a request and its answer take, a RANGE's pairs apart.
 const REQUEST_COST: usize = 1 << 10;
-/// Values that are looked for at once. What is missing for them is fetched in one go, and all of it must
-/// find room in the smallest cache.
-const VALUES_AT_ONCE: usize = 512;
 /// Most that one connection may have in memory.
 const ROOM: usize = 4 << 20;
 const _: () = assert!(RANGE_BYTES_MAX + REQUEST_COST <= ROOM);
@@ -381,7 +380,7 @@ async fn answer_reads(
     let mut answers = Answers { at_once: Vec::new(), later: Vec::new(), waits: vec![!is_settled; reads.len()] };
     let gets: Vec<(usize, &Name)> =
         reads.iter().enumerate().filter_map(|(i, (_, asked))| asked.key().map(|key| (i, key))).collect();
-    for gets in gets.chunks(VALUES_AT_ONCE) {
+    for gets in gets.chunks(KEYS_AT_ONCE) {
         let keys: Vec<&Name> = gets.iter().map(|(_, key)| *key).collect();
         let judge = (shown == Shown::InPart).then(|| &**fs.store());
         let found = patiently(fs, || FileSystem::values_of(view, &keys, judge)).await?;
