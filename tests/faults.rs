@@ -2,13 +2,14 @@
 
 mod support;
 
-use kivafs::backend::MemoryDisk;
+use kivafs::backend::{Disk, MemoryDisk};
 use kivafs::store::{CreateOptions, OpenError, OpenOptions, Store, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::crash_disk::{CrashDisk, Effort};
 use support::crash_run::CrashRun;
 use support::faulty_disk::{CallKind, Fault, FaultyDisk, Then};
+use support::forgetful_disk::ForgetfulDisk;
 use support::medium::{OneFile, assert_whole};
 use support::random::{Random, for_each_seed};
 use support::store::{
@@ -449,4 +450,35 @@ fn a_store_never_outgrows_the_size_given_at_its_creation() {
     assert!(space.total <= SIZE && space.used <= space.total && space.free < 64 << 10, "{space:?}");
     let first = state.keys().next().unwrap().clone();
     commit(&store, &[Change::Delete(first)]).unwrap();
+}
+
+/// R4: a commit that could not be flushed stays in the page cache, clean. The next process must not build on it: what it
+/// acknowledges would be lost along with it.
+#[test]
+fn what_could_not_be_flushed_is_not_built_upon() {
+    for_each_seed(20, |seed| {
+        let (bytes, mut state) = filled_store(seed);
+        let disk = Arc::new(ForgetfulDisk::new(bytes));
+        let mut random = Random::new(seed);
+        for round in 0..6 {
+            // As opening a file does.
+            disk.sync().unwrap();
+            let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+            let found = read_state(&store).unwrap();
+            assert!(found == state, "round {round}: {}", difference(&state, &found));
+            for _ in 0..random.within(1..8) {
+                let changes = random_changes(&mut random, TINY);
+                commit(&store, &changes).unwrap();
+                store.sync().unwrap();
+                apply(&mut state, &changes);
+            }
+            commit(&store, &random_changes(&mut random, TINY)).unwrap();
+            disk.fail_next_sync();
+            store.sync().unwrap_err();
+            drop(store);
+            let after_a_cut = Store::open_on(Arc::new(MemoryDisk::from_bytes(disk.durable())), &unhurried()).unwrap();
+            let found = read_state(&after_a_cut).unwrap();
+            assert!(found == state, "round {round}, after a power cut: {}", difference(&state, &found));
+        }
+    });
 }

@@ -64,6 +64,10 @@ impl Disk for Gate {
         self.below.read_at(offset, buffer)
     }
 
+    fn reread(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.below.reread(offset, length)
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.below.write_at(offset, bytes)
     }

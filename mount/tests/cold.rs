@@ -32,6 +32,10 @@ impl Disk for Counting {
         self.disk.read_at(offset, buffer)
     }
 
+    fn reread(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.disk.reread(offset, length)
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.disk.write_at(offset, bytes)
     }

@@ -100,6 +100,10 @@ impl Disk for MemoryDisk {
         Ok(())
     }
 
+    fn reread(&self, _offset: u64, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+
     fn write_at(&self, offset: u64, source: &[u8]) -> io::Result<()> {
         let mut state = self.state.write();
         state.occupy(offset, source.len() as u64)?;

@@ -63,9 +63,7 @@ pub trait Disk: Send + Sync {
 
     /// What is read of the range from here on is what the disk holds, not what another process has left in
     /// memory (R4). For who alone may write.
-    fn reread(&self, _offset: u64, _length: u64) -> io::Result<()> {
-        Ok(())
-    }
+    fn reread(&self, offset: u64, length: u64) -> io::Result<()>;
 
     /// Begins to bring a range into memory that is about to be read, and does not wait for it: so many
     /// ranges are read together, and not one after the other. Advice: nothing else depends on it.

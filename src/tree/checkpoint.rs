@@ -6,7 +6,7 @@
 //!
 //! | meanwhile | then `install` |
 //! |---|---|
-//! | nothing | counts it for the current tree and hands it to the cache |
+//! | nothing | counts it for the current tree; it is reached through the cache from then on |
 //! | it is changed: the snapshot shares it, so a copy is, and it is marked as left | counts nothing; the copy stays dirty |
 //! | it is merged, cut, or emptied away: marked as left too | counts nothing |
 //! | a page above it is copied | as with nothing: the copy leads to the same page |

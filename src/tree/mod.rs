@@ -98,7 +98,7 @@ pub const PAGES_TOGETHER: usize = 4;
 
 /// Where the tree gets stored pages from: a cache. Must be usable from several threads.
 pub trait Pages {
-    /// The page stored at `at`, as [`Node::decode`] or [`Tree::install`] gave it.
+    /// The page stored at `at`, as [`Node::decode`], [`Written::leaves`] or [`Tree::install`] gave it.
     ///
     /// Errors: [`TreeError::Miss`] naming `at` when it is not in memory; [`TreeError::Damaged`];
     /// an implementation that reads storage itself also [`TreeError::Io`]. Another page than the

@@ -9,8 +9,7 @@ use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow, Range};
 use std::sync::Arc;
 
-/// A miss of many gets names no more when it has named so many pages: they must find room in the
-/// smallest cache.
+/// A miss of many gets names no more pages than this: they should find room in any cache.
 const MISSING_MAX: usize = 512;
 
 /// Which way a scan goes.
@@ -89,6 +88,7 @@ impl Root {
                 break;
             }
         }
+        missing.pages.truncate(MISSING_MAX);
         missing.or(values)
     }
 

@@ -93,6 +93,10 @@ impl Disk for CrashDisk {
         self.below.read_at(offset, buffer)
     }
 
+    fn reread(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.below.reread(offset, length)
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let index = {
             let mut calls = self.calls.lock();

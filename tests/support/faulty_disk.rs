@@ -102,6 +102,10 @@ impl Disk for FaultyDisk {
         self.below.read_at(offset, buffer)
     }
 
+    fn reread(&self, offset: u64, length: u64) -> io::Result<()> {
+        self.below.reread(offset, length)
+    }
+
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let met = self.meet(CallKind::Write);
         if met.is_err() {

@@ -1,6 +1,6 @@
 //! What the integration tests share. Files, in reading order: `random` (seeded choices), `scratch`
 //! (directories), `crash_disk` (what a power cut may leave), `faulty_disk` (calls that fail),
-//! `silent_disk` (calls that are not answered),
+//! `silent_disk` (calls that are not answered), `forgetful_disk` (what could not be flushed is in memory on),
 //! `toy_log` (a log so simple that it can be seen to be right or wrong: the harness' own test),
 //! `bucket` (a bucket in memory: weak, failing, shared), `store` (transactions over a store and over a
 //! map, side by side), `medium` (what a store lies on), `compare` (a store on it against a map), `machine`
@@ -16,6 +16,7 @@ pub mod compare;
 pub mod crash_disk;
 pub mod crash_run;
 pub mod faulty_disk;
+pub mod forgetful_disk;
 pub mod machine;
 pub mod medium;
 pub mod random;

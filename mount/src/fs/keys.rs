@@ -31,9 +31,8 @@ use std::ops::ControlFlow;
 /// Longest value, in bytes.
 pub const VALUE_MAX: usize = 255;
 
-/// Most keys that are looked for at once, or changed in one transaction. Each may be in a page of its own, of 4 KiB
-/// as stored and not twice as much in memory, and all of those must find room in the smallest cache together: else they
-/// would be fetched for ever.
+/// Most keys that are looked for at once, or changed in one transaction. Each may be in a page of its own. Where these
+/// do not find room in the cache together, which those of long keys may not in a small one, fewer have to be asked for.
 pub const KEYS_AT_ONCE: usize = 400;
 /// Bytes of keys and values that one transaction takes.
 const BATCH_BYTES: usize = 128 << 10;

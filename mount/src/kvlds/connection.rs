@@ -380,13 +380,17 @@ async fn answer_reads(
     let mut answers = Answers { at_once: Vec::new(), later: Vec::new(), waits: vec![!is_settled; reads.len()] };
     let gets: Vec<(usize, &Name)> =
         reads.iter().enumerate().filter_map(|(i, (_, asked))| asked.key().map(|key| (i, key))).collect();
-    for gets in gets.chunks(KEYS_AT_ONCE) {
-        let keys: Vec<&Name> = gets.iter().map(|(_, key)| *key).collect();
-        let judge = (shown == Shown::InPart).then(|| &**fs.store());
-        let found = patiently(fs, || FileSystem::values_of(view, &keys, judge)).await?;
-        for ((i, _), found) in gets.iter().zip(found) {
-            answers.waits[*i] &= !found.is_durable;
-            answers.push(*i, reads[*i].0, |record| message::push_value(record, found.value.as_deref()));
+    let keys: Vec<&Name> = gets.iter().map(|(_, key)| *key).collect();
+    let judge = (shown == Shown::InPart).then(|| &**fs.store());
+    let (mut done, mut at_once) = (0, KEYS_AT_ONCE);
+    while done < gets.len() {
+        let rest = &keys[done..];
+        let some = |most: usize| FileSystem::values_of(view, &rest[..most.min(rest.len())], judge);
+        for found in patiently(fs, &mut at_once, some).await? {
+            let i = gets[done].0;
+            answers.waits[i] &= !found.is_durable;
+            answers.push(i, reads[i].0, |record| message::push_value(record, found.value.as_deref()));
+            done += 1;
         }
     }
     for (i, (id, asked)) in reads.iter().enumerate() {
@@ -398,7 +402,8 @@ async fn answer_reads(
             }
             Read::Get(_) => {}
             Read::Range { bytes_max, start, end } => {
-                let found = patiently(fs, || FileSystem::pairs_of(view, start, end.as_ref(), *bytes_max)).await?;
+                let pairs = |_| FileSystem::pairs_of(view, start, end.as_ref(), *bytes_max);
+                let found = patiently(fs, &mut at_once, pairs).await?;
                 let KeyRange { pairs, next } = found;
                 let next = next.as_ref().or(end.as_ref()).map_or(&[][..], Name::raw);
                 let pairs = pairs.iter().map(|(key, value)| (key.raw(), &value[..]));
@@ -417,10 +422,10 @@ impl Answers {
 
 /// Makes all, or the first of them.
 async fn make_changes(fs: &Arc<FileSystem>, changes: &[KeyChange]) -> (Changed, Result<(), Dropped>) {
-    let mut all = Changed::default();
+    let (mut all, mut at_once) = (Changed::default(), KEYS_AT_ONCE);
     while all.outcomes.len() < changes.len() {
         let rest = &changes[all.outcomes.len()..];
-        match patiently(fs, || fs.change_keys(rest)).await {
+        match patiently(fs, &mut at_once, |most| fs.change_keys(&rest[..most.min(rest.len())])).await {
             Ok(Changed { outcomes, stale }) => {
                 all.outcomes.extend(outcomes);
                 all.stale.extend(stale);
@@ -435,11 +440,24 @@ fn name(key: &[u8]) -> Name {
     Name::from_raw(key).expect("a string of the protocol is no longer than a name")
 }
 
-/// Does it, and fetches what it misses.
-async fn patiently<T>(fs: &Arc<FileSystem>, mut operation: impl FnMut() -> crate::fs::Result<T>) -> Result<T, Dropped> {
+/// After so many misses in a row less is done at once: the pages for all of it may push each other out of the cache.
+/// A tree has fewer levels.
+const MISSES_MAX: usize = 8;
+
+/// Does it, with so many keys at once or fewer, and fetches what it misses.
+async fn patiently<T>(
+    fs: &Arc<FileSystem>,
+    at_once: &mut usize,
+    mut operation: impl FnMut(usize) -> crate::fs::Result<T>,
+) -> Result<T, Dropped> {
+    let mut misses = 0;
     loop {
-        match operation() {
+        match operation(*at_once) {
             Err(FsError::Miss(miss)) => {
+                misses += 1;
+                if misses % MISSES_MAX == 0 {
+                    *at_once = (*at_once / 2).max(1);
+                }
                 let store = fs.store().clone();
                 match tokio::task::spawn_blocking(move || store.fetch(&miss)).await {
                     Ok(fetched) => fetched.map_err(FsError::from)?,

@@ -7,18 +7,20 @@
 //! # What is read from the disk again (R4)
 //!
 //! The superblocks and the ring, which tell what is durable: what an earlier process has left of them in memory is
-//! dropped first. What lies in data slots is not: it would be most of the file, to drop it took most of the time
+//! dropped first. What lies in data slots is not, but for what may lie close to the ring: it would be most of the file, to drop it took most of the time
 //! that opening took, and the next readers would wait for all of it to come again. It cannot be what the disk does
 //! not hold. Say a page in a slot is in memory only, since an earlier process P could not flush it, or was killed
 //! before it did:
 //!
 //! * P flushes data before it writes the first commit that refers to it (R1). If that flush failed, P has written no
 //!   such commit, nor any other: after one failed flush it never tries again. If P was killed before, neither.
-//! * Nobody after P refers to it: no commit that is in the log on the disk does, and what none refers to is free,
-//!   is written before it is referred to, and flushed in between.
+//! * Nobody after P refers to it: no commit that is in the log on the disk does, and no later mount writes one that
+//!   does, since it goes on in segments of its own (R3), whose pages it writes, flushes, and only then refers to.
+//!   What is free of P's slots is punched or written again before it is used.
 //!
 //! So whatever the log *on the disk* refers to was flushed by who wrote that commit, before that. The one that may
-//! be in memory only is the commit itself, which is why the ring is read again.
+//! be in memory only is the commit itself, which is why the ring is read again. (What is in memory is never older than
+//! the disk: the file's lock keeps off all who would write around the cache.)
 //!
 //! What recovery refuses rather than repairs: a log that ends before a commit which a superblock
 //! names as durable; an unreadable commit with a whole one behind it; no readable superblock in a
