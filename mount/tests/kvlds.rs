@@ -28,7 +28,7 @@ mod silent_disk;
 use assert_fs::TempDir;
 use kivafs::backend::{Disk, MemoryDisk};
 use kivafs::store::{CreateOptions, OpenOptions, Store};
-use kivafs_mount::fs::{FileSystem, Name, coarse_now};
+use kivafs_mount::fs::{FileSystem, If, KeyChange, Name, coarse_now};
 use kivafs_mount::kvlds::client::{Client, ClientError};
 use kivafs_mount::kvlds::message::{Request, decode_done, decode_value};
 use kivafs_mount::kvlds::server::{Address, ListenError, Server, Socket, USUAL_MODE};
@@ -220,6 +220,61 @@ fn after_a_failure_what_was_durable_is_read() {
     assert_eq!(pairs, [&b"changed"[..], b"kept", b"removed"].map(|key| (key.to_vec(), b"old".to_vec())));
     assert_eq!(reader.get(b"removed").unwrap().unwrap(), b"old");
     silent.fall(Silence::NONE);
+}
+
+/// Pages of long keys take many times as much in memory as on the disk: those of one batch pushed each other out of a
+/// small cache, and were fetched for ever.
+#[test]
+fn a_batch_whose_pages_do_not_find_room_together_is_answered() {
+    const KEYS: u32 = 60_000;
+    let key = |number: u32| [&[b'p'; 251][..], &number.to_be_bytes()].concat();
+    let disk = Arc::new(MemoryDisk::default());
+    Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
+    let fill = |fs: Arc<FileSystem>| {
+        let changes: Vec<KeyChange> = (0..KEYS)
+            .map(|number| KeyChange {
+                key: Name::from_raw(&key(number)).unwrap(),
+                only: If::Always,
+                value: Some(number.to_be_bytes().to_vec().into()),
+            })
+            .collect();
+        let mut made = 0;
+        while made < changes.len() {
+            made += fs.store().patiently(|| fs.change_keys(&changes[made..])).unwrap().outcomes.len();
+        }
+        fs.store().close().unwrap();
+    };
+    fill(open(disk.clone()));
+    let store = Store::open_on(disk, &OpenOptions { cache_bytes: 0, ..OpenOptions::default() }).unwrap();
+    let fs = Arc::new(FileSystem::open(Arc::new(store), coarse_now).unwrap());
+    let directory = TempDir::new().unwrap();
+    let socket = directory.path().join("socket");
+    let _server = serve(&fs, &Address::Unix(socket.clone())).unwrap();
+    let mut stream = UnixStream::connect(socket).unwrap();
+    // If it is never answered, that is told.
+    stream.set_read_timeout(Some(Duration::from_secs(120))).unwrap();
+    let numbers: Vec<u32> = (0..KEYS).step_by(150).map(|number| number * 7 % KEYS).collect();
+    let (mut reads, mut changes) = (Vec::new(), Vec::new());
+    for number in &numbers {
+        let (key, id) = (key(*number), u64::from(*number));
+        wire::push(&mut reads, id, |out| Request::Get { key: &key }.encode(out));
+        wire::push(&mut changes, id, |out| Request::Modify { key: &key, value: b"new" }.encode(out));
+    }
+    for requests in [reads, changes] {
+        stream.write_all(&requests).unwrap();
+        let (mut answers, mut seen) = (Vec::new(), HashSet::new());
+        while seen.len() < numbers.len() {
+            let mut part = [0; 4096];
+            let length = stream.read(&mut part).expect("an answer");
+            assert!(length > 0, "the connection was dropped");
+            answers.extend_from_slice(&part[..length]);
+            while let Some(packet) = wire::front(&answers, 100).unwrap() {
+                assert!(seen.insert(packet.id), "answered twice");
+                let bytes = packet.bytes();
+                answers.drain(..bytes);
+            }
+        }
+    }
 }
 
 #[test]
