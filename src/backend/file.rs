@@ -47,9 +47,9 @@ pub struct FileDisk {
     hold: Hold,
 }
 
-/// The kernel caches pages in folios, and drops whole ones only: of one that reaches out of the range that it is told
-/// of, none. They are aligned, and no longer than this wherever there are any (order 11 of 64 KiB).
-const FOLIO_BYTES_MAX: u64 = 128 << 20;
+/// The kernel caches pages in folios, and drops whole ones only: none of one that reaches out of the range that it is
+/// told of. They are aligned, and have at most this many pages wherever there are any.
+const FOLIO_PAGES_MAX: u64 = 1 << 13;
 /// Zeros are written in pieces of this size where the file system has no fallocate(2).
 const PIECE_BYTES: usize = 1 << 20;
 /// Whether space was found for a block is not asked for less than this.
@@ -161,9 +161,10 @@ impl Disk for FileDisk {
         if self.hold != Hold::Exclusive {
             return Ok(());
         }
-        let (start, end) = (offset / FOLIO_BYTES_MAX, (offset + length).div_ceil(FOLIO_BYTES_MAX));
-        let (start, length) = (start * FOLIO_BYTES_MAX, (end - start).max(1) * FOLIO_BYTES_MAX);
-        advise(&self.file, start, length, libc::POSIX_FADV_DONTNEED)
+        let folio = FOLIO_PAGES_MAX * page_bytes();
+        let (first, end) = (offset / folio, (offset + length).div_ceil(folio));
+        // No length at all would mean: to the file's end.
+        advise(&self.file, first * folio, (end - first).max(1) * folio, libc::POSIX_FADV_DONTNEED)
     }
 
     fn will_read(&self, offset: u64, length: u64) {
@@ -280,6 +281,13 @@ pub(super) fn free_space(file: &File) -> io::Result<u64> {
     // SAFETY: fstatvfs succeeded, so it has filled `answer` in.
     let answer = unsafe { answer.assume_init() };
     Ok(answer.f_bavail.saturating_mul(answer.f_frsize))
+}
+
+/// Bytes of a page of memory.
+fn page_bytes() -> u64 {
+    // SAFETY: it only asks.
+    let bytes = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
+    u64::try_from(bytes).expect("every system has pages")
 }
 
 /// posix_fadvise(2).

@@ -254,6 +254,8 @@ impl World {
                     for at in written.pages() {
                         Ledger::add(&mut counters, at.segment, at.length.into());
                     }
+                    // Before it is installed, and others change the tree.
+                    self.cache.0.get_mut().extend(written.leaves());
                     self.checkpoint = Checkpoint::Written(written, map, counters);
                 }
             }
@@ -268,19 +270,17 @@ impl World {
             }
             Step::Install => {
                 if let Checkpoint::Written(written, map, counters) = self.take_checkpoint() {
-                    let stored = Root::stored(written.root());
-                    self.verify(&stored, &map);
-                    assert_eq!(Counters::of(&stored, &Reading(&self.cache, &self.shelf)), counters);
-                    self.stored = (written.root(), map, counters);
+                    let root = written.root();
                     let cache = self.cache.0.get_mut();
-                    for (at, leaf) in written.leaves() {
-                        assert!(cache.insert(at, leaf).is_none(), "handed to the cache twice");
-                    }
                     self.tree.install(written, &mut self.ledger, &mut |at, node| {
                         assert!(node.place() == Some(at) && node.level() > 0);
                         assert!(edges(&node.body).iter().all(|edge| matches!(edge, Edge::Stored(_))));
                         assert!(cache.insert(at, node).is_none(), "handed to the cache twice");
                     });
+                    let stored = Root::stored(root);
+                    self.verify(&stored, &map);
+                    assert_eq!(Counters::of(&stored, &Reading(&self.cache, &self.shelf)), counters);
+                    self.stored = (root, map, counters);
                 }
             }
             Step::DropCheckpoint => self.checkpoint = Checkpoint::None,
