@@ -116,13 +116,13 @@ impl Root {
             }
         }
         missing.pages.truncate(MISSING_MAX);
-        let leaf = |node: &Option<Arc<Node>>, key: &K| match node.as_ref().map(|node| &node.body) {
+        missing.or(())?;
+        let value = |node: &Option<Arc<Node>>, key: &K| match node.as_ref().map(|node| &node.body) {
             Some(Body::Leaf(leaf)) => leaf.search(key.as_ref()).ok().map(|i| leaf.value(i)),
             Some(Body::Inner(_)) => panic!("T2: an inner page on level 0"),
             None => None,
         };
-        missing.or(())?;
-        Ok(nodes.iter().zip(keys).map(|(node, key)| leaf(node, key)).collect())
+        Ok(nodes.iter().zip(keys).map(|(node, key)| value(node, key)).collect())
     }
 
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After an error

@@ -7,9 +7,9 @@
 //! # What is read from the disk again (R4)
 //!
 //! The superblocks and the ring, which tell what is durable: what an earlier process has left of them in memory is
-//! dropped first. What lies in data slots is not, but for what may lie close to the ring: it would be most of the file, to drop it took most of the time
-//! that opening took, and the next readers would wait for all of it to come again. It cannot be what the disk does
-//! not hold. Say a page in a slot is in memory only, since an earlier process P could not flush it, or was killed
+//! dropped first. What lies in data slots is not, but for some of it next to the ring: it would be most of the
+//! file, to drop it took half of the time that opening took, and the next readers would wait for all of it to come
+//! again. It cannot be what the disk does not hold. Say a page in a slot is in memory only, since an earlier process P could not flush it, or was killed
 //! before it did:
 //!
 //! * P flushes data before it writes the first commit that refers to it (R1). If that flush failed, P has written no
