@@ -85,10 +85,12 @@ impl Worker {
     }
 }
 
-/// What a request gets whose server is gone; of a write that was cut, the rest may.
+/// What a request gets whose server is gone; of a write that was cut, the rest may. EIO is what the
+/// kernel answers when the server dies while it is being handed the request (fuse_dev_do_read,
+/// whose page for it can't be had any more).
 fn is_of_the_dead(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::WriteZero
-        || matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED))
+        || matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::EIO))
 }
 
 /// Asks for it. The model is as before it.
