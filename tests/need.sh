@@ -59,7 +59,7 @@ need_fuse() {
 need_kivafs() {
     echo "# What it needs"
     need_rust
-    need fusermount3:fuse3 cc:gcc
+    need fusermount3:fuse3 cc:gcc make:make
     need_fuse
     echo "# The build"
     run cargo build --release --locked --workspace

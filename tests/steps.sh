@@ -37,7 +37,7 @@ real() {
 # What every other step needs.
 prepare() {
     need_rust
-    need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr setfacl:acl cc:gcc mount:mount unshare:util-linux prlimit:util-linux lsattr:e2fsprogs pgrep:procps
+    need fusermount3:fuse3 rsync:rsync sqlite3:sqlite3 git:git tar:tar setfattr:attr setfacl:acl cc:gcc make:make mount:mount unshare:util-linux prlimit:util-linux lsattr:e2fsprogs pgrep:procps
     # For tests/real/boot.sh, full.sh and mount/tests/install.rs.
     need man:man-db groff:groff-base zsh:zsh fish:fish systemd-analyze:systemd dpkg-deb:dpkg strip:binutils \
         setpriv:util-linux mkfs.ext4:e2fsprogs
