@@ -531,6 +531,14 @@ impl Log {
         self.shared.ring_used.load(Ordering::Relaxed)
     }
 
+    /// Most bytes that one commit may have.
+    pub fn commit_bytes_max(&self) -> u64 {
+        match self.medium {
+            Medium::Disk(_) => self.geometry.commit_bytes_max(),
+            Medium::Bucket(_) => self.geometry.far_commit_bytes_max(),
+        }
+    }
+
     /// Whether the ring has room for the first commit of an epoch, and after that for the two of a checkpoint,
     /// wherever it has to wrap.
     pub fn has_room_to_begin(&self) -> bool {

@@ -43,7 +43,7 @@ const PAGE_BYTES_MIN: usize = BYTES_MIN as usize / 2;
 /// others take in memory: there they have whole keys and room to grow, and while a checkpoint writes
 /// them, those that change again are there twice.
 const CHANGED_BESIDE_BYTES: u64 = 8 << 20;
-const CHANGED_IN_MEMORY: usize = 3;
+const CHANGED_IN_MEMORY: usize = 2;
 /// From far away, pages that a scan reads behind the one that it misses: mostly neighbours, and then they come with
 /// the same GET.
 const FAR_TOGETHER: usize = 16;
@@ -233,6 +233,11 @@ impl Cache {
             self.trim_units(&mut self.units.lock(), 0);
         }
         self.trim_pages();
+    }
+
+    /// Whether more pages can be changed without that others are forgotten.
+    pub fn has_room(&self) -> bool {
+        self.page_bytes.load(Ordering::Relaxed) < self.room_for_pages() / 8 * 7
     }
 
     fn room_for_pages(&self) -> usize {

@@ -35,9 +35,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-/// A checkpoint is worth its while when it frees this many segments: what was deleted comes free
-/// soon, even if nothing else happens.
+/// A checkpoint is worth its while when it frees this many segments, and this many times as much as it
+/// writes: what was deleted comes free soon, even if nothing else happens; but where most of a store is changed
+/// again and again, all that was stored before is dead soon.
 const DEAD_SEGMENTS_MAX: u64 = 8;
+const DEAD_BY_DIRTY_MAX: u64 = 4;
 
 /// Redo that is left to the next mount when a store in a bucket is closed.
 const REDO_LEFT_BYTES_MAX: u64 = 16 << 10;
@@ -165,18 +167,17 @@ impl PageSink for Sink<'_> {
     }
 }
 
-/// Whether a checkpoint would give back much space: where there is none, a segment is much.
-pub fn frees_much(writer: &Writer) -> bool {
-    let dead = writer.table.dead().saturating_sub(writer.dead_before);
-    dead >= if writer.starved { 1 } else { DEAD_SEGMENTS_MAX }
-}
-
 impl Core {
     /// Whether it is time for a checkpoint.
     pub(super) fn checkpoint_is_due(&self, writer: &Writer) -> bool {
         let (tail, dirty) = (self.log.tail_bytes(), writer.tree.dirty_bytes());
-        let dirty_max = if writer.skips_redo { self.limits.settled_max } else { self.limits.dirty_max };
-        let is_due = dirty >= dirty_max || writer.settled_bytes as u64 >= self.limits.settled_max || frees_much(writer);
+        let dirty_max = match writer.skips_redo {
+            true => self.limits.settled_max,
+            false if self.cache.has_room() => self.limits.dirty_roomy,
+            false => self.limits.dirty_max,
+        };
+        let is_due =
+            dirty >= dirty_max || writer.settled_bytes as u64 >= self.limits.settled_max || self.frees_much(writer);
         match writer.skipped_since {
             // It need not be completed (`completion_can_wait`): how long the tail is does not matter.
             Some(_) => is_due || !writer.waiters.is_empty() || writer.bytes_since_freeze >= self.limits.changed,
@@ -206,6 +207,16 @@ impl Core {
                 writer.owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 4
                     || (self.log.is_without_reserve() && writer.may_free_something())
             }
+        }
+    }
+
+    /// Whether a checkpoint would give back much space: where there is none, a segment is much.
+    pub(super) fn frees_much(&self, writer: &Writer) -> bool {
+        let dead = writer.table.dead().saturating_sub(writer.dead_before);
+        let bytes = dead * u64::from(self.log.geometry().segment_bytes);
+        match writer.starved {
+            true => dead >= 1,
+            false => dead >= DEAD_SEGMENTS_MAX && bytes >= DEAD_BY_DIRTY_MAX * writer.tree.dirty_bytes(),
         }
     }
 
@@ -293,7 +304,7 @@ impl Core {
         let can_wait = writer.skips_redo
             && !writer.closing
             && !writer.is_short_of_space()
-            && !frees_much(&writer)
+            && !self.frees_much(&writer)
             && self.log.unannounced_births() < BIRTHS_MAX
             && !self.signals.checkpoint_is_asked_for()
             && writer

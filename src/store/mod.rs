@@ -170,25 +170,29 @@ struct Limits {
     /// Bytes of settled values, and in a bulk load of changed pages, at which a checkpoint begins in any
     /// case; at three times that, transactions wait for it (C6).
     settled_max: u64,
-    /// Bytes of changed pages at which a checkpoint begins in any case, and at which transactions wait
-    /// for it. They take the place of cached ones. A page that is changed again and again is
+    /// Bytes of changed pages at which a checkpoint begins where they take the place of cached ones, at which it
+    /// begins in any case, and at which transactions wait for it. A page that is changed again and again is
     /// stored once a checkpoint: the fewer of these, the less is written.
     dirty_max: u64,
+    dirty_roomy: u64,
     dirty_wait: u64,
 }
 
 impl Limits {
-    fn new(geometry: Geometry, cache_bytes: u64) -> Limits {
+    fn new(geometry: Geometry, commit_bytes_max: u64, cache_bytes: u64) -> Limits {
         // Beside the redo a commit holds its header, a checkpoint record and births; and the three
         // parts of the redo leave a twentieth for what counting them leaves out.
-        let body = (geometry.commit_bytes_max() - COMMIT_OVERHEAD) as usize;
+        let body = (commit_bytes_max - COMMIT_OVERHEAD) as usize;
         let (raw_inside, txn) = ((body / 5 * 2).min(1 << 20), body / 5 * 2);
         let segment_bytes = u64::from(geometry.segment_bytes);
-        let tail_max = geometry.ring_bytes / 4;
+        // What a large ring has beside what comes while a checkpoint is made, and that checkpoint's own two
+        // commits, wherever they have to wrap.
+        let tail_max = (geometry.ring_bytes / 4).max(geometry.ring_bytes.saturating_sub(7 * commit_bytes_max));
         let settled_max = (4 * segment_bytes).min(16 << 20);
         // Small segments are for small stores. And what one process may hold the next has to take up again
         // when that was killed, whatever its cache.
-        let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(40 << 20).max(settled_max);
+        let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(64 << 20).max(settled_max);
+        let dirty_roomy = (cache_bytes / 5 * 2).min(32 * segment_bytes).min(128 << 20).max(settled_max);
         Limits {
             raw_inside,
             pending: body - raw_inside - txn - body / 20,
@@ -199,7 +203,8 @@ impl Limits {
             tail_min: (geometry.ring_bytes / 6).min(4 << 20),
             settled_max,
             dirty_max,
-            dirty_wait: dirty_max + 2 * settled_max,
+            dirty_roomy,
+            dirty_wait: (dirty_max + 2 * settled_max).max(dirty_roomy + settled_max),
         }
     }
 }

@@ -358,7 +358,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
     let published = Published { root: writer.tree.root(), era: Arc::default() };
     let core = Arc::new(Core {
         published: RwLock::new(published),
-        limits: Limits::new(log.geometry(), options.cache_bytes),
+        limits: Limits::new(log.geometry(), log.commit_bytes_max(), options.cache_bytes),
         size_limit: if log.bucket().is_some() { least_limit(size_limit, options.size_max) } else { 0 },
         log,
         cache,

@@ -25,7 +25,7 @@ use std::sync::Arc;
 const REPLAYED_AT_ONCE: usize = 16 << 10;
 
 /// Bytes of redo that may be in memory although later redo replaces them, unless that is more.
-const REPLACED_BYTES_MAX: usize = 8 << 20;
+const REPLACED_BYTES_MAX: usize = 24 << 20;
 
 /// Leaves that catch up at once: the writer lock is held for less than a millisecond.
 const LEAVES_AT_ONCE: usize = 64;

@@ -2,7 +2,6 @@
 
 use super::batch::Batch;
 use super::cache::Current;
-use super::checkpoint::frees_much;
 use super::redo;
 use super::table::Deltas;
 use super::writer::{Phase, Writer, pending_cost};
@@ -154,7 +153,7 @@ impl<'a> Txn<'a> {
         if writer.bytes_since_freeze >= core.limits.changed || core.is_full(&writer) || core.signals.commits_at_once() {
             core.request_commit(&mut writer);
         }
-        if need == Need::Reserve && writer.starved && frees_much(&writer) {
+        if need == Need::Reserve && writer.starved && self.core.frees_much(&writer) {
             core.want_checkpoint(&mut writer);
         }
         Ok(())
@@ -407,7 +406,7 @@ impl Core {
             // deleted in one mount after the other, a little in each, would use up all there is. (Unless so much
             // is owed that the reserve would not do later.)
             writer.starved = true;
-            if frees_much(writer) || self.log.ensure_capacity(2 * owed, Need::Reserve).is_err() {
+            if self.frees_much(writer) || self.log.ensure_capacity(2 * owed, Need::Reserve).is_err() {
                 self.want_checkpoint(writer);
             }
         }

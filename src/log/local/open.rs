@@ -112,7 +112,7 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
         return Err(LogError::damaged(what));
     }
     reread(RING_OFFSET, geometry.ring_bytes)?;
-    let found = ring::read_log(disk, geometry.ring_bytes, &superblock.store, superblock.start)?;
+    let found = ring::read_log(disk, geometry, &superblock.store, superblock.start)?;
     let last = found.last().map_or(Sequence(superblock.start.sequence.0 - 1), |found| found.commit.sequence);
     if last < durable {
         return Err(LogError::damaged(format!(

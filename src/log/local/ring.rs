@@ -12,7 +12,7 @@
 use super::superblock::Start;
 use crate::backend::Disk;
 use crate::log::commit::{self, Commit, NotACommit, Packed};
-use crate::log::geometry::{BLOCK, RING_OFFSET};
+use crate::log::geometry::{BLOCK, Geometry, RING_OFFSET};
 use crate::log::pointer::Sequence;
 use crate::log::{Damage, LogError};
 use std::io;
@@ -106,7 +106,8 @@ pub struct Found {
 ///
 /// A clean mark is no reason not to look behind the end: it may be from before the last mount, whose
 /// first commit is what cannot be read.
-pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start) -> Result<Vec<Found>, LogError> {
+pub fn read_log(disk: &dyn Disk, geometry: Geometry, store: &[u8; 16], start: Start) -> Result<Vec<Found>, LogError> {
+    let ring_bytes = geometry.ring_bytes;
     let mut found: Vec<Found> = Vec::new();
     let mut ring = Ring::new(ring_bytes, start.position, start.position);
     let mut expected = (start.sequence, start.predecessor);
@@ -132,15 +133,23 @@ pub fn read_log(disk: &dyn Disk, ring_bytes: u64, store: &[u8; 16], start: Start
         expected = (Sequence(next.commit.sequence.0 + 1), next.checksum);
         found.push(next);
     }
-    refuse_later_commits(disk, &ring, store, expected.0)?;
+    refuse_later_commits(disk, &ring, 2 * geometry.commit_bytes_max(), store, expected.0)?;
     Ok(found)
 }
 
 /// R5: an unreadable commit followed by a readable later one is damage, not the end; so is a
 /// commit that belongs here and lies elsewhere.
-fn refuse_later_commits(disk: &dyn Disk, ring: &Ring, store: &[u8; 16], end: Sequence) -> Result<(), LogError> {
-    // The next commit is at most a sixth of the ring long, and may have skipped as much.
-    let window = (ring.bytes / 3).min(ring.bytes - ring.used());
+///
+/// A later one begins at most so far on: the one that is missing may be as long as any, and have skipped as
+/// much.
+fn refuse_later_commits(
+    disk: &dyn Disk,
+    ring: &Ring,
+    window: u64,
+    store: &[u8; 16],
+    end: Sequence,
+) -> Result<(), LogError> {
+    let window = window.min(ring.bytes - ring.used());
     let (mut position, end_position) = (ring.head(), ring.head() + window);
     let mut run = vec![0; SCAN_BYTES as usize];
     while position < end_position {

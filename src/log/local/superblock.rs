@@ -169,7 +169,7 @@ mod tests {
     fn sample() -> Superblock {
         Superblock {
             store: *b"0123456789abcdef",
-            geometry: Geometry::default(),
+            geometry: Geometry { ring_bytes: 16 << 20, segment_bytes: 4 << 20, page_bytes: 4096 },
             size_limit: 0x1122,
             serial: 7,
             start: Start { sequence: Sequence(5), position: 8192, predecessor: 0x0102 },

@@ -294,7 +294,7 @@ impl Writer {
     /// Freezes a commit: from here on its bytes are what they are (R10).
     fn freeze(&mut self, prepare: Prepare, done: Done) {
         let sequence = Sequence(self.now.last.0 + 1);
-        let prepared = prepare(sequence, self.now.record.geometry.commit_bytes_max());
+        let prepared = prepare(sequence, self.now.record.geometry.far_commit_bytes_max());
         if let Err(failure) = self.now.shared.check_failure() {
             return done(Err(failure));
         }
