@@ -32,6 +32,16 @@ impl Default for Geometry {
 }
 
 impl Geometry {
+    /// For a local file that may come to have so many bytes: half the ring where it would be more than a quarter
+    /// of them.
+    pub fn of_size(size: u64) -> Geometry {
+        let usual = Geometry::default();
+        match size < 4 * usual.ring_bytes {
+            true => Geometry { ring_bytes: usual.ring_bytes / 2, ..usual },
+            false => usual,
+        }
+    }
+
     /// For a bucket, where a request costs as much as megabytes: commits of up to 16 MiB, segments of 8
     /// MiB.
     pub fn for_bucket() -> Geometry {

@@ -277,7 +277,7 @@ fn nowhere() -> PathBuf {
 }
 
 fn create(path: &Path, disk: &dyn Disk, options: &CreateOptions) -> Result<(), OpenError> {
-    let geometry = options.geometry.unwrap_or_default();
+    let geometry = options.geometry.unwrap_or_else(|| options.size.map_or_else(Geometry::default, Geometry::of_size));
     let least = geometry.slots_offset() + 4 * u64::from(geometry.segment_bytes);
     let size = check_sizes(path, geometry, least, options.size)?;
     log::create(disk, geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
