@@ -271,3 +271,40 @@ fn pages_of_the_past_are_kept_only_while_somebody_reads_it() {
     }
     assert_eq!(store.activity().reads, before);
 }
+
+/// While there are changes, a checkpoint for what is dead has to free much more than it writes; but then nothing
+/// else came, and it was never made.
+#[test]
+fn what_was_deleted_comes_free_when_nothing_else_happens() {
+    const VALUES: u32 = 64;
+    const BYTES: usize = 60_000;
+    let disk = new_store(16 << 20, 256 << 10);
+    let options = OpenOptions { commit_interval: Duration::from_millis(100), cache_bytes: 64 << 20, ..unhurried() };
+    let store = Store::open_on(disk.clone(), &options).unwrap();
+    let mut random = Random::new(3);
+    for number in 0..VALUES {
+        put(&store, &number.to_be_bytes(), &random.bytes(BYTES));
+    }
+    store.checkpoint().unwrap();
+    // More is changed than a quarter of what will be dead.
+    for from in (0..16_000).step_by(1000) {
+        load(&store, from, 1000);
+        store.sync().unwrap();
+    }
+    for number in 0..VALUES {
+        store
+            .patiently(|| {
+                let mut txn = store.begin()?;
+                txn.delete(&number.to_be_bytes());
+                txn.commit()
+            })
+            .unwrap();
+    }
+    store.sync().unwrap();
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    while store.figures().segments.freeable > 0 {
+        assert!(std::time::Instant::now() < deadline, "{:?}", store.figures());
+        std::thread::yield_now();
+    }
+    assert!(store.figures().segments.live_bytes < u64::from(VALUES) * BYTES as u64);
+}

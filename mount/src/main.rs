@@ -9,8 +9,8 @@
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Two arenas, since what is free in one is of no use to threads of another; what was given back stays for a
-/// second, for who needs it then; no huge pages: they are cleared whole for little, and make the process larger
+/// Two arenas, since what is free in one is of no use to threads of another; what was given back stays for about
+/// a second, for who needs it then; no huge pages: they are cleared whole for little, and make the process larger
 /// than what it uses (C6).
 ///
 /// jemalloc(3), TUNING: it looks for settings at this symbol before anything of the program runs.

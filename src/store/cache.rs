@@ -39,9 +39,9 @@ const PAGE_SHARDS: usize = 8;
 const BYTES_MIN: u64 = 8 << 20;
 /// What pages have at least: what one operation needs at once must find room beside what others need.
 const PAGE_BYTES_MIN: usize = BYTES_MIN as usize / 2;
-/// Bytes of changed pages, as stored, that are not taken from the cache, and how many times as much the
+/// Encoded bytes of changed pages that are not taken from the cache, and how many times as much the
 /// others take in memory: there they have whole keys and room to grow, and while a checkpoint writes
-/// them, those that change again are there twice.
+/// them, some of those that change again are there twice.
 const CHANGED_BESIDE_BYTES: u64 = 8 << 20;
 const CHANGED_IN_MEMORY: usize = 2;
 /// From far away, pages that a scan reads behind the one that it misses: mostly neighbours, and then they come with
@@ -237,12 +237,16 @@ impl Cache {
 
     /// Whether more pages can be changed without that others are forgotten.
     pub fn has_room(&self) -> bool {
-        self.page_bytes.load(Ordering::Relaxed) < self.room_for_pages() / 8 * 7
+        self.page_bytes.load(Ordering::Relaxed) < self.left_by_others() / 8 * 7
     }
 
     fn room_for_pages(&self) -> usize {
+        self.left_by_others().max(self.pages_min())
+    }
+
+    fn left_by_others(&self) -> usize {
         let taken = self.unit_bytes.load(Ordering::Relaxed) + self.changed_bytes.load(Ordering::Relaxed);
-        self.bytes.saturating_sub(taken).max(self.pages_min())
+        self.bytes.saturating_sub(taken)
     }
 
     fn pages_min(&self) -> usize {

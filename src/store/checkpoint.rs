@@ -35,10 +35,12 @@ use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
-/// A checkpoint is worth its while when it frees this many segments, and this many times as much as it
-/// writes: what was deleted comes free soon, even if nothing else happens; but where most of a store is changed
-/// again and again, all that was stored before is dead soon.
+/// When nothing else happens, a checkpoint is worth its while when it frees this many segments: what was
+/// deleted comes free soon.
 const DEAD_SEGMENTS_MAX: u64 = 8;
+
+/// While there are changes, it has to free this many times as much as it may write, too. Where most of a store is
+/// changed again and again, all that was stored before is dead soon, and each checkpoint writes all of it.
 const DEAD_BY_DIRTY_MAX: u64 = 4;
 
 /// Redo that is left to the next mount when a store in a bucket is closed.
@@ -167,6 +169,11 @@ impl PageSink for Sink<'_> {
     }
 }
 
+/// Whether a checkpoint would give back what is worth it, when there is nothing else to do.
+pub fn frees_some(writer: &Writer) -> bool {
+    writer.freeable() >= DEAD_SEGMENTS_MAX
+}
+
 impl Core {
     /// Whether it is time for a checkpoint.
     pub(super) fn checkpoint_is_due(&self, writer: &Writer) -> bool {
@@ -210,13 +217,12 @@ impl Core {
         }
     }
 
-    /// Whether a checkpoint would give back much space: where there is none, a segment is much.
+    /// Whether a checkpoint would give back much space, for what it writes: where there is none, a segment is much.
     pub(super) fn frees_much(&self, writer: &Writer) -> bool {
-        let dead = writer.table.dead().saturating_sub(writer.dead_before);
-        let bytes = dead * u64::from(self.log.geometry().segment_bytes);
+        let bytes = writer.freeable() * u64::from(self.log.geometry().segment_bytes);
         match writer.starved {
-            true => dead >= 1,
-            false => dead >= DEAD_SEGMENTS_MAX && bytes >= DEAD_BY_DIRTY_MAX * writer.tree.dirty_bytes(),
+            true => writer.freeable() >= 1,
+            false => frees_some(writer) && bytes >= DEAD_BY_DIRTY_MAX * writer.tree.dirty_bytes(),
         }
     }
 

@@ -69,7 +69,7 @@ impl Seen {
         let segments = Segments {
             count: table.count(),
             dead: table.dead(),
-            freeable: table.dead().saturating_sub(writer.dead_before),
+            freeable: writer.freeable(),
             live_bytes: table.live(),
             held_bytes: table.held(),
         };

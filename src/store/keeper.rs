@@ -1,7 +1,7 @@
 //! The background threads: the keeper places raw values and commits in time; the checkpoint thread
 //! lets leaves catch up that are behind when a store is opened (`replay`), and makes checkpoints.
 
-use super::checkpoint::StoredTable;
+use super::checkpoint::{StoredTable, frees_some};
 use super::{Core, StoreError};
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
@@ -138,6 +138,7 @@ impl Core {
     }
 
     fn keep(self: Arc<Self>) {
+        let mut tail = 0;
         loop {
             {
                 let mut state = self.signals.state.lock();
@@ -160,7 +161,9 @@ impl Core {
                 }
                 // After a failure only for whoever has to be told of it.
                 let is_of_use = self.log.failure().is_none() || !writer.waiters.is_empty();
-                if is_of_use && self.checkpoint_is_due(&writer) {
+                let tail_before = std::mem::replace(&mut tail, self.log.tail_bytes());
+                let is_idle = writer.oldest_change().is_none() && tail == tail_before;
+                if is_of_use && (self.checkpoint_is_due(&writer) || is_idle && frees_some(&writer)) {
                     self.want_checkpoint(&mut writer);
                 }
             }

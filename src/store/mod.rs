@@ -179,7 +179,8 @@ struct Limits {
 }
 
 impl Limits {
-    fn new(geometry: Geometry, commit_bytes_max: u64, cache_bytes: u64) -> Limits {
+    /// `size_limit`: bytes that the store may come to have; 0: any.
+    fn new(geometry: Geometry, commit_bytes_max: u64, cache_bytes: u64, size_limit: u64) -> Limits {
         // Beside the redo a commit holds its header, a checkpoint record and births; and the three
         // parts of the redo leave a twentieth for what counting them leaves out.
         let body = (commit_bytes_max - COMMIT_OVERHEAD) as usize;
@@ -190,9 +191,15 @@ impl Limits {
         let tail_max = (geometry.ring_bytes / 4).max(geometry.ring_bytes.saturating_sub(7 * commit_bytes_max));
         let settled_max = (4 * segment_bytes).min(16 << 20);
         // Small segments are for small stores. And what one process may hold the next has to take up again
-        // when that was killed, whatever its cache.
+        // when that was killed, whatever its cache: no more than that of 256 MiB would have.
         let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(64 << 20).max(settled_max);
-        let dirty_roomy = (cache_bytes / 5 * 2).min(32 * segment_bytes).min(128 << 20).max(settled_max);
+        // What is changed needs its space once more, and in a small store that is not there. A small ring is
+        // full before a long checkpoint is made.
+        let dirty_roomy = (cache_bytes / 5 * 2)
+            .min(104 << 20)
+            .min(4 * geometry.ring_bytes)
+            .min(if size_limit == 0 { u64::MAX } else { size_limit / 8 })
+            .max(dirty_max);
         Limits {
             raw_inside,
             pending: body - raw_inside - txn - body / 20,

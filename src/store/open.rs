@@ -356,10 +356,11 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         }
     }
     let published = Published { root: writer.tree.root(), era: Arc::default() };
+    let size_max = least_limit(size_limit, options.size_max);
     let core = Arc::new(Core {
         published: RwLock::new(published),
-        limits: Limits::new(log.geometry(), log.commit_bytes_max(), options.cache_bytes),
-        size_limit: if log.bucket().is_some() { least_limit(size_limit, options.size_max) } else { 0 },
+        limits: Limits::new(log.geometry(), log.commit_bytes_max(), options.cache_bytes, size_max),
+        size_limit: if log.bucket().is_some() { size_max } else { 0 },
         log,
         cache,
         ahead: Ahead::default(),

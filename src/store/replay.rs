@@ -24,8 +24,9 @@ use std::sync::Arc;
 /// Changes that are replayed at once: the pages that they touch are all in memory, twice.
 const REPLAYED_AT_ONCE: usize = 16 << 10;
 
-/// Bytes of redo that may be in memory although later redo replaces them, unless that is more.
-const REPLACED_BYTES_MAX: usize = 24 << 20;
+/// Bytes of redo that may be in memory although later redo replaces them, unless that is more: an eighth of the
+/// cache, which is empty still, but no less than this, and no more than is of use.
+const REPLACED_BYTES: std::ops::RangeInclusive<u64> = 8 << 20..=64 << 20;
 
 /// Leaves that catch up at once: the writer lock is held for less than a millisecond.
 const LEAVES_AT_ONCE: usize = 64;
@@ -43,7 +44,8 @@ pub fn replay(
     commits: &[Packed],
     later: bool,
 ) -> Result<(), StoreError> {
-    let redo = last_of_each_key(commits)?;
+    let replaced_max = (cache.figures().bytes_max / 8).clamp(*REPLACED_BYTES.start(), *REPLACED_BYTES.end());
+    let redo = last_of_each_key(commits, replaced_max as usize)?;
     let (short, mut others): (Vec<_>, Vec<_>) =
         redo.into_iter().partition(|(_, value)| later && can_be_postponed(value.as_ref()));
     if !short.is_empty() {
@@ -65,12 +67,12 @@ pub fn replay(
 
 /// Keys rise. Of what is replaced by later commits little is in memory (C6): they may be of the same few
 /// values, again and again.
-fn last_of_each_key(commits: &[Packed]) -> Result<Vec<redo::Change>, StoreError> {
+fn last_of_each_key(commits: &[Packed], replaced_max: usize) -> Result<Vec<redo::Change>, StoreError> {
     let mut redo = Vec::new();
     let cost = |redo: &[redo::Change]| -> usize {
-        redo.iter().map(|(key, value)| redo::cost(key.len(), value.as_ref())).sum()
+        redo.iter().map(|(key, value)| size_of::<redo::Change>() + redo::cost(key.len(), value.as_ref())).sum()
     };
-    let (mut bytes, mut bytes_max) = (0, REPLACED_BYTES_MAX);
+    let (mut bytes, mut bytes_max) = (0, replaced_max);
     for commit in commits {
         let body = commit.unpack().ok_or_else(|| StoreError::damaged("the redo of a commit cannot be decompressed"))?;
         let more = redo::decode(&body).map_err(|error| StoreError::damaged(error.what))?;
@@ -79,7 +81,7 @@ fn last_of_each_key(commits: &[Packed]) -> Result<Vec<redo::Change>, StoreError>
         if bytes > bytes_max {
             redo = without_replaced(redo);
             bytes = cost(&redo);
-            bytes_max = bytes + bytes.max(REPLACED_BYTES_MAX);
+            bytes_max = bytes + bytes.max(replaced_max);
         }
     }
     Ok(without_replaced(redo))
@@ -277,6 +279,6 @@ mod tests {
             commits.push(Packed::plain(redo::encode(changes.iter().map(|(key, value)| (key, value))).into()));
             expected.extend(changes);
         }
-        assert_eq!(last_of_each_key(&commits).unwrap(), expected.into_iter().collect::<Vec<_>>());
+        assert_eq!(last_of_each_key(&commits, 8 << 20).unwrap(), expected.into_iter().collect::<Vec<_>>());
     }
 }

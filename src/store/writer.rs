@@ -224,6 +224,11 @@ impl Writer {
         self.starved || self.relieves
     }
 
+    /// Dead segments that the next checkpoint can free.
+    pub fn freeable(&self) -> u64 {
+        self.table.dead().saturating_sub(self.dead_before)
+    }
+
     /// Whether a checkpoint may find dead segments: also those that leaves which are behind do not refer to any
     /// more, once they have caught up.
     pub fn may_free_something(&self) -> bool {

@@ -45,7 +45,7 @@ pub const SMALL: Sizes = Sizes {
 
 /// A store as people make it.
 pub const USUAL: Sizes = Sizes {
-    geometry: Geometry { ring_bytes: 16 << 20, segment_bytes: 16 << 20, page_bytes: 4 << 10 },
+    geometry: Geometry { ring_bytes: 32 << 20, segment_bytes: 16 << 20, page_bytes: 4 << 10 },
     value_bytes_max: VALUE_MAX,
     inline_bytes_max: VALUE_INLINE_MAX,
     redo_bytes_max: 100_000,
