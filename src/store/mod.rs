@@ -192,7 +192,7 @@ impl Limits {
         let settled_max = (4 * segment_bytes).min(16 << 20);
         // Small segments are for small stores. And what one process may hold the next has to take up again
         // when that was killed, whatever its cache: no more than that of 256 MiB would have.
-        let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(64 << 20).max(settled_max);
+        let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(40 << 20).max(settled_max);
         // What is changed needs its space once more, and in a small store that is not there. A small ring is
         // full before a long checkpoint is made.
         let dirty_roomy = (cache_bytes / 5 * 2)
