@@ -3,9 +3,9 @@
 /// A third of the processor time of small changes went into the C library's allocator: memory is taken
 /// by one thread and given back by another all the time, which is what that one is slowest at.
 ///
-/// Of those that are quick at it, this one keeps pages of the tree, of 2 to 8 KiB and never of the same size for long, in
-/// runs of one to four. Where sixteen share a run, one that stays keeps the memory of fifteen that are gone: with
-/// 128 MiB of cache and random changes that was 60 MiB, half of what C6 allows beside the cache.
+/// Of those that are quick at it, this one keeps pages of the tree, which have 2 to 8 KiB and are never of the
+/// same size for long, in runs of a few. Where a dozen share a run, one that stays keeps the memory of all that
+/// are gone: with 128 MiB of cache and random changes that was 60 MiB, half of what C6 allows beside the cache.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
