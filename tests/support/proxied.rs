@@ -122,8 +122,13 @@ impl Medium for Proxied {
         Store::open_in(self.line(0, ADDRESSES), &options)
     }
 
+    /// Under a clear sky: what a reader finds may lag (R12), and these writers delete at once what no longer
+    /// belongs to the newest state, without the grace that readers elsewhere need.
     fn check(&self) -> Result<Vec<String>, OpenError> {
-        Store::check_in(self.line(1, ADDRESSES), true)
+        self.proxy.plan("");
+        let checked = Store::check_in(self.line(1, ADDRESSES), true);
+        self.proxy.plan(&self.plan);
+        checked
     }
 }
 
