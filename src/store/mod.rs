@@ -1,7 +1,7 @@
 //! The library's public API: views, transactions, sync.
 //!
 //! Files, in reading order: `error`, `open` (create, open, close), `replay` (the redo when a store is
-//! opened), `look` (info, check), `view` (reading),
+//! opened; `gathered`: the last change of each key), `look` (info, check), `view` (reading),
 //! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock; `pending` in
 //! it is what a commit takes), `commit` (what goes into a
 //! commit), `durable` (what a crash would leave), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
@@ -65,6 +65,7 @@ mod commit;
 mod durable;
 mod error;
 mod figures;
+mod gathered;
 mod keeper;
 mod look;
 mod open;

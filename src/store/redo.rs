@@ -14,7 +14,6 @@
 
 use crate::log::{Fields, Malformed, POINTER_BYTES, Pointer, put_varint};
 use crate::tree::{Extent, KEY_MAX, Key, VALUE_MAX, Value};
-use bytes::Bytes;
 
 const DELETE: u8 = 0;
 const PUT_BYTES: u8 = 1;
@@ -71,29 +70,41 @@ pub fn encode<'a>(changes: impl Iterator<Item = (&'a Key, &'a Option<Value>)>) -
     out
 }
 
-/// Reads the changes back.
-pub fn decode(body: &[u8]) -> Result<Vec<Change>, Malformed> {
+/// What a key's value becomes, as it is read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put<'b> {
+    /// It is gone.
+    Nothing,
+    /// At most [`VALUE_MAX`].
+    Bytes(&'b [u8]),
+    Extent(Extent),
+}
+
+/// Reads the changes back: `visit` gets each, with its key, in order. (Not a list of them: to make what each takes
+/// apart was much of what opening took.)
+pub fn decode(body: &[u8], mut visit: impl FnMut(&[u8], Put<'_>)) -> Result<(), Malformed> {
     let mut fields = Fields(body);
-    let mut changes: Vec<Change> = Vec::new();
+    let mut key: Vec<u8> = Vec::with_capacity(KEY_MAX);
     while !fields.0.is_empty() {
         let kind = fields.u8("redo: kind")?;
-        let before: &[u8] = changes.last().map_or(&[], |(key, _)| key);
         let shared = fields.varint("redo: shared")? as usize;
         let rest = fields.varint("redo: key length")? as usize;
-        let shared = before.get(..shared).ok_or(Malformed { what: "redo: shared" })?;
-        let key = [shared, fields.bytes(rest, "redo: key")?].concat();
-        if key.is_empty() || key.len() > KEY_MAX || (!changes.is_empty() && before >= &key[..]) {
+        let rest = fields.bytes(rest, "redo: key")?;
+        let replaced = key.get(shared..).ok_or(Malformed { what: "redo: shared" })?;
+        // None is empty, and so the first rises, too.
+        if shared + rest.len() > KEY_MAX || rest <= replaced {
             return Err(Malformed { what: "redo: key" });
         }
-        let value = match kind {
-            DELETE => None,
+        key.truncate(shared);
+        key.extend_from_slice(rest);
+        let put = match kind {
+            DELETE => Put::Nothing,
             PUT_BYTES => {
                 let length = fields.varint("redo: length")? as usize;
                 if length > VALUE_MAX {
                     return Err(Malformed { what: "redo: length" });
                 }
-                // A copy, so that a small value does not keep the whole commit in memory.
-                Some(Value::Bytes(Bytes::copy_from_slice(fields.bytes(length, "redo: value")?)))
+                Put::Bytes(fields.bytes(length, "redo: value")?)
             }
             PUT_EXTENT => {
                 let unit = Pointer::decode(&fields.array::<POINTER_BYTES>("redo: pointer")?);
@@ -103,22 +114,36 @@ pub fn decode(body: &[u8]) -> Result<Vec<Change>, Malformed> {
                 if length == 0 || offset.checked_add(length).is_none_or(|end| end > VALUE_MAX as u64) {
                     return Err(Malformed { what: "redo: extent" });
                 }
-                Some(Value::Extent(Extent { unit, offset: offset as u32, length: length as u32 }))
+                Put::Extent(Extent { unit, offset: offset as u32, length: length as u32 })
             }
             _ => return Err(Malformed { what: "redo: kind" }),
         };
-        changes.push((key.into(), value));
+        visit(&key, put);
     }
-    Ok(changes)
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::log::{Codec, SegmentNo};
+    use bytes::Bytes;
 
     fn encode_all(changes: &[Change]) -> Vec<u8> {
         encode(changes.iter().map(|(key, value)| (key, value)))
+    }
+
+    fn decode_all(body: &[u8]) -> Result<Vec<Change>, Malformed> {
+        let mut changes = Vec::new();
+        decode(body, |key, put| {
+            let value = match put {
+                Put::Nothing => None,
+                Put::Bytes(bytes) => Some(Value::Bytes(Bytes::copy_from_slice(bytes))),
+                Put::Extent(extent) => Some(Value::Extent(extent)),
+            };
+            changes.push((key.into(), value));
+        })?;
+        Ok(changes)
     }
 
     fn sample() -> Vec<Change> {
@@ -136,18 +161,28 @@ mod tests {
         golden.extend_from_slice(&4u128.to_be_bytes());
         golden.extend_from_slice(b"\xc8\x01\x05");
         assert_eq!(encode_all(&sample()), golden);
-        assert_eq!(decode(&golden), Ok(sample()));
+        assert_eq!(decode_all(&golden), Ok(sample()));
+    }
+
+    #[test]
+    fn keys_that_do_not_rise_are_refused() {
+        assert_eq!(decode_all(b"\0\0\x01a\0\x01\x01b"), Ok(vec![(b"a"[..].into(), None), (b"ab"[..].into(), None)]));
+        for body in
+            [&b"\0\0\0"[..], b"\0\0\x01b\0\0\x01a", b"\0\0\x01a\0\x01\0", b"\0\0\x02ac\0\x01\x01b", b"\0\x01\x01a"]
+        {
+            assert!(decode_all(body).is_err(), "{body:?}");
+        }
     }
 
     #[test]
     fn any_bytes_are_changes_or_an_error() {
         let bytes = encode_all(&sample());
         for at in 0..bytes.len() {
-            assert!(decode(&bytes[..at]).is_err() || at == 0 || decode(&bytes[..at]).unwrap().len() < 3);
+            assert!(decode_all(&bytes[..at]).is_err() || at == 0 || decode_all(&bytes[..at]).unwrap().len() < 3);
             for flip in [1, 0x80, 0xff] {
                 let mut wrong = bytes.clone();
                 wrong[at] ^= flip;
-                let _either = decode(&wrong);
+                let _either = decode_all(&wrong);
             }
         }
     }

@@ -13,18 +13,20 @@
 
 use super::cache::Cache;
 use super::checkpoint::RETRY_AFTER;
+use super::gathered::last_of_each_key;
 use super::table::Deltas;
 use super::writer::Writer;
-use super::{Core, StoreError, redo};
+use super::{Core, StoreError};
 use crate::log::{Log, Packed, Pointer};
-use crate::tree::{Key, Ledger, Node, Pages, Tree, TreeError, can_be_postponed};
+use crate::tree::{Key, Ledger, Node, Pages, Tree, TreeError, Value};
+use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
 
 /// Changes that are replayed at once: the pages that they touch are all in memory, twice.
 const REPLAYED_AT_ONCE: usize = 16 << 10;
 
-/// Bytes of redo that may be in memory although later redo replaces them, unless that is more: an eighth of the
+/// Bytes of redo that may be in memory although later redo replaces them, unless that is more: a quarter of the
 /// cache, which is empty still, but no less than this, and no more than is of use.
 const REPLACED_BYTES: std::ops::RangeInclusive<u64> = 8 << 20..=64 << 20;
 
@@ -44,15 +46,16 @@ pub fn replay(
     commits: &[Packed],
     later: bool,
 ) -> Result<(), StoreError> {
-    let replaced_max = (cache.figures().bytes_max / 8).clamp(*REPLACED_BYTES.start(), *REPLACED_BYTES.end());
-    let redo = last_of_each_key(commits, replaced_max as usize)?;
-    let (short, mut others): (Vec<_>, Vec<_>) =
-        redo.into_iter().partition(|(_, value)| later && can_be_postponed(value.as_ref()));
-    if !short.is_empty() {
-        let short = Arc::from(short);
-        let left = apply(log, cache, writer, |tree, pages, deltas| tree.postpone(pages, &short, deltas))?;
+    let replaced_max = (cache.figures().bytes_max / 4).clamp(*REPLACED_BYTES.start(), *REPLACED_BYTES.end());
+    let (postponed, mut others) = last_of_each_key(commits, replaced_max as usize, later)?;
+    if !postponed.is_empty() {
+        let postponed = Arc::new(postponed);
+        let left = apply(log, cache, writer, |tree, pages, deltas| tree.postpone(pages, &postponed, deltas))?;
         // What is postponed needs no counting in `settled`: none of it is raw.
-        others.extend(left.into_iter().map(|i| short[i].clone()));
+        let value = |bytes| Value::Bytes(Bytes::copy_from_slice(bytes));
+        others.extend(
+            left.into_iter().map(|index| postponed.get(index)).map(|(key, bytes)| (key.into(), bytes.map(value))),
+        );
         others.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
     }
     // Many at once: what is read is read once, and together.
@@ -63,66 +66,6 @@ pub fn replay(
         writer.note_recovered(key, value.as_ref());
     }
     Ok(())
-}
-
-/// Keys rise. Of what is replaced by later commits little is in memory (C6): they may be of the same few
-/// values, again and again.
-fn last_of_each_key(commits: &[Packed], replaced_max: usize) -> Result<Vec<redo::Change>, StoreError> {
-    let mut redo = Vec::new();
-    let cost = |redo: &[redo::Change]| -> usize {
-        redo.iter().map(|(key, value)| size_of::<redo::Change>() + redo::cost(key.len(), value.as_ref())).sum()
-    };
-    let (mut bytes, mut bytes_max) = (0, replaced_max);
-    for commit in commits {
-        let body = commit.unpack().ok_or_else(|| StoreError::damaged("the redo of a commit cannot be decompressed"))?;
-        let more = redo::decode(&body).map_err(|error| StoreError::damaged(error.what))?;
-        bytes += cost(&more);
-        redo.extend(more);
-        if bytes > bytes_max {
-            redo = without_replaced(redo);
-            bytes = cost(&redo);
-            bytes_max = bytes + bytes.max(replaced_max);
-        }
-    }
-    Ok(without_replaced(redo))
-}
-
-fn without_replaced(mut redo: Vec<redo::Change>) -> Vec<redo::Change> {
-    let mut order = by_key(&redo);
-    order.dedup_by(|later, earlier| {
-        let is_same = redo[later.1].0 == redo[earlier.1].0;
-        if is_same {
-            *earlier = *later;
-        }
-        is_same
-    });
-    order.into_iter().map(|(_, i)| std::mem::take(&mut redo[i])).collect()
-}
-
-/// Where the changes are, in the order of their keys, and of those of one key in theirs. Beside each, how its key
-/// begins: mostly that decides. (To compare the keys themselves would mean to wait for memory twice each time, and was
-/// most of what opening took.)
-fn by_key(redo: &[redo::Change]) -> Vec<([u64; HEAD_WORDS], usize)> {
-    let mut order: Vec<_> = redo.iter().enumerate().map(|(i, (key, _))| (head(key), i)).collect();
-    order.sort_unstable_by(|one, other| {
-        let keys = || redo[one.1].0.cmp(&redo[other.1].0);
-        one.0.cmp(&other.0).then_with(keys).then(one.1.cmp(&other.1))
-    });
-    order
-}
-
-/// Enough to reach beyond what many keys begin with (a file system's: a kind and an inode number).
-const HEAD_WORDS: usize = 3;
-
-/// How a key begins, in an order that never contradicts that of the keys.
-fn head(key: &[u8]) -> [u64; HEAD_WORDS] {
-    let mut words = [0; HEAD_WORDS];
-    for (word, bytes) in words.iter_mut().zip(key.chunks(8)) {
-        let mut padded = [0; 8];
-        padded[..bytes.len()].copy_from_slice(bytes);
-        *word = u64::from_be_bytes(padded);
-    }
-    words
 }
 
 /// Changes the tree, reading what is missing, and the table with it.
@@ -240,45 +183,5 @@ impl Core {
             return Err(StoreError::damaged(what));
         }
         Ok(next)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tree::Value;
-    use std::collections::BTreeMap;
-
-    #[test]
-    fn keys_that_differ_late_or_only_in_length_are_in_order() {
-        let key = |number: u32| -> Key {
-            let tail = [&b"00000000"[..], b"0000000\0", b"0000000", b"", b"00000000\0", b"1"][number as usize % 6];
-            [
-                &b"what all of them begin with"[..number as usize % 2 * 27],
-                tail,
-                &number.to_be_bytes()[..number as usize / 6 % 5],
-            ]
-            .concat()
-            .into()
-        };
-        let changes: Vec<redo::Change> =
-            (0..200).map(|number| (key(number * 7 % 60), Some(Value::from(number.to_be_bytes().to_vec())))).collect();
-        let expected: BTreeMap<Key, Option<Value>> = changes.iter().cloned().collect();
-        assert_eq!(without_replaced(changes), expected.into_iter().collect::<Vec<_>>());
-    }
-
-    /// All that was ever written to a few values was in memory at once.
-    #[test]
-    fn the_last_of_each_key_counts_also_where_most_is_replaced() {
-        let mut expected: BTreeMap<Key, Option<Value>> = BTreeMap::new();
-        let mut commits = Vec::new();
-        for round in 0..100_u8 {
-            let keys = (0..20_u8).filter(|key| (key ^ round) % 3 > 0).map(|key| Key::from([key]));
-            let value = |key: &Key| (key[0] != round % 20).then(|| Value::from(vec![round; 60_000]));
-            let changes: Vec<redo::Change> = keys.map(|key| (key.clone(), value(&key))).collect();
-            commits.push(Packed::plain(redo::encode(changes.iter().map(|(key, value)| (key, value))).into()));
-            expected.extend(changes);
-        }
-        assert_eq!(last_of_each_key(&commits, 8 << 20).unwrap(), expected.into_iter().collect::<Vec<_>>());
     }
 }

@@ -12,22 +12,22 @@
 
 use crate::log::{Pointer, SegmentNo};
 use crate::tree::balance;
-use crate::tree::change::{Plan, Touched, Writer, check_changes, each_child};
+use crate::tree::change::{Plan, Touched, Writer, each_child};
 use crate::tree::inner::{Inner, child_of};
 use crate::tree::leaf::{Change, Leaf};
 use crate::tree::node::{Body, Edge, Node, stored};
-use crate::tree::{Key, Ledger, Pages, Tree, TreeError, Value, page};
+use crate::tree::postponed::{Postponed, Where};
+use crate::tree::{Key, Ledger, Pages, Tree, TreeError, Value};
+use bytes::Bytes;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
-
-/// Postponed changes of many leaves, in the order of their keys.
-type Changes = Arc<[(Key, Option<Value>)]>;
 
 /// A leaf that is behind.
 pub(super) struct Behind {
     /// Where it is stored.
     pub at: Pointer,
-    changes: Changes,
+    /// Those of many leaves.
+    changes: Arc<Postponed>,
     /// Which of them are its own; not empty.
     own: Range<usize>,
     /// What the tree counts as changed because of it: about its encoded bytes, rather more.
@@ -74,21 +74,23 @@ impl Behind {
     }
 
     fn apply(&self, mut leaf: Leaf) -> CaughtUp {
-        let changes = self.changes[self.own.clone()].iter().map(as_change);
-        let changes: Vec<_> =
-            changes.filter(|change| change.value.is_some() || leaf.search(change.key).is_ok()).collect();
+        let changes: Vec<(&[u8], Option<Value>)> = self
+            .own
+            .clone()
+            .map(|index| self.changes.get(index))
+            .filter(|(key, value)| value.is_some() || leaf.search(key).is_ok())
+            .map(|(key, value)| (key, value.map(|bytes| Value::Bytes(Bytes::copy_from_slice(bytes)))))
+            .collect();
+        let changes: Vec<Change<'_>> =
+            changes.iter().map(|(key, value)| Change { key, value: value.as_ref() }).collect();
         let mut freed = Freed::default();
         leaf.change(&changes, &mut freed);
         CaughtUp { node: Arc::new(Node::new(Body::Leaf(leaf))), freed: freed.0 }
     }
 
     fn last_key(&self) -> &[u8] {
-        &self.changes[self.own.end - 1].0
+        self.changes.get(self.own.end - 1).0
     }
-}
-
-fn as_change((key, value): &(Key, Option<Value>)) -> Change<'_> {
-    Change { key, value: value.as_ref() }
 }
 
 /// What leaves the tree when a leaf catches up, beside the leaf itself.
@@ -108,41 +110,30 @@ impl Ledger for Freed {
 /// More changes of one leaf are not postponed: whoever asks for it first would make it, which would take long.
 const CHANGES_MAX: usize = 256;
 
-/// Whether a change may be postponed (T9).
-pub fn can_be_postponed(value: Option<&Value>) -> bool {
-    match value {
-        None => true,
-        Some(Value::Extent(_)) => false,
-        Some(value @ Value::Bytes(_)) => !value.must_be_placed(),
-    }
-}
-
 impl Tree {
-    /// Takes these changes (keys strictly rising; each one that [can be postponed](can_be_postponed)), or with
-    /// an error none, without reading a leaf. Answers which of them it has not taken, in order: those that come
+    /// Takes these changes, or with an error none, without reading a leaf. Answers which of them it has not taken, in order: those that come
     /// to one leaf in hundreds, and in a tree without inner pages all.
     ///
     /// No leaf may be in memory changed, nor be behind already. Ledger and errors as with [`Tree::apply`].
     pub fn postpone(
         &mut self,
         pages: &dyn Pages,
-        changes: &Arc<[(Key, Option<Value>)]>,
+        changes: &Arc<Postponed>,
         ledger: &mut dyn Ledger,
     ) -> Result<Vec<usize>, TreeError> {
-        let all: Vec<_> = changes.iter().map(as_change).collect();
-        check_changes(&all);
-        assert!(changes.iter().all(|(_, value)| can_be_postponed(value.as_ref())), "T9");
-        let Some(root) = self.root.edge.as_ref().filter(|_| !all.is_empty()) else {
-            return Ok((0..all.len()).collect());
+        let Some(root) = self.root.edge.as_ref().filter(|_| !changes.is_empty()) else {
+            return Ok((0..changes.len()).collect());
         };
         if root.reach(pages, None)?.level() == 0 {
-            return Ok((0..all.len()).collect());
+            return Ok((0..changes.len()).collect());
         }
         let mut plan = Plan::new(pages, 0);
-        plan.walk_inner(root, None, &all)?;
+        plan.walk_inner(root, None, changes, changes.all())?;
         let (_, pinned) = plan.finish()?;
         let mut left = Vec::new();
-        self.write(pages, ledger, pinned, |writer, root| writer.postpone(root, &all, changes, 0, &mut left));
+        self.write(pages, ledger, pinned, |writer, root| {
+            writer.postpone(root, changes, 0..changes.len(), &mut left);
+        });
         Ok(left)
     }
 
@@ -215,56 +206,64 @@ fn find<'t>(edge: &'t Edge, from: &[u8], most: usize, found: &mut Vec<&'t Behind
     }
 }
 
-impl<'a> Plan<'_, 'a> {
+impl Plan<'_, '_> {
     /// As `walk`, of inner pages only.
-    fn walk_inner(&mut self, edge: &Edge, level: Option<u8>, changes: &[Change<'a>]) -> Result<(), TreeError> {
+    fn walk_inner(
+        &mut self,
+        edge: &Edge,
+        level: Option<u8>,
+        changes: &Postponed,
+        part: &[Where],
+    ) -> Result<(), TreeError> {
         let Some(node) = self.reach(edge, level)? else { return Ok(()) };
         if let Edge::Stored(_) = edge {
             self.pinned.push(node.clone());
         }
         match &node.body {
-            Body::Inner(inner) if inner.level > 1 => each_child(&inner.keys, changes, |i, part| {
-                self.walk_inner(&inner.edges[i], Some(inner.level - 1), part)
-            }),
+            Body::Inner(inner) if inner.level > 1 => each_child(
+                &inner.keys,
+                part,
+                |one| changes.key(one),
+                |i, part| self.walk_inner(&inner.edges[i], Some(inner.level - 1), changes, part),
+            ),
             _ => Ok(()),
         }
     }
 }
 
 impl Writer<'_> {
-    /// Leaves its part of the changes, which begins at `start` of all, beside the edges to the leaves below;
-    /// but for those that go to `left`.
-    fn postpone(
-        &mut self,
-        edge: &mut Edge,
-        part: &[Change<'_>],
-        changes: &Changes,
-        start: usize,
-        left: &mut Vec<usize>,
-    ) {
+    /// Leaves that part of the changes beside the edges to the leaves below; but for those that go to `left`.
+    fn postpone(&mut self, edge: &mut Edge, changes: &Arc<Postponed>, part: Range<usize>, left: &mut Vec<usize>) {
         let page_bytes = self.page_bytes as u64;
         let Body::Inner(inner) = &mut self.own(edge).body else { panic!("T2: a leaf among inner pages") };
         let Inner { level, keys, edges, .. } = inner;
-        let mut start = start;
-        each_child(keys, part, |i, part| {
-            let own = start..start + part.len();
-            start = own.end;
-            if *level > 1 {
-                self.postpone(&mut edges[i], part, changes, own.start, left);
-                return Ok(());
-            }
-            if part.len() > CHANGES_MAX {
-                left.extend(own);
-                return Ok(());
-            }
-            let Edge::Stored(at) = edges[i] else { panic!("a leaf that is not stored: {:?}", part[0].key) };
-            let dirty = page_bytes + part.iter().map(bytes_more).sum::<u64>();
-            self.dirty += dirty;
-            self.behind += 1;
-            let caught_up = OnceLock::new();
-            edges[i] = Edge::Behind(Arc::new(Behind { at, changes: changes.clone(), own, dirty, caught_up }));
-            Ok(())
-        })
+        let Range { mut start, end } = part;
+        each_child(
+            keys,
+            &changes.all()[start..end],
+            |one| changes.key(one),
+            |i, part| {
+                let own = start..start + part.len();
+                start = own.end;
+                if *level > 1 {
+                    self.postpone(&mut edges[i], changes, own, left);
+                    return Ok(());
+                }
+                if part.len() > CHANGES_MAX {
+                    left.extend(own);
+                    return Ok(());
+                }
+                let Edge::Stored(at) = edges[i] else {
+                    panic!("a leaf that is not stored: {:?}", changes.key(&part[0]))
+                };
+                let dirty = page_bytes + part.iter().map(Where::bytes_more).sum::<u64>();
+                self.dirty += dirty;
+                self.behind += 1;
+                let caught_up = OnceLock::new();
+                edges[i] = Edge::Behind(Arc::new(Behind { at, changes: changes.clone(), own, dirty, caught_up }));
+                Ok(())
+            },
+        )
         .expect("the visitor does not fail");
     }
 
@@ -299,11 +298,6 @@ impl Writer<'_> {
     }
 }
 
-/// By about how many bytes a change makes an encoded page longer, if its key is new.
-fn bytes_more(change: &Change<'_>) -> u64 {
-    change.value.map_or(0, |value| page::key_cost(0, change.key.len()) + page::bytes_cost(value.len())) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,6 +306,10 @@ mod tests {
 
     fn key(number: u32) -> Key {
         number.to_be_bytes().into()
+    }
+
+    fn postponed(changes: &[(Key, Option<Value>)]) -> Arc<Postponed> {
+        Arc::new(Postponed::of(changes.iter().map(|(key, value)| (&key[..], value))))
     }
 
     /// A tree of some hundred leaves, as it is found when a store is opened.
@@ -334,16 +332,22 @@ mod tests {
         let keys = (0..20_000).step_by(1000).map(key).chain(hot);
         let mut changes: Vec<(Key, Option<Value>)> = keys.map(|key: Key| (key, Some(Value::from(vec![4])))).collect();
         changes.sort_by(|(one, _), (other, _)| one.cmp(other));
-        let changes = changes.into();
+        let changes = postponed(&changes);
         let (left, _) = cache.patiently(&shelf, || tree.postpone(&cache, &changes, &mut counters));
         assert_eq!(left.len(), 401);
         assert_eq!((tree.leaves_behind(), cache.0.borrow().values().filter(|page| page.level() == 0).count()), (19, 0));
-        let rest: Vec<_> = left.into_iter().map(|i| changes[i].clone()).collect();
+        let value = |bytes: &[u8]| Value::from(bytes.to_vec());
+        let rest: Vec<_> = left
+            .into_iter()
+            .map(|index| changes.get(index))
+            .map(|(key, bytes)| (Key::from(key), bytes.map(value)))
+            .collect();
         cache.patiently(&shelf, || tree.apply(&cache, &rest, &mut counters));
-        let keys: Vec<Key> = changes.iter().map(|(key, _)| key.clone()).collect();
+        let (keys, expected): (Vec<&[u8]>, Vec<Option<Value>>) =
+            (0..changes.len()).map(|index| changes.get(index)).map(|(key, bytes)| (key, bytes.map(value))).unzip();
         for _ in 0..2 {
             let (values, _) = cache.patiently(&shelf, || tree.root().get_all(&cache, &keys));
-            assert!(values.iter().eq(changes.iter().map(|(_, value)| value)));
+            assert!(values == expected);
             cache.patiently(&shelf, || tree.catch_up(&cache, &mut counters, b"", 50));
         }
         assert_eq!(tree.root().check(&Reading(&cache, &shelf), 4096), [""; 0]);
@@ -354,7 +358,7 @@ mod tests {
         let (mut tree, shelf, mut counters) = opened();
         let cache = Cache::default();
         let changes: Vec<(Key, Option<Value>)> = (0..20_000).step_by(500).map(|number| (key(number), None)).collect();
-        let changes = changes.into();
+        let changes = postponed(&changes);
         cache.patiently(&shelf, || tree.postpone(&cache, &changes, &mut counters));
         assert_eq!((tree.leaves_behind(), tree.needed_to_catch_up(&cache, b"", 100).len()), (40, 40));
         let needed = tree.needed_to_catch_up(&cache, &key(4000), 10);

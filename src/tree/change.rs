@@ -110,7 +110,7 @@ impl Tree {
     }
 }
 
-pub(super) fn check_changes(changes: &[Change<'_>]) {
+fn check_changes(changes: &[Change<'_>]) {
     assert!(changes.is_sorted_by(|a, b| a.key < b.key), "the keys of a batch rise strictly");
     for Change { key, value } in changes {
         assert!((1..=KEY_MAX).contains(&key.len()), "a key of {} bytes", key.len());
@@ -128,15 +128,16 @@ pub(super) fn check_changes(changes: &[Change<'_>]) {
 }
 
 /// Calls `visit` with each child that has a part in a batch, and its part.
-pub(super) fn each_child<'c, 'a>(
+pub(super) fn each_child<'c, 'k, C>(
     keys: &Sorted,
-    mut changes: &'c [Change<'a>],
-    mut visit: impl FnMut(usize, &'c [Change<'a>]) -> Result<(), TreeError>,
+    mut changes: &'c [C],
+    key_of: impl Fn(&C) -> &'k [u8],
+    mut visit: impl FnMut(usize, &'c [C]) -> Result<(), TreeError>,
 ) -> Result<(), TreeError> {
     while let Some(first) = changes.first() {
-        let i = child_of(keys, first.key);
+        let i = child_of(keys, key_of(first));
         let end = match i + 1 < keys.len() {
-            true => changes.partition_point(|change| change.key < keys.key(i + 1)),
+            true => changes.partition_point(|change| key_of(change) < keys.key(i + 1)),
             false => changes.len(),
         };
         let (part, rest) = changes.split_at(end);
@@ -190,7 +191,10 @@ impl<'p, 'a> Plan<'p, 'a> {
                 .changes
                 .extend(changes.iter().filter(|change| change.value.is_some() || leaf.search(change.key).is_ok())),
             Body::Inner(inner) => {
-                each_child(&inner.keys, changes, |i, part| self.walk(&inner.edges[i], Some(inner.level - 1), part))?
+                let key_of = |change: &Change<'a>| change.key;
+                each_child(&inner.keys, changes, key_of, |i, part| {
+                    self.walk(&inner.edges[i], Some(inner.level - 1), part)
+                })?;
             }
         }
         if self.changes.len() == changes_before {
@@ -235,11 +239,16 @@ impl Writer<'_> {
     fn change_children(&mut self, inner: &mut Inner, changes: &[Change<'_>]) {
         let mut touched = Vec::new();
         let edges = &mut inner.edges;
-        each_child(&inner.keys, changes, |index, part| {
-            let is_short = self.change(&mut edges[index], part);
-            touched.push(Touched { index, is_short });
-            Ok(())
-        })
+        each_child(
+            &inner.keys,
+            changes,
+            |change| change.key,
+            |index, part| {
+                let is_short = self.change(&mut edges[index], part);
+                touched.push(Touched { index, is_short });
+                Ok(())
+            },
+        )
         .expect("the visitor does not fail");
         self.balance(inner, &touched);
     }

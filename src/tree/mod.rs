@@ -3,7 +3,8 @@
 //! Files, in reading order: `value` (what a key maps to), `sorted` (entries in one piece of
 //! memory), `node` (a page in memory: a `leaf` or `inner`), `page` (a page as stored: the format),
 //! `read` (get and scan), `ahead` (what a miss names beside the page that is missing), `change`
-//! (apply a batch), `balance` (where pages are cut), `behind` (changes that leaves take later), `checkpoint` (freeze, write, install), `check`
+//! (apply a batch), `balance` (where pages are cut), `behind` (changes that leaves take later;
+//! `postponed` holds them), `checkpoint` (freeze, write, install), `check`
 //! (walk everything). For tests: `shelf` (storage, cache and ledger in memory), `model` (the tree
 //! against a map).
 //!
@@ -66,6 +67,7 @@ mod inner;
 mod leaf;
 mod node;
 mod page;
+mod postponed;
 mod read;
 mod sorted;
 mod value;
@@ -75,12 +77,12 @@ mod model;
 #[cfg(test)]
 mod shelf;
 
-pub use behind::can_be_postponed;
 pub use change::Tree;
 pub use check::Reference;
 pub use checkpoint::{Frozen, Written};
 pub use node::Node;
 pub use page::DecodeError;
+pub use postponed::{Postponed, Where};
 pub use read::{Direction, Near, Root};
 pub use value::{Extent, KEY_MAX, Key, VALUE_INLINE_MAX, VALUE_MAX, Value};
 

@@ -6,11 +6,12 @@ use crate::log::{Codec, Pointer, SegmentNo};
 use crate::tree::node::{Body, Edge};
 use crate::tree::shelf::{Cache, Counters, Failing, Reading, Shelf};
 use crate::tree::{
-    Direction, Extent, Frozen, Key, Ledger, Node, Root, Tree, TreeError, VALUE_INLINE_MAX, Value, Written,
+    Direction, Extent, Frozen, Key, Ledger, Node, Postponed, Root, Tree, TreeError, VALUE_INLINE_MAX, Value, Written,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 type Map = BTreeMap<Vec<u8>, Value>;
 
@@ -177,13 +178,14 @@ impl World {
     fn postpone(&mut self, changes: BTreeMap<Vec<u8>, Option<Value>>) {
         let World { tree, ledger, cache, shelf, .. } = self;
         let leaves = |cache: &Cache| cache.0.borrow().values().filter(|page| page.level() == 0).count();
-        let (all, before) =
-            (changes.iter().map(|(key, value)| (key[..].into(), value.clone())).collect(), leaves(cache));
+        let all = Postponed::of(changes.iter().map(|(key, value)| (&key[..], value)));
+        let (all, before) = (Arc::new(all), leaves(cache));
         let left = cache.patiently(shelf, || tree.postpone(cache, &all, ledger)).0;
         let taken = changes.len() - left.len();
         assert_eq!(tree.leaves_behind() > 0, taken > 0);
         assert!(leaves(cache) == before || taken == 0);
-        let rest = left.into_iter().map(|i| (all[i].0.to_vec(), all[i].1.clone())).collect();
+        let rest = left.into_iter().map(|index| all.get(index));
+        let rest = rest.map(|(key, bytes)| (key.to_vec(), bytes.map(|bytes| Value::from(bytes.to_vec())))).collect();
         for (key, value) in changes {
             match value {
                 Some(value) => self.map.insert(key, value),
