@@ -3,11 +3,13 @@
 mod support;
 
 use kivafs::backend::{Disk, MemoryDisk, Objects};
-use kivafs::store::{CreateOptions, OpenOptions, Store, StoreError};
+use kivafs::store::{CreateOptions, Geometry, OpenOptions, Store, StoreError};
 use parking_lot::{Condvar, Mutex};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use support::bucket::Bucket;
+use support::crash_disk::{CrashDisk, Effort};
 use support::random::Random;
 use support::store::{Change, State, apply, commit, difference, read_only, read_state, unhurried};
 
@@ -15,6 +17,8 @@ use support::store::{Change, State, apply, commit, difference, read_only, read_s
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Passage {
     Waits,
+    /// When so many bytes have been read.
+    WaitsAfter(usize),
     Fails,
     Open,
 }
@@ -22,27 +26,46 @@ enum Passage {
 /// A disk where leaves stay behind until it is opened.
 struct Gate {
     below: MemoryDisk,
-    /// And how many reads have failed.
-    state: Mutex<(Passage, usize)>,
+    state: Mutex<Seen>,
     changed: Condvar,
+}
+
+/// What has passed, and what may.
+struct Seen {
+    passage: Passage,
+    failed_reads: usize,
+    /// By the checkpoint thread.
+    read_bytes: usize,
+    /// The end of what was written that lies farthest behind.
+    written_to: u64,
 }
 
 impl Gate {
     fn new(image: Vec<u8>, passage: Passage) -> Arc<Gate> {
         Arc::new(Gate {
             below: MemoryDisk::from_bytes(image),
-            state: Mutex::new((passage, 0)),
+            state: Mutex::new(Seen { passage, failed_reads: 0, read_bytes: 0, written_to: 0 }),
             changed: Condvar::new(),
         })
     }
 
     fn open(&self) {
-        self.state.lock().0 = Passage::Open;
+        self.state.lock().passage = Passage::Open;
         self.changed.notify_all();
     }
 
     fn until_failed(&self, reads: usize) {
-        self.changed.wait_while(&mut self.state.lock(), |(_, failed)| *failed < reads);
+        self.changed.wait_while(&mut self.state.lock(), |seen| seen.failed_reads < reads);
+    }
+
+    fn until_written_behind(&self, offset: u64) {
+        let is_missing = |seen: &mut Seen| seen.written_to <= offset;
+        let limit = Duration::from_secs(60);
+        if self.changed.wait_while_for(&mut self.state.lock(), is_missing, limit).timed_out() {
+            // Dropping the store waits for who waits here.
+            self.open();
+            panic!("nothing was written there");
+        }
     }
 }
 
@@ -54,12 +77,17 @@ impl Disk for Gate {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
         if std::thread::current().name() == Some("kivafs-checkpoint") {
             let mut state = self.state.lock();
-            if state.0 == Passage::Fails {
-                state.1 += 1;
+            if state.passage == Passage::Fails {
+                state.failed_reads += 1;
                 self.changed.notify_all();
                 return Err(io::Error::other("no luck"));
             }
-            self.changed.wait_while(&mut state, |(passage, _)| *passage != Passage::Open);
+            state.read_bytes += buffer.len();
+            let has_to_wait = |seen: &mut Seen| match seen.passage {
+                Passage::WaitsAfter(bytes) => seen.read_bytes > bytes,
+                passage => passage != Passage::Open,
+            };
+            self.changed.wait_while(&mut state, has_to_wait);
         }
         self.below.read_at(offset, buffer)
     }
@@ -69,7 +97,11 @@ impl Disk for Gate {
     }
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.below.write_at(offset, bytes)
+        self.below.write_at(offset, bytes)?;
+        let mut state = self.state.lock();
+        state.written_to = state.written_to.max(offset + bytes.len() as u64);
+        self.changed.notify_all();
+        Ok(())
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -288,4 +320,74 @@ fn a_damaged_leaf_that_is_behind_leaves_the_rest_to_be_read() {
     assert!(matches!(store.checkpoint(), Err(StoreError::Poisoned(_) | StoreError::Damaged(_))));
     assert!(matches!(store.sync(), Err(StoreError::Poisoned(_))));
     assert!(read(&store, &key(0)).is_ok() || read(&store, &key(PAIRS - 1)).is_ok());
+}
+
+/// As many pairs, of that geometry, each 200 bytes long and in leaves that all have changed: with more memory than
+/// whoever opens it next.
+fn killed_with_much_changed(random: &mut Random, geometry: Geometry, pairs: usize) -> (Vec<u8>, State) {
+    let disk = Arc::new(MemoryDisk::default());
+    Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() }).unwrap();
+    let store = Store::open_on(disk.clone(), &OpenOptions { cache_bytes: 64 << 20, ..unhurried() }).unwrap();
+    let mut map = State::new();
+    let all: Vec<Change> = (0..pairs).map(|number| Change::Put(key(number), random.bytes(200))).collect();
+    all.chunks(50).for_each(|some| make(&store, &mut map, some));
+    store.checkpoint().unwrap();
+    let stored = store.activity();
+    let some: Vec<Change> = (0..pairs).step_by(8).map(|number| Change::Put(key(number), random.bytes(2))).collect();
+    some.chunks(50).for_each(|some| make(&store, &mut map, some));
+    store.sync().unwrap();
+    assert_eq!(store.activity().data_bytes, stored.data_bytes, "there was another checkpoint");
+    (disk.to_bytes(), map)
+}
+
+/// C6: whoever comes after one that had much memory may have little. All leaves with redo were in memory until the
+/// first checkpoint.
+#[test]
+fn leaves_that_have_caught_up_are_stored_before_all_of_them_have() {
+    let mut random = Random::new(6);
+    let geometry = Geometry { ring_bytes: 8 << 20, segment_bytes: 64 << 10, page_bytes: 4096 };
+    let (image, map) = killed_with_much_changed(&mut random, geometry, 40_000);
+    let end = image.len() as u64;
+    let disk = Gate::new(image, Passage::WaitsAfter(5 << 20));
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    disk.until_written_behind(end);
+    let half_way = disk.below.to_bytes();
+    disk.open();
+    assert_holds(&store, &map);
+    store.checkpoint().unwrap();
+    assert_holds(&store, &map);
+    assert_eq!(store.check(true), Vec::<String>::new());
+    store.close().unwrap();
+    let killed = Store::open_on(Arc::new(MemoryDisk::from_bytes(half_way)), &unhurried()).unwrap();
+    assert_holds(&killed, &map);
+    killed.close().unwrap();
+    assert_eq!(killed.check(true), Vec::<String>::new());
+}
+
+/// They are no checkpoint: until there is one, each crash leaves what there was before.
+#[test]
+fn leaves_that_are_stored_early_mean_nothing_to_a_crash() {
+    let mut random = Random::new(7);
+    let geometry = Geometry { ring_bytes: 192 << 10, segment_bytes: 16 << 10, page_bytes: 1 << 10 };
+    let (image, map) = killed_with_much_changed(&mut random, geometry, 5_000);
+    let disk = Arc::new(CrashDisk::from_bytes(image));
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    store.checkpoint().unwrap();
+    assert_holds(&store, &map);
+    drop(store);
+    let effort = Effort { cuts_max: 60, fates_max: 4, shuffled: 1, seed: 7 };
+    let tried = disk.journal().for_each_image(
+        effort,
+        |_| 0,
+        |image| {
+            let context = format!("cut {}, {:?}", image.cut, image.fate);
+            let disk = Arc::new(MemoryDisk::from_bytes(image.bytes));
+            let store = Store::open_on(disk, &unhurried()).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let found = read_state(&store).unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert!(found == map, "{context}: {}", difference(&found, &map));
+            store.close().unwrap_or_else(|error| panic!("{context}: {error}"));
+            assert_eq!(store.check(true), Vec::<String>::new(), "{context}");
+        },
+    );
+    assert!(tried.images > 20, "{tried:?}");
 }

@@ -29,7 +29,7 @@ use super::table::{self, Deltas, StoredChunk, Table};
 use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
 use crate::log::{Birth, Checkpoint, LogError, Need, Pointer, RootKind, SegmentNo, Sequence, Stream};
-use crate::tree::{Frozen, Ledger, PageSink};
+use crate::tree::{self, Frozen, Ledger, PageSink};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
@@ -178,11 +178,7 @@ impl Core {
     /// Whether it is time for a checkpoint.
     pub(super) fn checkpoint_is_due(&self, writer: &Writer) -> bool {
         let (tail, dirty) = (self.log.tail_bytes(), writer.tree.dirty_bytes());
-        let dirty_max = match writer.skips_redo {
-            true => self.limits.settled_max,
-            false if self.cache.has_room() => self.limits.dirty_roomy,
-            false => self.limits.dirty_max,
-        };
+        let dirty_max = if writer.skips_redo { self.limits.settled_max } else { self.dirty_max() };
         let is_due =
             dirty >= dirty_max || writer.settled_bytes as u64 >= self.limits.settled_max || self.frees_much(writer);
         match writer.skipped_since {
@@ -198,6 +194,11 @@ impl Core {
                     || self.log.ring_used() >= self.limits.tail_max
             }
         }
+    }
+
+    /// How many bytes of changed pages may be in memory.
+    fn dirty_max(&self) -> u64 {
+        if self.cache.has_room() { self.limits.dirty_roomy } else { self.limits.dirty_max }
     }
 
     /// Whether more is still to be stored than a quarter of a segment, so that it might not find its space
@@ -373,6 +374,23 @@ impl Core {
         for page in written.pages() {
             deltas.add(page.segment, page.length.into());
         }
+        self.install(written);
+        for number in deltas.segments() {
+            if table.get(number).is_none() {
+                table.born(self.birth_of(number));
+            }
+        }
+        assert!(table.apply(deltas), "the frozen tree's counts do not fit its table");
+        let counted = table.take_changed();
+        // Of a page that the tree has left meanwhile the current table knows nothing, and its chunk may not
+        // change any more: the next checkpoint must store it all the same.
+        self.writer.lock().table.put_back_changed(counted.clone());
+        changed_chunks.extend(counted);
+        Ok(Written { as_of, root, table, changed_chunks, sealed })
+    }
+
+    /// Lets the tree and the table know where these pages are.
+    fn install(&self, written: tree::Written) {
         // They are no longer counted as changed soon: now, so that they do not push each other out of the cache.
         let dirty = self.writer.lock().tree.dirty_bytes();
         self.cache.leave_room(dirty.saturating_sub(written.bytes()));
@@ -388,18 +406,31 @@ impl Core {
             self.published.write().root = writer.tree.root();
         }
         self.room.notify_all();
-        for number in deltas.segments() {
-            if table.get(number).is_none() {
-                table.born(self.birth_of(number));
-            }
+    }
+
+    /// Stores leaves that have caught up since the store was opened, if many are in memory. Whoever dies has as many
+    /// changed pages as its cache is large, and who comes after it may have less (C6). A checkpoint they are not: if
+    /// none comes, they are garbage, as those of one that is given up.
+    ///
+    /// Where there is no space for them they stay.
+    pub(super) fn store_leaves_that_caught_up(&self) -> Result<(), StoreError> {
+        let (changed, owed) = {
+            let writer = self.writer.lock();
+            (writer.tree.changed_bytes(), writer.owed_bytes())
+        };
+        if changed < self.dirty_max()
+            || self.log.unannounced_births() >= BIRTHS_MAX
+            || self.log.ensure_capacity(owed, Need::Reserve).is_err()
+        {
+            return Ok(());
         }
-        assert!(table.apply(deltas), "the frozen tree's counts do not fit its table");
-        let counted = table.take_changed();
-        // Of a page that the tree has left meanwhile the current table knows nothing, and its chunk may not
-        // change any more: the next checkpoint must store it all the same.
-        self.writer.lock().table.put_back_changed(counted.clone());
-        changed_chunks.extend(counted);
-        Ok(Written { as_of, root, table, changed_chunks, sealed })
+        let leaves = self.writer.lock().tree.freeze_leaves();
+        match leaves.write(&mut Sink { core: self, bytes: 0 }) {
+            Ok(written) => self.install(written),
+            Err(StoreError::NoSpace) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
     }
 
     /// Writes the table, and the commit that makes it all durable; then frees what is dead.

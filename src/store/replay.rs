@@ -157,7 +157,10 @@ impl Core {
                 }
             };
             match caught_up {
-                Ok(next) => from = next,
+                Ok(next) => {
+                    from = next;
+                    self.store_leaves_that_caught_up()?;
+                }
                 Err(StoreError::Miss(miss)) => drop(self.fetch(&miss, None)?),
                 Err(error) => return Err(error),
             }

@@ -149,7 +149,7 @@ impl Tree {
 
     /// How many leaves are behind.
     pub fn leaves_behind(&self) -> usize {
-        self.behind
+        self.behind.leaves
     }
 
     /// Lets the first leaves that are behind from this key on (empty: from the beginning) catch up, `most` of
@@ -257,8 +257,8 @@ impl Writer<'_> {
                     panic!("a leaf that is not stored: {:?}", changes.key(&part[0]))
                 };
                 let dirty = page_bytes + part.iter().map(Where::bytes_more).sum::<u64>();
-                self.dirty += dirty;
-                self.behind += 1;
+                self.behind.bytes += dirty;
+                self.behind.leaves += 1;
                 let caught_up = OnceLock::new();
                 edges[i] = Edge::Behind(Arc::new(Behind { at, changes: changes.clone(), own, dirty, caught_up }));
                 Ok(())

@@ -26,9 +26,16 @@ pub struct Tree {
     /// Encoded bytes of the current tree's pages that are not stored.
     pub(super) dirty: u64,
     /// Leaves that are behind.
-    pub(super) behind: usize,
+    pub(super) behind: Late,
     /// Alive while a checkpoint is.
     pub(super) in_flight: Weak<()>,
+}
+
+/// Leaves that are behind, and about how many bytes they will have when they have caught up.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Late {
+    pub leaves: usize,
+    pub bytes: u64,
 }
 
 impl Tree {
@@ -42,7 +49,7 @@ impl Tree {
     /// written with another `page_bytes`.
     pub fn stored(root: Option<Pointer>, page_bytes: usize) -> Tree {
         assert!((PAGE_BYTES_MIN..=PAGE_BYTES_MAX).contains(&page_bytes), "page_bytes {page_bytes}");
-        Tree { root: Root::stored(root), page_bytes, dirty: 0, behind: 0, in_flight: Weak::new() }
+        Tree { root: Root::stored(root), page_bytes, dirty: 0, behind: Late::default(), in_flight: Weak::new() }
     }
 
     /// A snapshot of the current state. The next batch copies the pages that it changes instead of
@@ -106,6 +113,11 @@ impl Tree {
     /// Encoded bytes of the pages that are not stored, roughly what a checkpoint would write
     /// before compression. Pages being written count until they are installed.
     pub fn dirty_bytes(&self) -> u64 {
+        self.dirty + self.behind.bytes
+    }
+
+    /// The same without leaves that are behind: of pages that are in memory.
+    pub fn changed_bytes(&self) -> u64 {
         self.dirty
     }
 }
@@ -211,7 +223,7 @@ pub(super) struct Writer<'t> {
     pinned: std::vec::IntoIter<Arc<Node>>,
     pub page_bytes: usize,
     pub dirty: u64,
-    pub behind: usize,
+    pub behind: Late,
 }
 
 /// A child that changed.
@@ -367,8 +379,8 @@ impl Writer<'_> {
             }
             Edge::Behind(behind) => {
                 let at = behind.at;
-                self.dirty -= behind.dirty;
-                self.behind -= 1;
+                self.behind.bytes -= behind.dirty;
+                self.behind.leaves -= 1;
                 let Edge::Behind(behind) = std::mem::replace(edge, Edge::Stored(at)) else { unreachable!("looked at") };
                 self.leave(edge);
                 let CaughtUp { node, freed } = behind.into_caught_up();

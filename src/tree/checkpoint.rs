@@ -1,4 +1,4 @@
-//! Storing the tree: freeze, write, install.
+//! Storing the tree, or only leaves of it: freeze, write, install.
 //!
 //! While a checkpoint is written, batches go on. Nothing but `install` sets a page's place, on the
 //! writer's thread, so to both threads each page looks the same all the while. What can happen to
@@ -24,12 +24,17 @@ use crate::tree::{Ledger, PageSink, Root, Tree};
 use std::sync::Arc;
 
 /// A snapshot to be stored. Goes to another thread.
-pub struct Frozen {
+pub struct Frozen(Snapshot);
+
+/// A snapshot of which leaves are to be stored. Goes to another thread.
+pub struct FrozenLeaves(Snapshot);
+
+struct Snapshot {
     root: Root,
     in_flight: Arc<()>,
 }
 
-/// The pages that a checkpoint stored, still to be installed.
+/// The pages that were stored, still to be installed.
 pub struct Written {
     root: Option<Pointer>,
     pages: Vec<(Arc<Node>, Pointer)>,
@@ -39,13 +44,25 @@ pub struct Written {
 impl Tree {
     /// Takes the snapshot that the next checkpoint stores. O(1).
     ///
-    /// Panics while an earlier [`Frozen`] or [`Written`] exists, or while leaves are behind.
+    /// Panics while an earlier [`Frozen`], [`FrozenLeaves`] or [`Written`] exists, or while leaves are behind.
     pub fn freeze(&mut self) -> Frozen {
+        assert!(self.behind.leaves == 0, "T9: {} leaves have to catch up first", self.behind.leaves);
+        Frozen(self.snapshot())
+    }
+
+    /// Takes a snapshot of which [changed leaves are stored](FrozenLeaves::write), so that they need not stay in
+    /// memory: no checkpoint, which it does not replace. O(1).
+    ///
+    /// Panics while an earlier [`Frozen`], [`FrozenLeaves`] or [`Written`] exists.
+    pub fn freeze_leaves(&mut self) -> FrozenLeaves {
+        FrozenLeaves(self.snapshot())
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
         assert!(self.in_flight.strong_count() == 0, "one checkpoint at a time");
-        assert!(self.behind == 0, "T9: {} leaves have to catch up first", self.behind);
         let in_flight = Arc::new(());
         self.in_flight = Arc::downgrade(&in_flight);
-        Frozen { root: self.root(), in_flight }
+        Snapshot { root: self.root(), in_flight }
     }
 
     /// Takes note of where pages are stored now, on the writer's thread: those that are still in
@@ -120,7 +137,7 @@ fn is_all_stored(node: &Node) -> bool {
 impl Frozen {
     /// The state that is to be stored.
     pub fn root(&self) -> Root {
-        self.root.clone()
+        self.0.root.clone()
     }
 
     /// Stores every page of the snapshot that is not stored yet, children before parents. Runs on
@@ -129,12 +146,43 @@ impl Frozen {
     /// After an error what `sink` took is garbage: freeze again, and all is written anew. Panics
     /// if the snapshot holds a value that must be placed (T6).
     pub fn write<S: PageSink + ?Sized>(self, sink: &mut S) -> Result<Written, S::Error> {
+        let Snapshot { root, in_flight } = self.0;
         let mut pages = Vec::new();
-        let root = match &self.root.edge {
+        let root = match &root.edge {
             Some(edge) => Some(write(edge, &[], sink, &mut pages)?),
             None => None,
         };
-        Ok(Written { root, pages, in_flight: self.in_flight })
+        Ok(Written { root, pages, in_flight })
+    }
+}
+
+impl FrozenLeaves {
+    /// Stores every leaf of the snapshot that is changed, unless it is behind or a value in it must be placed. Else
+    /// as [`Frozen::write`]; the answer has no root.
+    pub fn write<S: PageSink + ?Sized>(self, sink: &mut S) -> Result<Written, S::Error> {
+        let Snapshot { root, in_flight } = self.0;
+        let mut pages = Vec::new();
+        if let Some(edge) = &root.edge {
+            write_leaves(edge, sink, &mut pages)?;
+        }
+        Ok(Written { root: None, pages, in_flight })
+    }
+}
+
+fn write_leaves<S: PageSink + ?Sized>(
+    edge: &Edge,
+    sink: &mut S,
+    pages: &mut Vec<(Arc<Node>, Pointer)>,
+) -> Result<(), S::Error> {
+    let Edge::Loaded(node) = edge else { return Ok(()) };
+    match &node.body {
+        Body::Inner(inner) => inner.edges.iter().try_for_each(|edge| write_leaves(edge, sink, pages)),
+        Body::Leaf(leaf) => {
+            if node.place().is_none() && !leaf.has_large() {
+                pages.push((Arc::clone(node), sink.write(0, leaf.key(0), &leaf.encode())?));
+            }
+            Ok(())
+        }
     }
 }
 
@@ -175,7 +223,7 @@ fn write_children<S: PageSink + ?Sized>(
 }
 
 impl Written {
-    /// The root page of the stored tree; `None`: it is empty.
+    /// The root page of the stored tree; `None`: it is empty, or only leaves were stored.
     pub fn root(&self) -> Option<Pointer> {
         self.root
     }

@@ -72,6 +72,11 @@ impl Leaf {
         page::encode_leaf(self.bytes, entries)
     }
 
+    /// Whether a value may be in it that must be placed (T6).
+    pub fn has_large(&self) -> bool {
+        !self.large.is_empty()
+    }
+
     /// Whether a copy takes much less memory.
     pub fn is_wasteful(&self) -> bool {
         self.pairs.is_wasteful()

@@ -28,7 +28,8 @@
 //! [`Tree::freeze`] takes a snapshot; [`Frozen::write`] stores what of it is not stored, on
 //! another thread while batches go on; [`Tree::install`] tells the tree where its pages lie now.
 //! At most one is in flight. A [`Frozen`] or [`Written`] that is dropped instead (storage failed)
-//! costs nothing: its pages stay dirty.
+//! costs nothing: its pages stay dirty. Leaves can be stored between checkpoints in the same way
+//! ([`Tree::freeze_leaves`]): that bounds memory, and makes nothing durable.
 //!
 //! # Costs
 //!
@@ -79,7 +80,7 @@ mod shelf;
 
 pub use change::Tree;
 pub use check::Reference;
-pub use checkpoint::{Frozen, Written};
+pub use checkpoint::{Frozen, FrozenLeaves, Written};
 pub use node::Node;
 pub use page::DecodeError;
 pub use postponed::{Postponed, Where};

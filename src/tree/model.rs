@@ -6,7 +6,8 @@ use crate::log::{Codec, Pointer, SegmentNo};
 use crate::tree::node::{Body, Edge};
 use crate::tree::shelf::{Cache, Counters, Failing, Reading, Shelf};
 use crate::tree::{
-    Direction, Extent, Frozen, Key, Ledger, Node, Postponed, Root, Tree, TreeError, VALUE_INLINE_MAX, Value, Written,
+    Direction, Extent, Frozen, FrozenLeaves, Key, Ledger, Node, Postponed, Root, Tree, TreeError, VALUE_INLINE_MAX,
+    Value, Written,
 };
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ enum Step {
     Snapshot,
     DropSnapshot(prop::sample::Index),
     Freeze,
+    FreezeLeaves,
     Write,
     WriteFails {
         after_pages: usize,
@@ -104,7 +106,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Snapshot),
         1 => any::<Index>().prop_map(Step::DropSnapshot),
         3 => Just(Step::Freeze),
-        3 => Just(Step::Write),
+        2 => Just(Step::FreezeLeaves),
+        4 => Just(Step::Write),
         1 => (0usize..20).prop_map(|after_pages| Step::WriteFails { after_pages }),
         3 => Just(Step::Install),
         1 => Just(Step::DropCheckpoint),
@@ -123,6 +126,9 @@ enum Checkpoint {
     None,
     Frozen(Frozen, Map, Counters),
     Written(Written, Map, Counters),
+    /// Not one, but in its place.
+    Leaves(FrozenLeaves),
+    LeavesWritten(Written),
 }
 
 struct World {
@@ -250,8 +256,11 @@ impl World {
                 assert_eq!(self.tree.leaves_behind(), 0);
                 self.checkpoint = Checkpoint::Frozen(self.tree.freeze(), self.map.clone(), self.ledger.clone());
             }
-            Step::Write => {
-                if let Checkpoint::Frozen(frozen, map, mut counters) = self.take_checkpoint() {
+            Step::FreezeLeaves if matches!(self.checkpoint, Checkpoint::None) => {
+                self.checkpoint = Checkpoint::Leaves(self.tree.freeze_leaves());
+            }
+            Step::Write => match self.take_checkpoint() {
+                Checkpoint::Frozen(frozen, map, mut counters) => {
                     let Ok(written) = frozen.write(&mut self.shelf);
                     for at in written.pages() {
                         Ledger::add(&mut counters, at.segment, at.length.into());
@@ -260,18 +269,33 @@ impl World {
                     self.cache.0.get_mut().extend(written.leaves());
                     self.checkpoint = Checkpoint::Written(written, map, counters);
                 }
-            }
+                Checkpoint::Leaves(leaves) => {
+                    let Ok(written) = leaves.write(&mut self.shelf);
+                    assert_eq!(written.root(), None);
+                    self.cache.0.get_mut().extend(written.leaves());
+                    self.checkpoint = Checkpoint::LeavesWritten(written);
+                }
+                other => self.checkpoint = other,
+            },
             Step::WriteFails { after_pages } => {
-                if let Checkpoint::Frozen(frozen, map, counters) = self.take_checkpoint()
-                    && let Ok(written) = frozen.write(&mut Failing { shelf: &mut self.shelf, pages_left: after_pages })
-                {
-                    let mut all = counters;
-                    written.pages().for_each(|at| Ledger::add(&mut all, at.segment, at.length.into()));
-                    self.checkpoint = Checkpoint::Written(written, map, all);
+                let mut failing = Failing { shelf: &mut self.shelf, pages_left: after_pages };
+                match std::mem::replace(&mut self.checkpoint, Checkpoint::None) {
+                    Checkpoint::Frozen(frozen, map, mut counters) => {
+                        if let Ok(written) = frozen.write(&mut failing) {
+                            written.pages().for_each(|at| Ledger::add(&mut counters, at.segment, at.length.into()));
+                            self.checkpoint = Checkpoint::Written(written, map, counters);
+                        }
+                    }
+                    Checkpoint::Leaves(leaves) => {
+                        if let Ok(written) = leaves.write(&mut failing) {
+                            self.checkpoint = Checkpoint::LeavesWritten(written);
+                        }
+                    }
+                    other => self.checkpoint = other,
                 }
             }
-            Step::Install => {
-                if let Checkpoint::Written(written, map, counters) = self.take_checkpoint() {
+            Step::Install => match self.take_checkpoint() {
+                Checkpoint::Written(written, map, counters) => {
                     let root = written.root();
                     let cache = self.cache.0.get_mut();
                     self.tree.install(written, &mut self.ledger, &mut |at, node| {
@@ -284,7 +308,11 @@ impl World {
                     assert_eq!(Counters::of(&stored, &Reading(&self.cache, &self.shelf)), counters);
                     self.stored = (root, map, counters);
                 }
-            }
+                Checkpoint::LeavesWritten(written) => {
+                    self.tree.install(written, &mut self.ledger, &mut |at, _| panic!("an inner page at {at}"));
+                }
+                other => self.checkpoint = other,
+            },
             Step::DropCheckpoint => self.checkpoint = Checkpoint::None,
             Step::DropCache => self.cache.0.get_mut().clear(),
             Step::Evict(which) => self.cache.0.get_mut().retain(|at, _| (at.offset ^ u32::from(which)) % 3 != 0),
@@ -312,7 +340,7 @@ impl World {
                 assert!(keys.iter().map(|key| self.map.get(key)).eq(values.iter().map(Option::as_ref)));
                 assert!(misses <= height, "{misses} rounds for {height} levels");
             }
-            Step::DropSnapshot(_) | Step::Freeze => {}
+            Step::DropSnapshot(_) | Step::Freeze | Step::FreezeLeaves => {}
         }
         self.check();
     }
@@ -450,6 +478,32 @@ impl World {
             self.step(step);
         }
     }
+}
+
+/// All but those that are behind, that were changed meanwhile, or that hold what must be placed.
+#[test]
+fn leaves_are_stored_before_the_rest() {
+    let mut world = World::new(1024);
+    world.apply(put(0..2000));
+    world.checkpoint();
+    world.step(Step::DropCache);
+    let changes = put((0..2000).step_by(100)).into_iter().collect();
+    world.step(Step::Reopen(changes, Vec::new()));
+    let inner = world.tree.changed_bytes();
+    assert_eq!(world.tree.leaves_behind(), 20);
+    world.step(Step::CatchUp(Vec::new(), 12));
+    let caught_up = world.tree.changed_bytes();
+    assert!(caught_up > inner + 12 * 400, "{caught_up}, {inner} of them above leaves");
+    world.apply(BTreeMap::from([(1_u32.to_be_bytes().to_vec(), Some(Value::from(vec![5; 2000])))]));
+    world.step(Step::FreezeLeaves);
+    world.step(Step::Write);
+    world.apply(put([300]));
+    world.step(Step::Install);
+    assert_eq!(world.tree.leaves_behind(), 8);
+    let left = world.tree.changed_bytes();
+    assert!((inner + 800..inner + 2 * 1024).contains(&left), "{left} bytes of {caught_up}, {inner} above leaves");
+    world.checkpoint();
+    assert_eq!((world.tree.dirty_bytes(), world.tree.leaves_behind()), (0, 0));
 }
 
 #[test]
