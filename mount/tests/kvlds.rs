@@ -81,7 +81,7 @@ impl Served {
 
 fn value_of(fs: &FileSystem, key: &[u8]) -> Option<Vec<u8>> {
     let key = Name::from_raw(key).unwrap();
-    let value = fs.store().patiently(|| FileSystem::value_of(&fs.store().view(), &key)).unwrap();
+    let value = fs.store().patiently(|| fs.value_of(&fs.store().view(), &key)).unwrap();
     value.map(|value| value.to_vec())
 }
 

@@ -21,6 +21,7 @@ on_each_medium!(
     what_is_deleted_is_gone_and_goes_on_where_it_is_open,
     what_is_added_is_there_at_once_where_it_was_looked_for_in_vain,
     what_is_done_in_the_mount_is_got,
+    keys_may_be_the_files_of_another_directory,
     a_mapping_sees_what_is_set,
     a_set_does_not_wait_for_who_waits_for_it,
     what_is_appended_comes_after_what_was_set,
@@ -216,6 +217,43 @@ fn what_is_done_in_the_mount_is_got(medium: Medium) {
     assert_eq!(client.get(b"key").unwrap(), None);
     assert!(!client.change(&Request::Set { key: b"key", value: b"value" }).unwrap_or(false), "a directory stays one");
     assert_eq!(shell(dir, "rmdir key; ls"), "");
+    served.ends();
+}
+
+fn keys_may_be_the_files_of_another_directory(medium: Medium) {
+    let place = Place::bare(medium);
+    place.on_store("create", &["--kvlds-dir", "app/.kivafs"]).fails(2, &["--kvlds-dir", ".kivafs", "not permitted"]);
+    place.on_store("create", &["--kvlds-dir", "app/keys"]).silently();
+    let socket = socket_of(&place);
+    place.mount(&["-o", &format!("kvlds={}", socket.display())]).silently();
+    let served = Served { place, address: Address::Unix(socket) };
+    let mut client = served.client();
+    let keys = served.path("app/keys");
+    for round in 0..20 {
+        let (name, shown) = (format!("a/{round}"), keys.join(format!("a%2F{round}")));
+        assert!(is_absent(&shown) && is_absent(&shown));
+        assert_eq!(names(&keys).len(), round);
+        let before = std::fs::metadata(&keys).unwrap();
+        set(&mut client, &name, b"value");
+        let (made, after) = (std::fs::metadata(&shown).unwrap(), std::fs::metadata(&keys).unwrap());
+        assert_eq!((made.len(), made.mode() & 0o7777), (5, 0o644));
+        assert!((after.mtime(), after.mtime_nsec()) >= (before.mtime(), before.mtime_nsec()));
+        assert_eq!((after.mtime(), after.mtime_nsec()), (made.mtime(), made.mtime_nsec()));
+        let mut open = File::open(&shown).unwrap();
+        set(&mut client, &name, b"longer value");
+        let mut all = String::new();
+        open.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "longer value");
+        assert_eq!(names(&keys).len(), round + 1);
+    }
+    shell(&served.place.dir, "echo no key > key; echo in > app/keys/file; mv app/keys .; rm keys/a*");
+    assert_eq!(client.get(b"key").unwrap(), None);
+    assert_eq!(client.get(b"file").unwrap().unwrap(), b"in\n");
+    assert_eq!(client.get(b"a/7").unwrap(), None);
+    delete(&mut client, "file");
+    assert_eq!(shell(&served.place.dir, "ls . keys"), ".:\napp\nkey\nkeys\n\nkeys:\n");
+    let busy = std::fs::remove_dir(served.path("keys")).unwrap_err();
+    assert_eq!(busy.kind(), ErrorKind::ResourceBusy);
     served.ends();
 }
 

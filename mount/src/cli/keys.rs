@@ -16,7 +16,7 @@ struct Key<'a> {
 }
 
 impl Key<'_> {
-    /// The file name of a key in the root directory; as in paths, slashes around it mean nothing.
+    /// The file name of a key; as in paths, slashes around it mean nothing.
     fn named(name: Option<&OsStr>) -> Result<Key<'_>, Failure> {
         let Some(name) = name else {
             return Err(Failure::Usage(

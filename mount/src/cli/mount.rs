@@ -6,16 +6,40 @@ use crate::cli::mount_words::{HelperMount, HelperUmount};
 use crate::cli::options::{Unknown, parse_options};
 use crate::cli::place;
 use crate::cli::words::{CreateWords, MountWords, UmountWords};
+use crate::fs::{FileSystem, Name, coarse_now};
 use crate::life::background::{self, Ready};
-use crate::life::plan::{MountOptions, Plan};
+use crate::life::drain::close;
+use crate::life::place::Place;
+use crate::life::plan::{MountOptions, Plan, StoreOptions};
+use crate::life::supervisor::Supervisor;
 use crate::life::unmount::{Manner, Unmounted, unmount};
 use crate::life::{LifeError, attach, serve};
 use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 pub fn create(words: &CreateWords) -> Result<(), Failure> {
     let Given { place, options } = given::store(&words.store)?;
-    Ok(place.create(&options.for_creating(words.size))?)
+    let Some(dir) = &words.kvlds_dir else { return Ok(place.create(&options.for_creating(words.size))?) };
+    let dir = dir.as_os_str().as_bytes();
+    // Before anything is made: what lies in a bucket stays.
+    for name in dir.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+        Name::to_make(name)
+            .map_err(|error| Failure::Usage(format!("--kvlds-dir: {}: {error}", name.escape_ascii())))?;
+    }
+    place.create(&options.for_creating(words.size))?;
+    choose_key_dir(&place, &options, dir).inspect_err(|_| place.unmake())
+}
+
+fn choose_key_dir(place: &Place, options: &StoreOptions, dir: &[u8]) -> Result<(), Failure> {
+    let failed = |why: &dyn std::fmt::Display| Failure::Failed(format!("{place}: {why}"));
+    let store = Arc::new(place.open(&options.for_opening(place))?);
+    let chosen = FileSystem::open(store.clone(), coarse_now)
+        .map_err(|error| failed(&error))
+        .and_then(|mut fs| fs.choose_key_dir(dir).map_err(|error| failed(&error)));
+    let closed = close(place, store, options.timeout, &mut Supervisor::nobody()).map_err(|error| failed(&error));
+    chosen.and(closed)
 }
 
 pub fn mount(words: &MountWords) -> Result<(), Failure> {

@@ -231,6 +231,9 @@ pub struct CreateWords {
     /// Most bytes that it may come to occupy (suffixes K, M, G, T); without: what there is
     #[arg(long, value_name = "BYTES", value_parser = parse_size)]
     pub size: Option<u64>,
+    /// The directory whose entries are the keys, to be made in the store; without: the root
+    #[arg(long, value_name = "PATH")]
+    pub kvlds_dir: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -92,7 +92,7 @@ impl Core {
 
     /// For how long the kernel may believe what it is told.
     pub fn lifetimes(&self) -> Lifetimes {
-        Lifetimes::new(self.manners.serves_keys)
+        Lifetimes::new(self.manners.serves_keys.then(|| self.fs.key_dir()))
     }
 
     /// What files look like.

@@ -10,6 +10,7 @@ pub fn errno(error: &FsError) -> Errno {
         FsError::NotFound => Errno::ENOENT,
         FsError::Exists => Errno::EEXIST,
         FsError::NotEmpty => Errno::ENOTEMPTY,
+        FsError::Busy => Errno::EBUSY,
         FsError::NotADirectory => Errno::ENOTDIR,
         FsError::IsADirectory => Errno::EISDIR,
         FsError::NameTooLong => Errno::ENAMETOOLONG,

@@ -278,6 +278,9 @@ impl Check<'_> {
         if !parents.contains_key(&ROOT.0) {
             self.wrong.push("the root directory: missing".into());
         }
+        if record.key_dir != ROOT && !parents.contains_key(&record.key_dir.0) {
+            self.wrong.push(format!("the key directory, {}: missing", record.key_dir));
+        }
     }
 }
 

@@ -22,6 +22,9 @@ pub enum FsError {
     /// The directory has entries. (ENOTEMPTY)
     #[error("directory not empty")]
     NotEmpty,
+    /// The key directory cannot be removed. (EBUSY)
+    #[error("keys are served from it")]
+    Busy,
     /// A directory is needed. (ENOTDIR)
     #[error("not a directory")]
     NotADirectory,

@@ -45,6 +45,8 @@ pub struct FileSystem {
     pub(crate) deferring: Mutex<()>,
     /// The store is read-only and has no file system: an empty root is shown.
     empty_root: Option<Inode>,
+    /// The directory whose entries are the keys.
+    pub(crate) key_dir: Ino,
 }
 
 const ROOT_PERM: u16 = 0o755;
@@ -55,7 +57,8 @@ impl FileSystem {
     /// The file system of that store. A new store gets an empty root directory with permissions
     /// 0755, owned by this process; opened for reading only, it is shown one. Waits for storage.
     pub fn open(store: Arc<Store>, clock: Clock) -> Result<FileSystem> {
-        let formatted = store.patiently(|| store.view().fs_record())?.is_some();
+        let record = store.patiently(|| store.view().fs_record())?;
+        let formatted = record.is_some();
         let distance = if store.is_far() { Distance::Far } else { Distance::Near };
         let read_ahead = ReadAhead::new(distance, store.ahead_bytes());
         let mut fs = FileSystem {
@@ -69,6 +72,7 @@ impl FileSystem {
             deferred_due: AtomicBool::new(formatted),
             deferring: Mutex::default(),
             empty_root: None,
+            key_dir: record.map_or(ROOT, |record| record.key_dir),
         };
         if !formatted {
             let owner = process_owner();
@@ -89,6 +93,7 @@ impl FileSystem {
             key_perm: KEY_PERM,
             key_uid: owner.uid,
             key_gid: owner.gid,
+            key_dir: ROOT,
         };
         txn.put(key::FS, record.encode());
         txn.put(&key::inode(ROOT), root.encode());
@@ -212,6 +217,11 @@ impl FileSystem {
         }
     }
 
+    /// The directory whose entries are the keys.
+    pub fn key_dir(&self) -> Ino {
+        self.key_dir
+    }
+
     /// How many nodes there are.
     pub fn nodes(&self) -> Result<u64> {
         Ok(self.store.view().fs_record()?.map_or(1, |record| record.nodes))
@@ -294,7 +304,7 @@ fn new_root(owner: Caller, now: Time) -> Inode {
 }
 
 /// Who owns what this process makes.
-fn process_owner() -> Caller {
+pub(crate) fn process_owner() -> Caller {
     use std::os::unix::fs::MetadataExt;
     // /proc/self belongs to the process's effective user and group.
     match std::fs::metadata("/proc/self") {

@@ -1,4 +1,4 @@
-//! Keys and values: the root directory as a key-value store (C9).
+//! Keys and values: the key directory as a key-value store (C9). It is the root, unless another was chosen.
 //!
 //! A key is any 0 to 255 bytes: the raw name of an entry. Its value is the content of a regular file of
 //! at most [`VALUE_MAX`] bytes. Whatever else has a name has no value: reading passes over it. But it
@@ -8,7 +8,7 @@
 //! Who changes keys is not the kernel, which believes what it was told until it is told otherwise: a
 //! change answers what of that is stale now.
 
-use crate::fs::attr::{Caller, FileType, ROOT};
+use crate::fs::attr::{Caller, FileType, Ino};
 use crate::fs::change::Change;
 use crate::fs::content;
 use crate::fs::entry::Entry;
@@ -110,8 +110,8 @@ pub struct KeyRange {
 
 impl FileSystem {
     /// The key's value in that state.
-    pub fn value_of(view: &View, key: &Name) -> Result<Option<Bytes>> {
-        let place = Place::of(ROOT, key);
+    pub fn value_of(&self, view: &View, key: &Name) -> Result<Option<Bytes>> {
+        let place = Place::of(self.key_dir, key);
         match view.entry(place.key())? {
             Some(entry) => value(view, place, entry),
             None => Ok(None),
@@ -120,8 +120,8 @@ impl FileSystem {
 
     /// The values of these keys in that state, in the same order. One miss names what is missing for any
     /// of them, or for the first hundreds. `judge`: the view's store, which tells what is durable.
-    pub fn values_of(view: &View, keys: &[&Name], judge: Option<&Store>) -> Result<Vec<KeyFound>> {
-        let places: Vec<Place> = keys.iter().map(|key| Place::of(ROOT, key)).collect();
+    pub fn values_of(&self, view: &View, keys: &[&Name], judge: Option<&Store>) -> Result<Vec<KeyFound>> {
+        let places: Vec<Place> = keys.iter().map(|key| Place::of(self.key_dir, key)).collect();
         let entry_keys: Vec<&[u8]> = places.iter().map(Place::key).collect();
         let entries = view.get_all(&entry_keys)?;
         let are_durable = judge.map_or_else(|| vec![false; keys.len()], |store| store.are_durable(&entry_keys));
@@ -140,11 +140,11 @@ impl FileSystem {
     /// The pairs with keys from `from` on and before `to` (`None`: to the last), as many as have
     /// `bytes_max` bytes of keys and values, each counted with one byte of length; but at least one, if
     /// there is one.
-    pub fn pairs_of(view: &View, from: &Name, to: Option<&Name>, bytes_max: usize) -> Result<KeyRange> {
-        let mut range = key::entries(ROOT);
-        range.from = key::entry(ROOT, from);
+    pub fn pairs_of(&self, view: &View, from: &Name, to: Option<&Name>, bytes_max: usize) -> Result<KeyRange> {
+        let mut range = key::entries(self.key_dir);
+        range.from = key::entry(self.key_dir, from);
         if let Some(to) = to {
-            range.to = key::entry(ROOT, to);
+            range.to = key::entry(self.key_dir, to);
         }
         let (mut found, mut bytes, mut failed) = (KeyRange::default(), 0, Ok(()));
         if range.from >= range.to {
@@ -153,7 +153,7 @@ impl FileSystem {
         view.visit(&range, &mut |key, entry| {
             let next = decoded(key, Name::from_raw(key::name_of(key))).and_then(|name| {
                 let entry = View::found_entry(key, entry.clone())?;
-                Ok(value(view, Place::of(ROOT, &name), entry)?.map(|value| (name, value)))
+                Ok(value(view, Place::of(self.key_dir, &name), entry)?.map(|value| (name, value)))
             });
             match next {
                 Ok(None) => return ControlFlow::Continue(()),
@@ -174,13 +174,13 @@ impl FileSystem {
 
     /// Makes the first of these changes, in order and in one transaction; answers what became of each of
     /// them: at least one (if there is one), and those that are left out are to be asked for again. A
-    /// new file gets the store's default owner and permissions (or what the root's default ACL says), an
+    /// new file gets the store's default owner and permissions (or what the key directory's default ACL says), an
     /// old one keeps its number, owner, names and attributes. A change that changes nothing is not stored.
     pub fn change_keys(&self, changes: &[KeyChange]) -> Result<Changed> {
         let changes = &changes[..at_once(changes)];
         let mut change = self.change()?;
         // Before anything is done, since after a miss all is done again.
-        let places: Vec<Place> = changes.iter().map(|asked| Place::of(ROOT, &asked.key)).collect();
+        let places: Vec<Place> = changes.iter().map(|asked| Place::of(self.key_dir, &asked.key)).collect();
         let before = change.entries_before(&places)?;
         let mut outcomes = Vec::with_capacity(changes.len());
         let (mut shrinks, mut stores, mut inherited) = (true, false, 0);
@@ -200,11 +200,11 @@ impl FileSystem {
                 if old.is_none() || asked.value.is_none() {
                     // Its names change. Only once a transaction is that put.
                     dir = match dir {
-                        None => Some(change.directory(ROOT)?),
+                        None => Some(change.directory(self.key_dir)?),
                         dir => dir,
                     };
                 }
-                inherited += usize::from(carry_out(&mut change, dir.as_ref(), asked, old)?);
+                inherited += usize::from(carry_out(&mut change, self.key_dir, dir.as_ref(), asked, old)?);
             }
             if is_long || inherited == CHANGES_AT_ONCE {
                 break;
@@ -216,14 +216,11 @@ impl FileSystem {
         if shrinks {
             change.shrinks();
         }
-        let mut listing = None;
         if let Some(mut dir) = dir {
             touch(&mut change, &mut dir);
-            // The kernel always holds the root.
-            listing = Some(Stale::Attributes(ROOT));
+            change.then(Effect::Touched(self.key_dir));
         }
-        let mut stale = change.commit_unasked()?;
-        stale.extend(listing);
+        let stale = change.commit_unasked()?;
         Ok(Changed { outcomes, stale })
     }
 }
@@ -273,7 +270,13 @@ fn verdict(change: &Change<'_>, asked: &KeyChange, old: Option<&Node>) -> Result
 }
 
 /// True: it has made a file that inherits an ACL.
-fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old: Option<Node>) -> Result<bool> {
+fn carry_out(
+    change: &mut Change<'_>,
+    key_dir: Ino,
+    dir: Option<&Node>,
+    asked: &KeyChange,
+    old: Option<Node>,
+) -> Result<bool> {
     match (old, &asked.value) {
         (Some(mut node), Some(value)) => {
             overwrite(change, &mut node, value.clone())?;
@@ -284,7 +287,7 @@ fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old
             change.then(Effect::Rewritten(node.ino));
         }
         (Some(node), None) => {
-            let place = Place::of(ROOT, &asked.key);
+            let place = Place::of(key_dir, &asked.key);
             change.delete_name(&place);
             // Before what becomes of the node, which may not be held after that.
             change.then(Effect::Unnamed(node.ino, place));
@@ -295,7 +298,7 @@ fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old
             let owner = Caller { uid: record.key_uid, gid: record.key_gid, umask: 0 };
             let (owner, blank) = with_usual_perm(owner, record.key_perm, Body::Inline(value.clone()));
             let mut node = new_node(change, owner, dir, blank)?;
-            let place = Place::of(ROOT, &asked.key);
+            let place = Place::of(key_dir, &asked.key);
             node.place = Some(place.clone());
             change.put_named(&mut node, place);
             return Ok(node.inode.has_xattrs);
@@ -309,7 +312,7 @@ fn carry_out(change: &mut Change<'_>, dir: Option<&Node>, asked: &KeyChange, old
 mod tests {
     use super::*;
     use crate::fs::tests::{open_on, store, store_on};
-    use crate::fs::{FsError, IfExists, WriteAt, check, coarse_now};
+    use crate::fs::{FsError, IfExists, ROOT, RenameMode, WriteAt, check, coarse_now};
     use kivafs::backend::MemoryDisk;
     use proptest::prelude::*;
     use std::collections::BTreeMap;
@@ -345,7 +348,7 @@ mod tests {
     }
 
     fn get(fs: &FileSystem, key: &[u8]) -> Option<Bytes> {
-        fs.store().patiently(|| FileSystem::value_of(&fs.store().view(), &name(key))).unwrap()
+        fs.store().patiently(|| fs.value_of(&fs.store().view(), &name(key))).unwrap()
     }
 
     fn all(fs: &FileSystem, from: &[u8], to: Option<&[u8]>, bytes_max: usize) -> Vec<(Vec<u8>, Bytes)> {
@@ -353,7 +356,7 @@ mod tests {
         let mut all = Vec::new();
         loop {
             let view = fs.store().view();
-            let some = || FileSystem::pairs_of(&view, &from, to.as_ref(), bytes_max);
+            let some = || fs.pairs_of(&view, &from, to.as_ref(), bytes_max);
             let KeyRange { pairs, next } = fs.store().patiently(some).unwrap();
             all.extend(pairs.into_iter().map(|(key, value)| (key.raw().to_vec(), value)));
             match next {
@@ -481,6 +484,46 @@ mod tests {
             [name_of(b"linked"), name_of(b"open"), root(), Stale::Attributes(linked), Stale::Attributes(open)];
         assert_eq!(stale(&[delete(b"linked"), delete(b"open")]), deleted);
         assert_eq!((fs.getattr(linked).unwrap().nlink, fs.getattr(open).unwrap().nlink), (1, 0));
+    }
+
+    #[test]
+    fn another_directory_than_the_root_may_have_the_keys() {
+        let store = store();
+        let mut fs = FileSystem::open(store.clone(), coarse_now).unwrap();
+        fs.choose_key_dir(b"/a//b/").unwrap();
+        let again = fs.choose_key_dir(b"c").unwrap_err();
+        assert_eq!(again.to_string(), "c: directory not empty");
+        drop(fs);
+        let fs = FileSystem::open(store, coarse_now).unwrap();
+        let parent = fs.lookup(ROOT, b"a").unwrap().ino;
+        let dir = fs.key_dir();
+        assert_ne!(dir, ROOT);
+        let stale = |changes: &[KeyChange]| {
+            let mut stale = fs.store().patiently(|| fs.change_keys(changes)).unwrap().stale;
+            stale.sort();
+            stale
+        };
+        // Unlike the root, the kernel may not hold it.
+        assert_eq!(stale(&[set(b"key", b"1"), set(b".kivafs", b"2")]), []);
+        assert_eq!(fs.lookup(parent, b"b").unwrap().ino, dir);
+        assert_eq!(stale(&[set(b"other", b"3")]), [Stale::Attributes(dir)]);
+        let held = fs.lookup(dir, b"key").unwrap();
+        assert_eq!((held.perm, held.size), (0o644, 1));
+        let name_held = Stale::Name(dir, b"key".to_vec());
+        assert_eq!(stale(&[delete(b"key")]), [name_held, Stale::Attributes(dir), Stale::Attributes(held.ino)]);
+        // What lies elsewhere is no key.
+        fs.create(USER, ROOT, b"key", 0o644, IfExists::Fail).unwrap();
+        assert_eq!((get(&fs, b"key"), get(&fs, b"other").unwrap()), (None, Bytes::from_static(b"3")));
+        // It may go anywhere, but not away.
+        make_all(&fs, &[delete(b"other"), delete(b".kivafs")]);
+        assert!(matches!(fs.rmdir(parent, b"b"), Err(FsError::Busy)));
+        fs.mkdir(USER, ROOT, b"empty", 0o755).unwrap();
+        let over_it = fs.rename((ROOT, b"empty"), (parent, b"b"), RenameMode::Replace);
+        assert!(matches!(over_it, Err(FsError::Busy)));
+        fs.rename((parent, b"b"), (ROOT, b"keys"), RenameMode::Replace).unwrap();
+        make_all(&fs, &[set(b"key", b"4")]);
+        assert_eq!(fs.lookup(fs.lookup(ROOT, b"keys").unwrap().ino, b"key").unwrap().size, 1);
+        whole(&fs);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::fs::change::Change;
 use crate::fs::deferred_record::Deferred;
 use crate::fs::entry::INLINE_MAX;
 use crate::fs::error::{FsError, Result};
-use crate::fs::filesystem::FileSystem;
+use crate::fs::filesystem::{FileSystem, process_owner};
 use crate::fs::inode::Body;
 use crate::fs::key;
 use crate::fs::make::{new_node, touch, with_usual_perm};
@@ -29,6 +29,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Entries looked at in one go.
 const LIST_BATCH: usize = 1024;
 const NEW_PERM: u16 = 0o644;
+const KEY_DIR_PERM: u32 = 0o755;
 
 /// What went wrong with which path. Nothing that anybody could see has changed.
 #[derive(Debug, Error)]
@@ -132,6 +133,30 @@ impl FileSystem {
                 offset += piece.len() as u64;
             }
         }
+    }
+
+    /// Makes this directory, and those above it, and has its entries be the keys from now on. Only in a store
+    /// without files. Not durable before the store is synced.
+    pub fn choose_key_dir(&mut self, path: &[u8]) -> PathResult<()> {
+        self.key_dir = self.make_key_dir(path).map_err(|error| PathError::Fs { path: path.into(), error })?;
+        Ok(())
+    }
+
+    fn make_key_dir(&self, path: &[u8]) -> Result<Ino> {
+        if self.nodes()? > 1 {
+            return Err(FsError::NotEmpty);
+        }
+        let mut dir = ROOT;
+        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+            dir = self.store().patiently(|| self.mkdir(process_owner(), dir, name, KEY_DIR_PERM))?.ino;
+            self.forget(dir, 1);
+        }
+        self.store().patiently(|| {
+            let mut change = self.change()?;
+            change.fs_record()?.key_dir = dir;
+            change.commit()
+        })?;
+        Ok(dir)
     }
 
     /// The directory that holds the last name, and that name. `Invalid`: there is none (the root).

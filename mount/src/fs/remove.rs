@@ -156,8 +156,11 @@ pub(crate) fn must_be_empty(change: &Change<'_>, dir: Ino) -> Result<()> {
     if empty { Ok(()) } else { Err(FsError::NotEmpty) }
 }
 
-/// A directory that is empty and whose name is gone goes, too.
+/// A directory that is empty and whose name is gone goes, too. Not the one for keys.
 pub(crate) fn drop_directory(change: &mut Change<'_>, mut node: Node) -> Result<()> {
+    if change.fs_record()?.key_dir == node.ino {
+        return Err(FsError::Busy);
+    }
     node.inode.links = 0;
     node.inode.stat.ctime = change.now;
     erase_record(change, &node)

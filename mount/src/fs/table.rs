@@ -5,7 +5,7 @@
 //! entries and names of 20 bytes it takes about 55 MB: one allocation of 56 bytes an entry, one of
 //! 9 bytes + the name, and 17 bytes a slot in a table that is at worst half empty.
 
-use crate::fs::attr::{Attr, Ino};
+use crate::fs::attr::{Attr, Ino, ROOT};
 use crate::fs::key;
 use crate::fs::name::Name;
 use lru::LruCache;
@@ -71,6 +71,8 @@ pub(crate) enum Effect {
     Rewritten(Ino),
     /// This name of it was removed by another than the kernel.
     Unnamed(Ino, Place),
+    /// Entries of that directory were made or removed by another than the kernel.
+    Touched(Ino),
 }
 
 /// Nodes share so many versions, so that a lookup is rarely made again for what became of others:
@@ -256,6 +258,8 @@ impl Table {
                     let name = place.dir().zip(place.name());
                     stale.extend(name.map(|(dir, name)| Stale::Name(dir, name.shown())));
                 }
+                // The kernel always holds the root.
+                Effect::Touched(dir) if *dir == ROOT || self.is_held(*dir) => stale.push(Stale::Attributes(*dir)),
                 _ => {}
             }
             self.apply_one(effect);
@@ -340,7 +344,7 @@ impl Table {
                     held.is_pair = false;
                 }
             }
-            Effect::Rewritten(ino) | Effect::Unnamed(ino, _) => self.has_changed(ino),
+            Effect::Rewritten(ino) | Effect::Unnamed(ino, _) | Effect::Touched(ino) => self.has_changed(ino),
             Effect::Gone(ino, attr) => {
                 self.has_changed(ino);
                 if let Some(held) = self.held.get_mut(&ino.0) {

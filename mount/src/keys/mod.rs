@@ -1,4 +1,4 @@
-//! A store's keys as a Rust API: the root directory as a key-value store, in the process of whoever
+//! A store's keys as a Rust API: its key directory as a key-value store, in the process of whoever
 //! uses it. What is set here is a file in a mount of the same store, and the other way round.
 //!
 //! | file | job |
@@ -116,7 +116,7 @@ impl Keys {
     /// The key's value; `None`: there is none.
     pub fn get(&self, key: &[u8]) -> Result<Option<Bytes>> {
         let (key, view) = (name(key)?, self.fs.store().view());
-        Ok(self.fs.store().patiently(|| FileSystem::value_of(&view, &key))?)
+        Ok(self.fs.store().patiently(|| self.fs.value_of(&view, &key))?)
     }
 
     /// The pairs with keys from `from` on and before `to` (`None`: to the last), in order, as they are

@@ -33,7 +33,7 @@ impl Iterator for Range<'_> {
         if self.taken.len() == 0
             && let Some(from) = self.next.take()
         {
-            let some = || FileSystem::pairs_of(&self.view, &from, self.to.as_ref(), STEP_BYTES);
+            let some = || self.fs.pairs_of(&self.view, &from, self.to.as_ref(), STEP_BYTES);
             match self.fs.store().patiently(some) {
                 Ok(KeyRange { pairs, next }) => (self.taken, self.next) = (pairs.into_iter(), next),
                 Err(error) => return Some(Err(error.into())),

@@ -385,7 +385,7 @@ async fn answer_reads(
     let (mut done, mut at_once) = (0, KEYS_AT_ONCE);
     while done < gets.len() {
         let rest = &keys[done..];
-        let some = |most: usize| FileSystem::values_of(view, &rest[..most.min(rest.len())], judge);
+        let some = |most: usize| fs.values_of(view, &rest[..most.min(rest.len())], judge);
         for found in patiently(fs, &mut at_once, some).await? {
             let i = gets[done].0;
             answers.waits[i] &= !found.is_durable;
@@ -402,7 +402,7 @@ async fn answer_reads(
             }
             Read::Get(_) => {}
             Read::Range { bytes_max, start, end } => {
-                let pairs = |_| FileSystem::pairs_of(view, start, end.as_ref(), *bytes_max);
+                let pairs = |_| fs.pairs_of(view, start, end.as_ref(), *bytes_max);
                 let found = patiently(fs, &mut at_once, pairs).await?;
                 let KeyRange { pairs, next } = found;
                 let next = next.as_ref().or(end.as_ref()).map_or(&[][..], Name::raw);

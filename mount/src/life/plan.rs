@@ -179,7 +179,7 @@ pub struct MountOptions {
     pub threads: usize,
     /// What the kernel watches over.
     pub kernel: KernelFlags,
-    /// Where the keys of the root directory are served beside the mount, if they are.
+    /// Where the keys are served beside the mount, if they are.
     pub kvlds: Option<Address>,
     /// Mode of that socket's file.
     pub kvlds_mode: u32,
