@@ -233,7 +233,7 @@ mod tests {
             .concat()
             .into()
         };
-        let value = |number: u32| (number % 5 > 0).then(|| Value::from(number.to_be_bytes().to_vec()));
+        let value = |number: u32| (!number.is_multiple_of(5)).then(|| Value::from(number.to_be_bytes().to_vec()));
         let commits: Vec<Map> = (0..200)
             .filter(|number| !key(number * 7 % 60).is_empty())
             .map(|number| Map::from([(key(number * 7 % 60), value(number))]))

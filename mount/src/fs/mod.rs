@@ -8,7 +8,7 @@
 //! recorded), `node_acl` (its ACLs), `table` (what the kernel holds), `change` (a transaction and its
 //! effects on the table), `filesystem` (open, find, count). Operations: `make`, `setattr` (and lengths), `remove` (and what
 //! it leaves to do), `link` (and rename), `content` (pieces of a file), `ahead` (which reads follow
-//! each other), `atime` (when they were read), `file` (read, write, holes), `copy`, `directory`, `xattr`, `keys` (the root as a key-value store). For the command line:
+//! each other), `atime` (when they were read), `file` (read, write, holes), `copy`, `directory`, `xattr`, `keys` (the key directory as a key-value store). For the command line:
 //! `paths`, `check`. And `tests`, of what no single operation promises.
 //!
 //! # Contract
