@@ -145,7 +145,7 @@ impl Growing<'_> {
     }
 
     fn by_library(&self, from: usize, to: usize) -> Answer<(Vec<(f64, f64)>, u64)> {
-        let options = self.plan.store_options.for_opening(&self.place);
+        let options = self.plan.store_options.for_opening();
         let keys = Keys::open(&self.store, &options).map_err(text)?;
         let rates = self.rates(from, to, |batch, noise| {
             let change = |number| Change::set(format!("f{number:010}"), noise.bytes(FILE_BYTES));

@@ -164,7 +164,7 @@ impl Bench<'_> {
     fn by_library(&self, load: impl FnOnce(&Arc<Store>) -> Answer<()>) -> Answer<Figures> {
         let place = Place::File(self.store());
         place.create(&self.plan.store_options.for_creating(None)).map_err(text)?;
-        let store = Arc::new(place.open(&self.plan.store_options.for_opening(&place)).map_err(text)?);
+        let store = Arc::new(place.open(&self.plan.store_options.for_opening()).map_err(text)?);
         let mut meter = Meter::of_all(std::process::id(), &self.interrupt)?;
         load(&store)?;
         meter.count(self.pairs.len() as u64)?;

@@ -125,7 +125,7 @@ fn holder_text(holder: &Holder) -> String {
 
 pub fn check(words: &CheckWords) -> Result<(), Failure> {
     let Given { place, options } = given::store(&words.store)?;
-    let opening = OpenOptions { read_only: true, ..options.for_opening(&place) };
+    let opening = OpenOptions { read_only: true, ..options.for_opening() };
     let wrong = match patiently(&place, || unless_damaged(place.open(&opening)), &mut sleep)? {
         Ok(store) => check_open(&place, &store, words.data)?,
         Err(damage) => vec![damage],

@@ -34,7 +34,7 @@ pub fn create(words: &CreateWords) -> Result<(), Failure> {
 
 fn choose_key_dir(place: &Place, options: &StoreOptions, dir: &[u8]) -> Result<(), Failure> {
     let failed = |why: &dyn std::fmt::Display| Failure::Failed(format!("{place}: {why}"));
-    let store = Arc::new(place.open(&options.for_opening(place))?);
+    let store = Arc::new(place.open(&options.for_opening())?);
     let chosen = FileSystem::open(store.clone(), coarse_now)
         .map_err(|error| failed(&error))
         .and_then(|mut fs| fs.choose_key_dir(dir).map_err(|error| failed(&error)));

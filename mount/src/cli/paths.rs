@@ -34,7 +34,7 @@ fn with_store(
         Access::Read => (true, false),
         Access::Change(takeover) => (false, given::takeover(takeover, &place)?),
     };
-    let opening = OpenOptions { read_only, takeover, ..options.for_opening(&place) };
+    let opening = OpenOptions { read_only, takeover, ..options.for_opening() };
     let opened = patiently(&place, || place.open(&opening), &mut sleep);
     let store = Arc::new(opened.map_err(|error| Failure::from(error).naming(path))?);
     let failed = |why: &dyn std::fmt::Display| Failure::Failed(format!("{place}: {why}"));

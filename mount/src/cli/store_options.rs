@@ -10,7 +10,7 @@ use std::time::Duration;
 /// For `kivafs COMMAND --help`.
 pub const HELP: &str = "\
 Options after -o, separated by commas:
-  cache=SIZE             memory for cached pages [64M; in S3 256M]
+  cache=SIZE             memory for cached pages [256M, or a 16th of the memory if that is less]
   compress=lz4|none      for new data [lz4]
   max_size=SIZE          most that the store may come to occupy; deleting always works [as it was made]
   timeout=SECONDS        how long a request may wait for storage [300]

@@ -35,7 +35,7 @@ impl Opening<'_> {
             commit_interval: self.options.commit_interval,
             serving_at: Some(self.serving_at.to_path_buf()),
             takeover: self.takeover,
-            ..self.options.store.for_opening(self.place)
+            ..self.options.store.for_opening()
         };
         let mut made = false;
         let mut open = || match self.place.open(&options) {

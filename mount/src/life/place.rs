@@ -129,15 +129,6 @@ impl Place {
         }
     }
 
-    /// Bytes of cache, unless told otherwise. A miss costs a round trip in the one case, and is
-    /// often in the kernel's page cache in the other.
-    pub fn usual_cache_bytes(&self) -> u64 {
-        match self {
-            Place::File(_) => 64 << 20,
-            Place::Bucket(_) => 256 << 20,
-        }
-    }
-
     /// How often to look again at a store whose holder is about to end: a look at a bucket costs
     /// requests, and the end of the holder's process, which is watched, ends such a wait as well.
     pub fn look_interval(&self) -> Duration {

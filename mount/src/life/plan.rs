@@ -5,6 +5,7 @@ use crate::fs::AccessTimes;
 use crate::kvlds::server::{Address, USUAL_MODE};
 use crate::life::place::Place;
 use kivafs::store::{Compression, CreateOptions, OpenOptions};
+use nix::unistd::{SysconfVar, sysconf};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,7 +58,7 @@ impl Default for KernelFlags {
 /// How a store is reached and opened: the options that every command takes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreOptions {
-    /// Bytes of cache; `None`: what is usual where the store is.
+    /// Bytes of cache; `None`: what is usual on this machine.
     pub cache_bytes: Option<u64>,
     /// For new data.
     pub compression: Compression,
@@ -82,10 +83,10 @@ impl Default for StoreOptions {
 }
 
 impl StoreOptions {
-    /// For opening the store at `place`.
-    pub fn for_opening(&self, place: &Place) -> OpenOptions {
+    /// For opening the store.
+    pub fn for_opening(&self) -> OpenOptions {
         OpenOptions {
-            cache_bytes: self.cache_bytes.unwrap_or_else(|| place.usual_cache_bytes()),
+            cache_bytes: self.cache_bytes.unwrap_or_else(|| usual_cache_bytes(memory_bytes())),
             compression: self.compression,
             size_max: self.size_max,
             timeout: self.timeout,
@@ -100,6 +101,19 @@ impl StoreOptions {
         let unsafe_no_fencing = self.bucket.unsafe_no_fencing;
         CreateOptions { size, unsafe_no_fencing, timeout: self.timeout, ..CreateOptions::default() }
     }
+}
+
+/// Bytes of cache, unless told otherwise: what is read and changed at random is several times as fast where its
+/// pages find room, and a cache that is not needed is not filled. But a sixteenth of the machine's memory at most,
+/// as far as that is not too little.
+fn usual_cache_bytes(memory_bytes: u64) -> u64 {
+    (memory_bytes / 16).clamp(64 << 20, 256 << 20)
+}
+
+/// Of the machine; 0: it does not tell.
+fn memory_bytes() -> u64 {
+    let of = |variable| sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+    of(SysconfVar::_PHYS_PAGES).saturating_mul(of(SysconfVar::PAGE_SIZE))
 }
 
 /// How a bucket is reached. What is not said comes from where AWS's own tools take it: the
@@ -245,5 +259,17 @@ impl MountOptions {
         ];
         let given = given.into_iter().filter_map(|(given, name)| given.then_some(name));
         given.chain(self.store.bucket.first_given()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_usual_cache_is_a_part_of_the_memory_within_bounds() {
+        let mib = |memory_mib: u64| usual_cache_bytes(memory_mib << 20) >> 20;
+        assert_eq!([0, 512, 1024, 2048, 4096, 1 << 20].map(mib), [64, 64, 64, 128, 256, 256]);
+        assert!(memory_bytes() > 64 << 20);
     }
 }
