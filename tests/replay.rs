@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use support::bucket::Bucket;
-use support::crash_disk::{CrashDisk, Effort};
+use support::crash_disk::{Call, CrashDisk, Effort};
 use support::random::Random;
 use support::store::{Change, State, apply, commit, difference, read_only, read_state, unhurried};
 
@@ -58,6 +58,10 @@ impl Gate {
         self.changed.wait_while(&mut self.state.lock(), |seen| seen.failed_reads < reads);
     }
 
+    fn until_read(&self, bytes: usize) {
+        self.changed.wait_while(&mut self.state.lock(), |seen| seen.read_bytes <= bytes);
+    }
+
     fn until_written_behind(&self, offset: u64) {
         let is_missing = |seen: &mut Seen| seen.written_to <= offset;
         let limit = Duration::from_secs(60);
@@ -83,6 +87,7 @@ impl Disk for Gate {
                 return Err(io::Error::other("no luck"));
             }
             state.read_bytes += buffer.len();
+            self.changed.notify_all();
             let has_to_wait = |seen: &mut Seen| match seen.passage {
                 Passage::WaitsAfter(bytes) => seen.read_bytes > bytes,
                 passage => passage != Passage::Open,
@@ -322,9 +327,9 @@ fn a_damaged_leaf_that_is_behind_leaves_the_rest_to_be_read() {
     assert!(read(&store, &key(0)).is_ok() || read(&store, &key(PAIRS - 1)).is_ok());
 }
 
-/// As many pairs, of that geometry, each 200 bytes long and in leaves that all have changed: with more memory than
-/// whoever opens it next.
-fn killed_with_much_changed(random: &mut Random, geometry: Geometry, pairs: usize) -> (Vec<u8>, State) {
+/// As many pairs, of that geometry, each of 200 bytes; and every so many-th of them changed since the checkpoint,
+/// with more memory than whoever opens it next.
+fn killed_with_much_changed(random: &mut Random, geometry: Geometry, pairs: usize, every: usize) -> (Vec<u8>, State) {
     let disk = Arc::new(MemoryDisk::default());
     Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() }).unwrap();
     let store = Store::open_on(disk.clone(), &OpenOptions { cache_bytes: 64 << 20, ..unhurried() }).unwrap();
@@ -333,7 +338,7 @@ fn killed_with_much_changed(random: &mut Random, geometry: Geometry, pairs: usiz
     all.chunks(50).for_each(|some| make(&store, &mut map, some));
     store.checkpoint().unwrap();
     let stored = store.activity();
-    let some: Vec<Change> = (0..pairs).step_by(8).map(|number| Change::Put(key(number), random.bytes(2))).collect();
+    let some: Vec<Change> = (0..pairs).step_by(every).map(|number| Change::Put(key(number), random.bytes(2))).collect();
     some.chunks(50).for_each(|some| make(&store, &mut map, some));
     store.sync().unwrap();
     assert_eq!(store.activity().data_bytes, stored.data_bytes, "there was another checkpoint");
@@ -345,14 +350,19 @@ fn killed_with_much_changed(random: &mut Random, geometry: Geometry, pairs: usiz
 #[test]
 fn leaves_that_have_caught_up_are_stored_before_all_of_them_have() {
     let mut random = Random::new(6);
-    let geometry = Geometry { ring_bytes: 8 << 20, segment_bytes: 64 << 10, page_bytes: 4096 };
-    let (image, map) = killed_with_much_changed(&mut random, geometry, 40_000);
+    let geometry = Geometry { ring_bytes: 8 << 20, segment_bytes: 256 << 10, page_bytes: 4096 };
+    let (image, map) = killed_with_much_changed(&mut random, geometry, 40_000, 8);
     let end = image.len() as u64;
-    let disk = Gate::new(image, Passage::WaitsAfter(5 << 20));
+    let read_bytes = 5 << 20;
+    let disk = Gate::new(image, Passage::WaitsAfter(read_bytes));
     let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    disk.until_read(read_bytes);
+    let changed = store.figures().changed_bytes;
     disk.until_written_behind(end);
     let half_way = disk.below.to_bytes();
     disk.open();
+    // Leaves have some 8 MiB together. Of those that were read 2 MiB at most are in memory, and what is waited for.
+    assert!(changed < 6 << 20, "{changed} bytes are changed");
     assert_holds(&store, &map);
     store.checkpoint().unwrap();
     assert_holds(&store, &map);
@@ -368,26 +378,42 @@ fn leaves_that_have_caught_up_are_stored_before_all_of_them_have() {
 #[test]
 fn leaves_that_are_stored_early_mean_nothing_to_a_crash() {
     let mut random = Random::new(7);
-    let geometry = Geometry { ring_bytes: 192 << 10, segment_bytes: 16 << 10, page_bytes: 1 << 10 };
-    let (image, map) = killed_with_much_changed(&mut random, geometry, 5_000);
+    let geometry = Geometry { ring_bytes: 768 << 10, segment_bytes: 16 << 10, page_bytes: 1 << 10 };
+    let (image, map) = killed_with_much_changed(&mut random, geometry, 5_000, 4);
     let disk = Arc::new(CrashDisk::from_bytes(image));
-    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    // In a small store little may be changed at once: here 512 KiB.
+    let small = OpenOptions { size_max: Some(4 << 20), ..unhurried() };
+    let store = Store::open_on(disk.clone(), &small).unwrap();
     store.checkpoint().unwrap();
     assert_holds(&store, &map);
     drop(store);
-    let effort = Effort { cuts_max: 60, fates_max: 4, shuffled: 1, seed: 7 };
-    let tried = disk.journal().for_each_image(
+    let journal = disk.journal();
+    // Bytes of data between one write to the ring and the next: behind the commit that begins the epoch, and behind
+    // the one that freezes the tree.
+    let mut runs = vec![0];
+    for call in journal.calls() {
+        match call {
+            Call::Write { offset, bytes } if *offset as u64 >= geometry.slots_offset() => {
+                *runs.last_mut().unwrap() += bytes.len() >> 10;
+            }
+            Call::Write { .. } if runs.last() != Some(&0) => runs.push(0),
+            _ => {}
+        }
+    }
+    assert!(runs[0] > 300 && runs[1] > 100, "KiB that were stored early, and behind that: {runs:?}");
+    let effort = Effort { cuts_max: 80, fates_max: 4, shuffled: 1, seed: 7 };
+    let tried = journal.for_each_image(
         effort,
         |_| 0,
         |image| {
             let context = format!("cut {}, {:?}", image.cut, image.fate);
             let disk = Arc::new(MemoryDisk::from_bytes(image.bytes));
-            let store = Store::open_on(disk, &unhurried()).unwrap_or_else(|error| panic!("{context}: {error}"));
+            let store = Store::open_on(disk, &small).unwrap_or_else(|error| panic!("{context}: {error}"));
             let found = read_state(&store).unwrap_or_else(|error| panic!("{context}: {error}"));
             assert!(found == map, "{context}: {}", difference(&found, &map));
             store.close().unwrap_or_else(|error| panic!("{context}: {error}"));
             assert_eq!(store.check(true), Vec::<String>::new(), "{context}");
         },
     );
-    assert!(tried.images > 20, "{tried:?}");
+    assert!(tried.images > 40, "{tried:?}");
 }

@@ -408,28 +408,42 @@ impl Core {
         self.room.notify_all();
     }
 
-    /// Stores leaves that have caught up since the store was opened, if many are in memory. Whoever dies has as many
-    /// changed pages as its cache is large, and who comes after it may have less (C6). A checkpoint they are not: if
-    /// none comes, they are garbage, as those of one that is given up.
+    /// Stores leaves that have caught up since the store was opened, if many are in memory and, since that was done
+    /// last, half as many have come. Whoever dies has as many changed pages as its cache is large, and who comes
+    /// after it may have less (C6). A checkpoint they are not: if none comes, they are garbage, as those of one that
+    /// is given up.
     ///
-    /// Where there is no space for them they stay.
-    pub(super) fn store_leaves_that_caught_up(&self) -> Result<(), StoreError> {
-        let (changed, owed) = {
+    /// Where there is no space for them they stay; and where segments are so small that more would be opened than
+    /// the next commit announces. `left`: changed bytes that were not stored last.
+    pub(super) fn store_leaves_that_caught_up(&self, left: &mut u64) -> Result<(), StoreError> {
+        let (changed, owed, most) = {
             let writer = self.writer.lock();
-            (writer.tree.changed_bytes(), writer.owed_bytes())
+            (writer.tree.changed_bytes(), writer.owed_bytes(), self.dirty_max())
         };
-        if changed < self.dirty_max()
+        if changed < most
+            || changed < *left + most / 2
             || self.log.unannounced_births() >= BIRTHS_MAX
             || self.log.ensure_capacity(owed, Need::Reserve).is_err()
         {
             return Ok(());
         }
-        let leaves = self.writer.lock().tree.freeze_leaves();
+        let leaves = {
+            let mut writer = self.writer.lock();
+            // They need their space even if they leave the tree meanwhile.
+            writer.frozen_bytes = writer.tree.changed_bytes();
+            writer.tree.freeze_leaves()
+        };
         match leaves.write(&mut Sink { core: self, bytes: 0 }) {
             Ok(written) => self.install(written),
-            Err(StoreError::NoSpace) => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.writer.lock().frozen_bytes = 0;
+                match error {
+                    StoreError::NoSpace => {}
+                    error => return Err(error),
+                }
+            }
         }
+        *left = self.writer.lock().tree.changed_bytes();
         Ok(())
     }
 

@@ -4,7 +4,8 @@
 //! opening takes. So a store that is opened for writing postpones what can be postponed
 //! (`tree::behind`): it is open as soon as the redo itself and the pages above the leaves are read. The
 //! leaves catch up when somebody asks for them, and on the checkpoint thread, before its first checkpoint:
-//! a frozen tree has none that is behind.
+//! a frozen tree has none that is behind. When they become many, those that have caught up are stored (C6).
+//! What could not be postponed is in changed pages when opening ends; a checkpoint is due then if that is much.
 //!
 //! In a bucket that costs requests: there they wait for that checkpoint, or for who asks.
 //!
@@ -138,6 +139,8 @@ impl Core {
         let mut from = Some(Key::default());
         // Leaves from there on that have been fetched, unless the cache has forgotten them.
         let mut fetched = 0;
+        // Bytes of what has caught up and could not be stored.
+        let mut left = 0;
         while let Some(key) = &from {
             self.check_failure()?;
             let caught_up = {
@@ -159,7 +162,7 @@ impl Core {
             match caught_up {
                 Ok(next) => {
                     from = next;
-                    self.store_leaves_that_caught_up()?;
+                    self.store_leaves_that_caught_up(&mut left)?;
                 }
                 Err(StoreError::Miss(miss)) => drop(self.fetch(&miss, None)?),
                 Err(error) => return Err(error),

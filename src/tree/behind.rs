@@ -7,8 +7,9 @@
 //!
 //! T9 Postponed changes refer to nothing: puts of short bytes, and deletes. So until a leaf has caught up
 //! the ledger counts it and its extents as they were stored, which is never too little. An edge to a leaf
-//! that is behind is the current tree's own: its inner page is not stored, and nothing is frozen before
-//! all leaves have caught up.
+//! that is behind is the current tree's own: its inner page is not stored, and no checkpoint is made before
+//! all leaves have caught up. Those that have may be stored before that ([`Tree::freeze_leaves`]), or all of
+//! them would have to be in memory at once.
 
 use crate::log::{Pointer, SegmentNo};
 use crate::tree::balance;

@@ -74,7 +74,7 @@ impl Leaf {
 
     /// Whether a value may be in it that must be placed (T6).
     pub fn has_large(&self) -> bool {
-        !self.large.is_empty()
+        self.large.iter().any(|bytes| !bytes.is_empty())
     }
 
     /// Whether a copy takes much less memory.

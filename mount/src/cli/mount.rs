@@ -29,16 +29,19 @@ pub fn create(words: &CreateWords) -> Result<(), Failure> {
             .map_err(|error| Failure::Usage(format!("--kvlds-dir: {}: {error}", name.escape_ascii())))?;
     }
     place.create(&options.for_creating(words.size))?;
-    choose_key_dir(&place, &options, dir).inspect_err(|_| place.unmake())
+    choose_key_dir(&place, &options, dir).map_err(|why| {
+        // It may be somebody else's by now: so it is not taken back.
+        Failure::Failed(format!("{place}: was made, but its keys may be in its root: {why}: remove it and try again"))
+    })
 }
 
-fn choose_key_dir(place: &Place, options: &StoreOptions, dir: &[u8]) -> Result<(), Failure> {
-    let failed = |why: &dyn std::fmt::Display| Failure::Failed(format!("{place}: {why}"));
-    let store = Arc::new(place.open(&options.for_opening())?);
+fn choose_key_dir(place: &Place, options: &StoreOptions, dir: &[u8]) -> Result<(), String> {
+    let text = |error: &dyn std::fmt::Display| error.to_string();
+    let store = Arc::new(place.open(&options.for_opening()).map_err(|error| text(&error))?);
     let chosen = FileSystem::open(store.clone(), coarse_now)
-        .map_err(|error| failed(&error))
-        .and_then(|mut fs| fs.choose_key_dir(dir).map_err(|error| failed(&error)));
-    let closed = close(place, store, options.timeout, &mut Supervisor::nobody()).map_err(|error| failed(&error));
+        .map_err(|error| text(&error))
+        .and_then(|mut fs| fs.choose_key_dir(dir).map_err(|error| text(&error)));
+    let closed = close(place, store, options.timeout, &mut Supervisor::nobody()).map_err(|error| text(&error));
     chosen.and(closed)
 }
 

@@ -524,6 +524,12 @@ mod tests {
         make_all(&fs, &[set(b"key", b"4")]);
         assert_eq!(fs.lookup(fs.lookup(ROOT, b"keys").unwrap().ino, b"key").unwrap().size, 1);
         whole(&fs);
+        // No directory.
+        let file = fs.lookup(ROOT, b"key").unwrap().ino;
+        let mut change = fs.change().unwrap();
+        change.fs_record().unwrap().key_dir = file;
+        change.commit().unwrap();
+        assert_eq!(check(fs.store()).unwrap(), [format!("the key directory, {file}: missing")]);
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::fs::error::{FsError, Result};
 use crate::fs::filesystem::{FileSystem, process_owner};
 use crate::fs::inode::Body;
 use crate::fs::key;
-use crate::fs::make::{new_node, touch, with_usual_perm};
+use crate::fs::make::{Blank, make, new_node, touch, with_usual_perm};
 use crate::fs::name::Name;
 use crate::fs::node::Node;
 use crate::fs::node_acl::hand_on;
@@ -29,7 +29,7 @@ const CHUNK_BYTES: usize = 1 << 20;
 /// Entries looked at in one go.
 const LIST_BATCH: usize = 1024;
 const NEW_PERM: u16 = 0o644;
-const KEY_DIR_PERM: u32 = 0o755;
+const KEY_DIR_PERM: u16 = 0o755;
 
 /// What went wrong with which path. Nothing that anybody could see has changed.
 #[derive(Debug, Error)]
@@ -146,17 +146,21 @@ impl FileSystem {
         if self.nodes()? > 1 {
             return Err(FsError::NotEmpty);
         }
-        let mut dir = ROOT;
-        for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
-            dir = self.store().patiently(|| self.mkdir(process_owner(), dir, name, KEY_DIR_PERM))?.ino;
-            self.forget(dir, 1);
-        }
+        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
+        let names = names.map(Name::to_make).collect::<Result<Vec<Name>>>()?;
+        // All of it at once, or a crash would leave some of the directories, and the keys in the root.
         self.store().patiently(|| {
             let mut change = self.change()?;
+            let mut dir = ROOT;
+            for name in &names {
+                let body = Body::Directory { parent: dir, subdirs: 0 };
+                let blank = Blank { kind: FileType::Directory, perm: KEY_DIR_PERM, body };
+                dir = make(&mut change, process_owner(), dir, name, blank)?.ino;
+            }
             change.fs_record()?.key_dir = dir;
-            change.commit()
-        })?;
-        Ok(dir)
+            change.commit()?;
+            Ok(dir)
+        })
     }
 
     /// The directory that holds the last name, and that name. `Invalid`: there is none (the root).

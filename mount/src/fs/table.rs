@@ -344,6 +344,8 @@ impl Table {
                     held.is_pair = false;
                 }
             }
+            // Nobody looks the root up.
+            Effect::Touched(ROOT) => {}
             Effect::Rewritten(ino) | Effect::Unnamed(ino, _) | Effect::Touched(ino) => self.has_changed(ino),
             Effect::Gone(ino, attr) => {
                 self.has_changed(ino);
