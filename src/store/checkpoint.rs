@@ -433,15 +433,14 @@ impl Core {
             writer.frozen_bytes = writer.tree.changed_bytes();
             writer.tree.freeze_leaves()
         };
-        match leaves.write(&mut Sink { core: self, bytes: 0 }) {
+        let written = leaves.write(&mut Sink { core: self, bytes: 0 });
+        if written.is_err() {
+            self.writer.lock().frozen_bytes = 0;
+        }
+        match written {
             Ok(written) => self.install(written),
-            Err(error) => {
-                self.writer.lock().frozen_bytes = 0;
-                match error {
-                    StoreError::NoSpace => {}
-                    error => return Err(error),
-                }
-            }
+            Err(StoreError::NoSpace) => {}
+            Err(error) => return Err(error),
         }
         *left = self.writer.lock().tree.changed_bytes();
         Ok(())

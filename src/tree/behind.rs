@@ -112,8 +112,8 @@ impl Ledger for Freed {
 const CHANGES_MAX: usize = 256;
 
 impl Tree {
-    /// Takes these changes, or with an error none, without reading a leaf. Answers which of them it has not taken, in order: those that come
-    /// to one leaf in hundreds, and in a tree without inner pages all.
+    /// Takes these changes, or with an error none, without reading a leaf. Answers which of them it has not taken,
+    /// in order: those that come to one leaf in hundreds, and in a tree without inner pages all.
     ///
     /// No leaf may be in memory changed, nor be behind already. Ledger and errors as with [`Tree::apply`].
     pub fn postpone(

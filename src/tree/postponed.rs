@@ -6,7 +6,6 @@
 use crate::tree::{KEY_MAX, VALUE_INLINE_MAX, page};
 
 /// Puts of short bytes, and deletes (T9); keys rise strictly.
-#[derive(Default)]
 pub struct Postponed {
     bytes: Vec<u8>,
     changes: Vec<Where>,

@@ -143,7 +143,7 @@ impl FileSystem {
     }
 
     fn make_key_dir(&self, path: &[u8]) -> Result<Ino> {
-        if self.nodes()? > 1 {
+        if self.store().patiently(|| self.nodes())? > 1 {
             return Err(FsError::NotEmpty);
         }
         let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
