@@ -3,8 +3,8 @@
 //!
 //! On the checkpoint thread, one at a time:
 //!
-//! 1. let leaves catch up that are behind since the store was opened (`replay`), and place what is settled
-//!    (bytes that so far only commits hold);
+//! 1. let leaves catch up that are behind since the store was opened (`replay`), storing those that have when
+//!    they become many, and place what is settled (bytes that so far only commits hold);
 //! 2. a commit N that freezes the tree and the segment table (`Errand::Freeze`); in a bulk load (W4)
 //!    they are frozen without one;
 //! 3. write the frozen tree's changed pages, then tell the tree where they are now;
@@ -14,8 +14,7 @@
 //!
 //! While a bulk load goes on, a checkpoint ends behind 3 as long as C can wait: nobody asks for what it
 //! holds alone, and less than 64 MiB came since the last one was begun (C2). The pages stream to storage,
-//! and no time
-//! is spent waiting for commits.
+//! and no time is spent waiting for commits.
 //!
 //! A crash before C leaves garbage in data segments and recovery as before. A failure on the way
 //! leaves everything changed as it was: the next checkpoint writes it.

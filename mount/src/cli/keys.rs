@@ -1,7 +1,7 @@
 //! get, put, ls, rm of keys, through a server that has their store (`--kvlds`).
 
 use crate::cli::failure::Failure;
-use crate::fs::{Name, VALUE_MAX};
+use crate::fs::{Name, VALUE_MAX, names};
 use crate::kvlds::client::{Client, ClientError};
 use crate::kvlds::message::Request;
 use crate::kvlds::server::Address;
@@ -23,7 +23,7 @@ impl Key<'_> {
                 "NAME is missing: behind --kvlds and its address stands a key's file name".into(),
             ));
         };
-        let mut parts = name.as_bytes().split(|byte| *byte == b'/').filter(|part| !part.is_empty());
+        let mut parts = names(name.as_bytes());
         match (parts.next().map(Name::to_find), parts.next()) {
             (Some(Ok(raw)), None) => Ok(Key { name, raw }),
             _ => Err(Failure::Usage(format!(

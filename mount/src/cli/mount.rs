@@ -6,7 +6,7 @@ use crate::cli::mount_words::{HelperMount, HelperUmount};
 use crate::cli::options::{Unknown, parse_options};
 use crate::cli::place;
 use crate::cli::words::{CreateWords, MountWords, UmountWords};
-use crate::fs::{FileSystem, Name, coarse_now};
+use crate::fs::{FileSystem, Name, coarse_now, names};
 use crate::life::background::{self, Ready};
 use crate::life::drain::close;
 use crate::life::place::Place;
@@ -24,7 +24,7 @@ pub fn create(words: &CreateWords) -> Result<(), Failure> {
     let Some(dir) = &words.kvlds_dir else { return Ok(place.create(&options.for_creating(words.size))?) };
     let dir = dir.as_os_str().as_bytes();
     // Before anything is made: what lies in a bucket stays.
-    for name in dir.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
+    for name in names(dir) {
         Name::to_make(name)
             .map_err(|error| Failure::Usage(format!("--kvlds-dir: {}: {error}", name.escape_ascii())))?;
     }

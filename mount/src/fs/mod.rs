@@ -100,7 +100,7 @@ pub use keys::{CHANGES_AT_ONCE, Changed, If, KEYS_AT_ONCE, KeyChange, KeyFound, 
 pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, RESERVED, SHOWN_MAX};
 pub use node_acl::ACCESS_ACL;
-pub use paths::{Listed, PathError};
+pub use paths::{Listed, PathError, names};
 pub use table::{Forget, Stale};
 #[cfg(test)]
 pub(crate) use tests::{Silence, SilentDisk, open_on, store_on};

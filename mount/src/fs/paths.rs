@@ -53,6 +53,11 @@ pub struct Listed {
 
 type PathResult<T> = std::result::Result<T, PathError>;
 
+/// The names that a path is made of.
+pub fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+}
+
 impl FileSystem {
     /// Writes a regular file's content to `out`; answers how many bytes.
     pub fn read_path(&self, path: &[u8], out: &mut dyn Write) -> PathResult<u64> {
@@ -146,8 +151,7 @@ impl FileSystem {
         if self.store().patiently(|| self.nodes())? > 1 {
             return Err(FsError::NotEmpty);
         }
-        let names = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty());
-        let names = names.map(Name::to_make).collect::<Result<Vec<Name>>>()?;
+        let names = names(path).map(Name::to_make).collect::<Result<Vec<Name>>>()?;
         // All of it at once, or a crash would leave some of the directories, and the keys in the root.
         self.store().patiently(|| {
             let mut change = self.change()?;
@@ -165,7 +169,7 @@ impl FileSystem {
 
     /// The directory that holds the last name, and that name. `Invalid`: there is none (the root).
     fn parent<'a>(&self, path: &'a [u8]) -> Result<(Ino, &'a [u8])> {
-        let mut names: Vec<&[u8]> = path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()).collect();
+        let mut names: Vec<&[u8]> = names(path).collect();
         let last = names.pop().ok_or(FsError::Invalid)?;
         let mut dir = ROOT;
         for name in names {
