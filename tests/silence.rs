@@ -4,9 +4,10 @@
 mod support;
 
 use kivafs::backend::MemoryDisk;
-use kivafs::store::{Miss, Room, Store, StoreError};
+use kivafs::store::{CreateOptions, Miss, Room, Store, StoreError};
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Sender, channel};
+use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 use support::silent_disk::{Silence, SilentDisk};
 use support::store::{SMALL, create, unhurried};
@@ -143,6 +144,58 @@ fn whoever_waits_is_told_when_storage_is_given_up() {
     // Nothing waits for the threads that still wait for storage.
     drop(Arc::into_inner(store).expect("nobody else has it"));
     disk.fall(Silence::NONE);
+}
+
+/// What a lone caller waits for it does itself; who comes while it is at that does not wait, and is served by the
+/// storage thread.
+#[test]
+fn one_caller_at_a_time_stores_what_it_waits_for_itself() {
+    let disk = Arc::new(SilentDisk::new(Arc::new(MemoryDisk::default())));
+    // Of the usual geometry: no checkpoint becomes due.
+    Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
+    let store = Arc::new(Store::open_on(disk.clone(), &unhurried()).unwrap());
+    let sync_here = |store: &Store, told: &Sender<(&'static str, ThreadId)>, name| {
+        let told = told.clone();
+        store.sync_here(Box::new(move |result| {
+            result.unwrap();
+            told.send((name, std::thread::current().id())).unwrap();
+        }));
+    };
+    let (told, heard) = channel();
+    let own = std::thread::current().id();
+    for round in 0..50 {
+        // The storage thread tells of the commit before, and goes to rest a little later.
+        loop {
+            put_now(&store, "before", vec![round; 100]).unwrap();
+            sync_here(&store, &told, "before");
+            if heard.recv().unwrap().1 == own {
+                break;
+            }
+        }
+        let commits = store.activity().commits;
+        put_now(&store, "first", vec![round; 100]).unwrap();
+        disk.fall(Silence::CHANGES);
+        let first = told.clone();
+        let first = wait(&store, move |store| {
+            sync_here(store, &first, "first");
+            std::thread::current().id()
+        });
+        disk.until_waiting(1);
+        put_now(&store, "others", vec![round; 100]).unwrap();
+        sync_here(&store, &told, "second");
+        sync_here(&store, &told, "third");
+        assert!(!store.is_durable() && heard.try_recv().is_err());
+        disk.fall(Silence::NONE);
+        let first = first.join().unwrap();
+        assert_eq!(heard.recv().unwrap(), ("first", first));
+        let (second, third) = (heard.recv().unwrap(), heard.recv().unwrap());
+        assert_eq!((second.0, third.0), ("second", "third"));
+        let storage = second.1;
+        assert!(storage == third.1 && ![first, own].contains(&storage));
+        assert!(store.is_durable());
+        assert_eq!(store.activity().commits, commits + 2, "the others share a commit");
+    }
+    store.close().unwrap();
 }
 
 #[test]

@@ -275,8 +275,13 @@ impl Recovery {
 /// Checks and unpacks stored bytes.
 type Unpack<'a> = dyn Fn(&Pointer, Payload) -> Result<Payload, LogError> + Sync + 'a;
 
-/// Hands messages to the storage thread.
-type Sender = Box<dyn Fn(Message) + Send + Sync>;
+/// Hands messages to the storage thread. When it is dropped, there will be no more.
+trait Sender: Send + Sync {
+    /// Hands it over, and does not wait.
+    fn send(&self, message: Message);
+    /// The same; the calling thread may do what is asked for itself, and wait for storage.
+    fn send_and_do(&self, message: Message);
+}
 
 /// An open log.
 pub struct Log {
@@ -285,7 +290,7 @@ pub struct Log {
     geometry: Geometry,
     codec: Codec,
     /// To the storage thread; none in a log opened for reading.
-    sender: Option<Sender>,
+    sender: Option<Box<dyn Sender>>,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -378,6 +383,12 @@ impl Log {
         self.send(Message::Commit { prepare, done, claim });
     }
 
+    /// The same, for who holds no lock and can wait for the disk: in a file the calling thread makes the commit
+    /// itself if nothing else is being stored, and calls `prepare` and `done`.
+    pub fn commit_here(&self, prepare: Prepare, done: Done, claim: Claim) {
+        self.sender().send_and_do(Message::Commit { prepare, done, claim });
+    }
+
     /// Commits that wait for room in the ring go on, or with an error are told.
     pub fn retry(&self, outcome: Option<LogError>) {
         self.send(Message::Retry(outcome));
@@ -412,12 +423,15 @@ impl Log {
         matches!(self.medium, Medium::Bucket(_))
     }
 
+    fn sender(&self) -> &dyn Sender {
+        self.sender.as_deref().expect("a log opened for reading is not written to")
+    }
+
     fn send(&self, message: Message) {
-        let sender = self.sender.as_ref().expect("a log opened for reading is not written to");
         if let Message::Write(part) = &message {
             self.shared.flow.accept(part.bytes.len() as u64);
         }
-        sender(message);
+        self.sender().send(message);
     }
 
     /// The segments opened since this was last asked, and the number that the next one gets. To be called where the redo that refers to

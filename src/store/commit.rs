@@ -57,8 +57,17 @@ pub enum Errand {
     Complete(Checkpoint),
 }
 
+/// Who makes a commit.
+#[derive(Clone, Copy)]
+pub enum Who {
+    /// The storage thread: the caller does not wait.
+    StorageThread,
+    /// The caller, if nothing else is being stored. It holds no lock.
+    Caller,
+}
+
 impl Core {
-    pub(super) fn sync_then(self: &Arc<Self>, done: Waiter) {
+    pub(super) fn sync_then(self: &Arc<Self>, who: Who, done: Waiter) {
         if self.read_only {
             return done(Ok(()));
         }
@@ -71,7 +80,11 @@ impl Core {
                     writer.is_quiet = false;
                     // What comes from here on gets its redo, unless a checkpoint has to come first.
                     writer.skips_redo = writer.skipped_since.is_some();
-                    self.request_commit(&mut writer);
+                    let is_asked_for = self.ask_for_commit(&mut writer);
+                    drop(writer);
+                    if is_asked_for {
+                        self.queue_commit(Errand::None, who, Box::new(|_| ()));
+                    }
                     return;
                 }
                 Err(failure) => failure,
@@ -83,30 +96,42 @@ impl Core {
     /// Queues a commit, unless one is queued already; or asks for the checkpoint that has to do its
     /// work (W4).
     pub(super) fn request_commit(self: &Arc<Self>, writer: &mut Writer) {
-        if writer.has_skipped() {
-            self.want_checkpoint(writer);
-        } else if !writer.commit_queued {
-            writer.commit_queued = true;
-            self.queue_commit(Errand::None, Box::new(|_| ()));
+        if self.ask_for_commit(writer) {
+            self.queue_commit(Errand::None, Who::StorageThread, Box::new(|_| ()));
         }
     }
 
+    /// Whether the caller has to queue a commit now.
+    fn ask_for_commit(&self, writer: &mut Writer) -> bool {
+        if writer.has_skipped() {
+            self.want_checkpoint(writer);
+            return false;
+        }
+        !std::mem::replace(&mut writer.commit_queued, true)
+    }
+
     /// Queues a commit with an errand; `done` gets the result.
-    pub(super) fn queue_commit(self: &Arc<Self>, errand: Errand, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
+    pub(super) fn queue_commit(
+        self: &Arc<Self>,
+        errand: Errand,
+        who: Who,
+        done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+    ) {
         let claim = match errand {
             Errand::None => Claim::Ordinary,
             Errand::Claim | Errand::Freeze(_) => Claim::Early,
             Errand::Complete(_) => Claim::Last,
         };
         let (preparer, finisher) = (self.clone(), self.clone());
-        self.log.commit(
-            Box::new(move |sequence, bytes_max| preparer.prepare(sequence, bytes_max, errand)),
-            Box::new(move |result| {
-                let result = finisher.finish(claim, result);
-                done(result);
-            }),
-            claim,
-        );
+        let prepare = Box::new(move |sequence, bytes_max| preparer.prepare(sequence, bytes_max, errand));
+        let done = Box::new(move |result| {
+            let result = finisher.finish(claim, result);
+            done(result);
+        });
+        match who {
+            Who::StorageThread => self.log.commit(prepare, done, claim),
+            Who::Caller => self.log.commit_here(prepare, done, claim),
+        }
     }
 
     /// Freezes what is pending. On the storage thread.

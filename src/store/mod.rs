@@ -93,7 +93,7 @@ use crate::log::{Log, SegmentNo};
 use crate::tree::{Node, Pages, Root};
 use ahead::Ahead;
 use cache::Cache;
-use commit::{COMMIT_OVERHEAD, InFlight};
+use commit::{COMMIT_OVERHEAD, InFlight, Who};
 use figures::Seen;
 use keeper::Signals;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -328,7 +328,15 @@ impl Store {
     /// wait; `done` runs on another thread (or on this one, before the call returns) and must not
     /// wait either, nor call the store.
     pub fn sync_then(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
-        self.core.sync_then(done);
+        self.core.sync_then(Who::StorageThread, done);
+    }
+
+    /// The same for who can wait for the disk, and holds no lock: in a file, if nothing else is being stored, the
+    /// calling thread does that itself before it returns, and is not woken by another. So there it waits for the
+    /// disk while one commit is written and flushed, also when the store is given up meanwhile; never for another
+    /// caller, and never in a bucket.
+    pub fn sync_here(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
+        self.core.sync_then(Who::Caller, done);
     }
 
     /// Whether everything that a view taken before shows is durable. Cheap; false also while that is

@@ -219,7 +219,8 @@ impl Core {
 
     /// Calls `done` once everything up to here is durable, or can't become so; or with EIO when
     /// that took too long: then the outcome is not known, and the changes stay first in line. A
-    /// later sync gets its own answer. Does not wait.
+    /// later sync gets its own answer. Waits for no other request; for the disk at most as `Store::sync_here`
+    /// does.
     pub fn sync_then(self: &Arc<Core>, operation: Operation, done: impl FnOnce(Result<(), Errno>) + Send + 'static) {
         let core = self.clone();
         self.sync_until(self.deadline(&operation), move |synced| {
@@ -231,7 +232,7 @@ impl Core {
     fn sync_until(self: &Arc<Core>, until: Instant, done: impl FnOnce(Result<(), Errno>) + Send + 'static) {
         let answer = self.syncs.wait(until, Box::new(done));
         let core = self.clone();
-        self.fs.store().sync_then(Box::new(move |synced: Result<(), StoreError>| {
+        self.fs.store().sync_here(Box::new(move |synced: Result<(), StoreError>| {
             if synced.is_ok() {
                 core.writes.answered();
             }

@@ -32,6 +32,8 @@ struct Bench {
     core: Arc<Core>,
     deferred: Deferred,
     crowd: Crowd,
+    /// Its requests wait for the disk.
+    is_durable_first: bool,
 }
 
 impl Bench {
@@ -48,7 +50,7 @@ impl Bench {
         let deferred = Deferred::start(fs.clone(), timeout).unwrap();
         let crowd = Crowd::start(fs.clone(), manners.held_max).unwrap();
         let core = Arc::new(Core::start(fs, manners, deferred.bell(), crowd.watch()).unwrap());
-        Bench { disk, core, deferred, crowd }
+        Bench { disk, core, deferred, crowd, is_durable_first: sync != SyncMode::OnRequest }
     }
 
     /// A request, as they all come. What is answered at once is answered when this returns.
@@ -59,14 +61,22 @@ impl Bench {
         call: impl Fn(&FileSystem) -> fs::Result<T> + Send + 'static,
     ) -> Answer<T> {
         let (told, answer) = channel();
+        let core = self.core.clone();
         // Nobody listens any more where a test is over.
-        self.core.answer(
-            Operation::now(kind, INodeNo::ROOT),
-            bytes,
-            (),
-            move |fs, ()| call(fs),
-            move |(), done| drop(told.send(done)),
-        );
+        let request = move || {
+            core.answer(
+                Operation::now(kind, INodeNo::ROOT),
+                bytes,
+                (),
+                move |fs, ()| call(fs),
+                move |(), done| drop(told.send(done)),
+            );
+        };
+        if self.is_durable_first {
+            drop(std::thread::spawn(request))
+        } else {
+            request()
+        }
         answer
     }
 
@@ -91,6 +101,17 @@ impl Bench {
     fn sync(&self) -> Answer<()> {
         let (told, answer) = channel();
         self.core.sync_then(Operation::now(Kind::Fsync, INodeNo::ROOT), move |done| _ = told.send(done));
+        answer
+    }
+
+    /// A sync that comes first: its reader thread is the one that waits for the disk.
+    fn sync_that_waits(&self) -> Answer<()> {
+        let (told, answer) = channel();
+        let core = self.core.clone();
+        std::thread::spawn(move || {
+            core.sync_then(Operation::now(Kind::Fsync, INodeNo::ROOT), move |done| _ = told.send(done));
+        });
+        self.disk.until_waiting(1);
         answer
     }
 
@@ -173,7 +194,9 @@ fn who_waits_for_storage_that_does_not_answer_is_told_and_loses_nothing() {
     let bench = Bench::new(SyncMode::Names, SHORT);
     assert_eq!(bench.sync().recv().unwrap(), Ok(()));
     bench.disk.fall(Silence::CHANGES);
-    let (made, synced) = (bench.create("name"), bench.sync());
+    let made = bench.create("name");
+    bench.disk.until_waiting(1);
+    let synced = bench.sync();
     refused(&made);
     refused(&synced);
     assert!(bench.core.fs.lookup(ROOT, b"name").is_ok(), "it is not undone");
@@ -191,6 +214,8 @@ fn what_needs_no_storage_is_answered_however_many_wait_for_it() {
     let small = now(&bench.create("small"));
     assert_eq!(now(&bench.write(small, 0, b"content".to_vec())), 7);
     bench.disk.fall(Silence::ALL);
+    let mut syncs = vec![bench.sync_that_waits()];
+    syncs.extend((0..20).map(|_| bench.sync()));
     let (first, made) = bench.use_up_room("a");
     // More than there are threads, of each kind.
     let reads: Vec<_> = (0..40).map(|window| bench.read(cold, window << 16, 1 << 16)).collect();
@@ -227,6 +252,7 @@ fn what_needs_no_storage_is_answered_however_many_wait_for_it() {
         assert!(read == old || read.iter().all(|byte| *byte == 9), "as before one of the writes, or after it");
     }
     writes.iter().for_each(|written| assert_eq!(written.recv().unwrap().unwrap(), 1 << 20));
+    syncs.iter().for_each(|synced| assert_eq!(synced.recv().unwrap(), Ok(())));
     bench.until_nothing_is_parked();
     assert!(bench.core.fs.lookup(ROOT, format!("a{made}").as_bytes()).is_ok());
     bench.end();

@@ -37,11 +37,11 @@ pub fn mount_as_root(
     Ok(fuse.into())
 }
 
-/// The kernel's greeting, answered; `threads` will read requests.
+/// The kernel's greeting, answered; `threads` will read requests, and one more, for the one that may be storing.
 pub fn greet<F: Filesystem>(filesystem: F, fuse: OwnedFd, threads: usize, dir: &Path) -> Result<Session<F>, LifeError> {
     let mut config = Config::default();
     config.acl = SessionACL::All;
-    config.n_threads = Some(threads);
+    config.n_threads = Some(threads + 1);
     // From a descriptor, the session knows no mount, so that it can't unmount a newer one.
     Session::from_fd(filesystem, fuse, SessionACL::All, config)
         .map_err(|error| LifeError::system(format!("{}: the kernel's greeting", dir.display()), error))

@@ -1,7 +1,8 @@
 //! The log in one local file.
 //!
 //! Files, in reading order: the formats `superblock` and `holder`; `ring` (where commits lie), `slots`
-//! (where data segments lie), `read`, `writer` (the storage thread), `open` (creation and recovery).
+//! (where data segments lie), `read`, `writer`, `desk` (the storage thread, and who does its work), `open` (creation and
+//! recovery).
 //!
 //! # Contract
 //!
@@ -9,6 +10,7 @@
 //! refers to new data); the file's lock keeps other writers away; recovery reads the tail of the
 //! ring and nothing else.
 
+mod desk;
 mod holder;
 mod open;
 mod read;

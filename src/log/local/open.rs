@@ -27,6 +27,7 @@
 //! file that bears our magic. After an *unclean* end, damage to exactly the last commit cannot be
 //! told from a commit that a crash tore: the log then ends before it.
 
+use super::desk::Desk;
 use super::ring::{self, Found, Ring};
 use super::slots::Slots;
 use super::superblock::{Start, Superblock, Unusable};
@@ -43,7 +44,6 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::SendError;
 use std::thread::JoinHandle;
 
 /// What the storage thread has to know to go on.
@@ -252,7 +252,7 @@ pub fn start(
     end: End,
     (store, size_limit, last, epoch): ([u8; 16], u64, Sequence, u64),
     used: impl IntoIterator<Item = u32>,
-) -> Result<(Sender, JoinHandle<()>), LogError> {
+) -> Result<(Box<dyn Sender>, JoinHandle<()>), LogError> {
     let geometry = end.superblock.geometry;
     {
         let mut streams = shared.streams.lock();
@@ -287,21 +287,49 @@ pub fn start(
         parts_written: 0,
         unsynced: 0,
         is_data_unsynced: false,
+        deferred: Vec::new(),
     };
-    let (sender, receiver) = std::sync::mpsc::channel::<Message>();
+    let desk = Arc::new(Desk::new(writer));
+    let at_work = desk.clone();
     let thread = std::thread::Builder::new()
         .name("kivafs-storage".into())
-        .spawn(move || writer.run(receiver))
+        .spawn(move || at_work.work())
         .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
-    // The storage thread ends only after `close`, and nothing is sent after that, but by who waits for space
-    // and has not heard of it; and if the store was given up, by who came back from waiting for the disk.
-    let send = move |message| {
-        if let Err(SendError(message)) = sender.send(message) {
-            let is_expected = matches!(message, Message::Reached(_)) || shared.failure().is_some();
+    Ok((Box::new(Door { desk, shared }), thread))
+}
+
+/// Where the callers' side of the log puts what it asks for. When it is dropped without a close, what a crash leaves
+/// is left.
+struct Door {
+    desk: Arc<Desk>,
+    shared: Arc<Shared>,
+}
+
+impl Door {
+    /// The work ends only after `close`, and nothing is sent after that, but by who waits for space
+    /// and has not heard of it; and if the store was given up, by who came back from waiting for the disk.
+    fn check(&self, put: Result<(), Message>) {
+        if let Err(message) = put {
+            let is_expected = matches!(message, Message::Reached(_)) || self.shared.failure().is_some();
             assert!(is_expected, "the storage thread has ended");
         }
-    };
-    Ok((Box::new(send), thread))
+    }
+}
+
+impl Sender for Door {
+    fn send(&self, message: Message) {
+        self.check(self.desk.put(message));
+    }
+
+    fn send_and_do(&self, message: Message) {
+        self.check(self.desk.put_and_do(message));
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.desk.complete();
+    }
 }
 
 fn adopt_reserve(slots: &mut Slots, slot: u32) {

@@ -1,4 +1,4 @@
-//! The storage thread: the only one that writes, flushes and frees.
+//! The writer: writes, flushes and frees, whoever has it: the storage thread, or who does its work (`desk`).
 //!
 //! One message enum. Data parts are written as they come; a commit is *prepared* only when its
 //! turn comes, so that everything gathered until then goes into it (group commit by laziness).
@@ -11,6 +11,7 @@
 //! Shutdown order: the store stops its other threads, sends a last commit, then `Close`: a clean
 //! superblock is written and flushed, and the thread ends. Only then is the file's lock dropped.
 
+use super::desk::Desk;
 use super::ring::Ring;
 use super::superblock::{Start, Superblock};
 use crate::backend::Disk;
@@ -24,12 +25,11 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Receiver;
 
 /// Data is flushed when so much was written since the last time.
 const UNSYNCED_BYTES_MAX: u64 = 8 << 20;
 
-/// The state of the log's end, owned by the storage thread.
+/// The state of the log's end, owned by whoever is at work.
 pub struct Writer {
     pub disk: Arc<dyn Disk>,
     pub shared: Arc<Shared>,
@@ -60,58 +60,47 @@ pub struct Writer {
     pub unsynced: u64,
     /// Something is among them that any commit may refer to.
     pub is_data_unsynced: bool,
+    /// Commits that found the ring too full: they go on once the checkpoint under way is done.
+    pub deferred: Vec<(Prepare, Done)>,
 }
 
 impl Writer {
-    /// Serves messages until `Close`, or until nobody can send any more.
-    pub fn run(mut self, receiver: Receiver<Message>) {
-        let mut waiting: VecDeque<Message> = VecDeque::new();
-        // Commits that found the ring too full: they go on once the checkpoint under way is done.
-        let mut deferred: Vec<(Prepare, Done)> = Vec::new();
-        loop {
-            let message = match waiting.pop_front() {
-                Some(message) => message,
-                None => match receiver.recv() {
-                    Ok(message) => message,
-                    Err(_) => return,
-                },
-            };
-            match message {
-                Message::Write(part) => self.write_part(part),
-                Message::Commit { prepare, done, claim } => {
-                    if claim == Claim::Ordinary && self.ring_is_tight() && self.shared.failure().is_none() {
-                        // If that fails, the commit says so.
-                        if self.catch_up().is_ok() && self.ring_is_tight() {
-                            deferred.push((prepare, done));
-                            continue;
-                        }
-                    }
-                    let result = self.commit(prepare, claim, &receiver, &mut waiting);
-                    done(result);
-                }
-                Message::Retry(outcome) => {
-                    for (prepare, done) in deferred.drain(..).rev() {
-                        match &outcome {
-                            Some(error) => done(Err(self.shared.check_failure().err().unwrap_or(error.clone()))),
-                            None => {
-                                waiting.push_front(Message::Commit { prepare, done, claim: Claim::Ordinary });
-                            }
-                        }
+    /// Does what one message asks for; false if that was to end.
+    pub fn serve(&mut self, message: Message, desk: &Desk) -> bool {
+        match message {
+            Message::Write(part) => self.write_part(part),
+            Message::Commit { prepare, done, claim } => {
+                if claim == Claim::Ordinary && self.ring_is_tight() && self.shared.failure().is_none() {
+                    // If that fails, the commit says so.
+                    if self.catch_up().is_ok() && self.ring_is_tight() {
+                        self.deferred.push((prepare, done));
+                        return true;
                     }
                 }
-                Message::Free { numbers, since_ns: _, freed } => {
-                    self.free(&numbers);
-                    freed(&numbers);
-                }
-                // Who has gone away needs no answer.
-                Message::Reached(answer) => drop(answer.send(())),
-                Message::Close { give_back, done } => {
-                    let result = self.close(give_back);
-                    done(result);
-                    return;
+                let result = self.commit(prepare, claim, desk);
+                done(result);
+            }
+            Message::Retry(outcome) => {
+                for (prepare, done) in self.deferred.drain(..).rev() {
+                    match &outcome {
+                        Some(error) => done(Err(self.shared.check_failure().err().unwrap_or(error.clone()))),
+                        None => desk.put_first(Message::Commit { prepare, done, claim: Claim::Ordinary }),
+                    }
                 }
             }
+            Message::Free { numbers, since_ns: _, freed } => {
+                self.free(&numbers);
+                freed(&numbers);
+            }
+            // Who has gone away needs no answer.
+            Message::Reached(answer) => drop(answer.send(())),
+            Message::Close { give_back, done } => {
+                let result = self.close(give_back);
+                done(result);
+                return false;
+            }
         }
+        true
     }
 
     /// Whether an ordinary commit would leave too little room for what must always fit: the two
@@ -153,13 +142,7 @@ impl Writer {
         }
     }
 
-    fn commit(
-        &mut self,
-        prepare: Prepare,
-        claim: Claim,
-        receiver: &Receiver<Message>,
-        waiting: &mut VecDeque<Message>,
-    ) -> Result<Sequence, LogError> {
+    fn commit(&mut self, prepare: Prepare, claim: Claim, desk: &Desk) -> Result<Sequence, LogError> {
         self.shared.check_failure()?;
         let sequence = Sequence(self.last.0 + 1);
         let commit_max = self.geometry.commit_bytes_max();
@@ -179,15 +162,9 @@ impl Writer {
         let Some(prepared) = prepared else { return Ok(self.last) };
         // R1: whatever the frozen changes refer to was handed over before they were frozen.
         let handed_over = self.shared.streams.lock().parts_handed_over();
-        let mut earlier = std::mem::take(waiting);
         while self.parts_written < handed_over {
-            let message = earlier.pop_front().or_else(|| receiver.try_recv().ok());
-            match message.expect("a part is sent when it is handed over") {
-                Message::Write(part) => self.write_part(part),
-                other => waiting.push_back(other),
-            }
+            self.write_part(desk.take_part().expect("a part is put there when it is handed over"));
         }
-        waiting.append(&mut earlier);
         // R4: a write or flush of those may have failed; then nothing is flushed again.
         self.shared.check_failure()?;
         if self.is_data_unsynced || prepared.checkpoint.is_some() && self.unsynced > 0 {

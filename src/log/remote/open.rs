@@ -405,7 +405,11 @@ impl OpeningState {
 }
 
 /// Starts the storage thread of the epoch that was claimed.
-pub fn start(shared: Arc<Shared>, bucket: Arc<Bucket>, end: End) -> Result<(Sender, JoinHandle<()>), LogError> {
+pub fn start(
+    shared: Arc<Shared>,
+    bucket: Arc<Bucket>,
+    end: End,
+) -> Result<(Box<dyn Sender>, JoinHandle<()>), LogError> {
     let End { found, claim, .. } = end;
     let claim = claim.expect("a log opened for reading is not started");
     {
@@ -437,5 +441,5 @@ pub fn start(shared: Arc<Shared>, bucket: Arc<Bucket>, end: End) -> Result<(Send
         .name("kivafs-storage".into())
         .spawn(move || writer.run(&inbox))
         .map_err(|error| LogError::Io(format!("starting the storage thread: {error}").into()))?;
-    Ok((super::writer::sender(events), thread))
+    Ok((Box::new(super::writer::Door(events)), thread))
 }

@@ -68,13 +68,19 @@ pub enum Event {
 
 /// What the callers' side of the log sends by. When it is dropped without a close, what a crash
 /// leaves is left.
-pub fn sender(events: mpsc::Sender<Event>) -> Sender {
-    let door = Door(events);
-    // After a close, or when all was given up, nobody is there to hear it.
-    Box::new(move |message| drop(door.0.send(Event::Asked(message))))
-}
+pub struct Door(pub mpsc::Sender<Event>);
 
-struct Door(mpsc::Sender<Event>);
+impl Sender for Door {
+    fn send(&self, message: Message) {
+        // After a close, or when all was given up, nobody is there to hear it.
+        drop(self.0.send(Event::Asked(message)));
+    }
+
+    /// Answers come to the storage thread, so nobody else can do its work.
+    fn send_and_do(&self, message: Message) {
+        self.send(message);
+    }
+}
 
 impl Drop for Door {
     fn drop(&mut self) {
