@@ -267,11 +267,15 @@ impl Writer<'_> {
 
     /// Repairs what children that changed have become, if need be.
     pub fn balance(&mut self, inner: &mut Inner, touched: &[Touched]) {
-        let is_balanced = touched.iter().all(|Touched { index, is_short }| {
-            let node = inner.edges[*index].loaded();
-            !is_short && node.len() > 0 && !self.is_overfull(node)
-        });
-        if !is_balanced {
+        let is_balanced = |&Touched { index, is_short }: &Touched| {
+            let node = inner.edges[index].loaded();
+            // All children are looked at and moved below: not for nothing, once for each key that is deleted.
+            let may_merge = |left: usize| self.may_merge(&inner.edges[left], &inner.edges[left + 1]);
+            let has_short_neighbour =
+                || index > 0 && may_merge(index - 1) || index + 1 < inner.edges.len() && may_merge(index);
+            node.len() > 0 && !self.is_overfull(node) && !(is_short && has_short_neighbour())
+        };
+        if !touched.iter().all(is_balanced) {
             self.rebalance(inner, touched);
         }
     }
@@ -447,17 +451,23 @@ impl Writer<'_> {
         children
     }
 
-    /// Two adjacent pages as one, if both are in memory and short enough. `separator`: of the
-    /// right one.
-    fn merge(&mut self, left: &Edge, separator: &[u8], right: &Edge) -> Option<Edge> {
+    /// Whether two adjacent pages are in memory and short enough to be one.
+    fn may_merge(&self, left: &Edge, right: &Edge) -> bool {
+        self.short_neighbours(left, right).is_some()
+    }
+
+    fn short_neighbours<'e>(&self, left: &'e Edge, right: &'e Edge) -> Option<(Reached<'e>, Reached<'e>)> {
         if [left, right].iter().any(|edge| matches!(edge, Edge::Behind(_))) {
             return None;
         }
-        let merge_bytes = balance::merge_bytes(self.page_bytes);
-        let (left_node, right_node) = (left.reach(self.pages, None).ok()?, right.reach(self.pages, None).ok()?);
-        if left_node.bytes() + right_node.bytes() > merge_bytes {
-            return None;
-        }
+        let (left, right) = (left.reach(self.pages, None).ok()?, right.reach(self.pages, None).ok()?);
+        (left.bytes() + right.bytes() <= balance::merge_bytes(self.page_bytes)).then_some((left, right))
+    }
+
+    /// Two adjacent pages as one, if both are in memory and short enough. `separator`: of the
+    /// right one.
+    fn merge(&mut self, left: &Edge, separator: &[u8], right: &Edge) -> Option<Edge> {
+        let (left_node, right_node) = self.short_neighbours(left, right)?;
         let body = match (&left_node.body, &right_node.body) {
             (Body::Leaf(left), Body::Leaf(right)) => {
                 Body::Leaf(Leaf::gather(&[(left, 0..left.len()), (right, 0..right.len())]))
