@@ -25,9 +25,10 @@
 //! What is kept in vain is thus the rest of few reads: those that are at the queue's end.
 
 use crate::log::{Payload, Pointer};
-use crate::tree::{Node, PAGES_TOGETHER, Pages, TreeError};
+use crate::tree::{Held, Node, PAGES_TOGETHER, Pages, TreeError};
 use lru::LruCache;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
+use std::cell::Cell;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -68,7 +69,7 @@ pub struct Cache {
 struct Entry<T> {
     kept: T,
     bytes: usize,
-    is_asked_for: bool,
+    is_asked_for: Cell<bool>,
 }
 
 /// A pointer is hashed as one number, which is random enough.
@@ -94,8 +95,8 @@ struct Shard<T> {
     entries: LruCache<Pointer, Entry<T>, BuildHasherDefault<Number>>,
     bytes: usize,
     /// Looks for what was here, and for what was not: counted under the lock that is held anyway.
-    hits: u64,
-    misses: u64,
+    hits: Cell<u64>,
+    misses: Cell<u64>,
 }
 
 /// What a group of the cache holds, and how often it was looked into since the store was opened. What
@@ -126,13 +127,13 @@ pub struct CacheFigures {
 impl<T> Default for Shard<T> {
     fn default() -> Shard<T> {
         let entries = LruCache::unbounded_with_hasher(BuildHasherDefault::default());
-        Shard { entries, bytes: 0, hits: 0, misses: 0 }
+        Shard { entries, bytes: 0, hits: Cell::new(0), misses: Cell::new(0) }
     }
 }
 
 impl<T> Shard<T> {
     fn put(&mut self, at: Pointer, kept: T, bytes: usize) {
-        if let Some(old) = self.entries.put(at, Entry { kept, bytes, is_asked_for: false }) {
+        if let Some(old) = self.entries.put(at, Entry { kept, bytes, is_asked_for: Cell::new(false) }) {
             self.bytes -= old.bytes;
         }
         self.bytes += bytes;
@@ -141,20 +142,32 @@ impl<T> Shard<T> {
     /// What is there, for who may ask for it again.
     fn get(&mut self, at: &Pointer) -> Option<&mut T> {
         let entry = self.look(at)?;
-        entry.is_asked_for = true;
+        entry.is_asked_for.set(true);
         Some(&mut entry.kept)
     }
 
     fn look(&mut self, at: &Pointer) -> Option<&mut Entry<T>> {
         let found = self.entries.peek_mut(at);
-        *if found.is_some() { &mut self.hits } else { &mut self.misses } += 1;
+        let counted = if found.is_some() { &self.hits } else { &self.misses };
+        counted.set(counted.get() + 1);
         found
+    }
+
+    /// The same, for who has but a view of it.
+    fn show(&self, at: &Pointer) -> Option<&T> {
+        let found = self.entries.peek(at);
+        let counted = if found.is_some() { &self.hits } else { &self.misses };
+        counted.set(counted.get() + 1);
+        found.map(|entry| {
+            entry.is_asked_for.set(true);
+            &entry.kept
+        })
     }
 
     /// Adds what this one holds.
     fn add_to(&self, kept: &mut Kept) {
-        kept.hits += self.hits;
-        kept.misses += self.misses;
+        kept.hits += self.hits.get();
+        kept.misses += self.misses.get();
         kept.count += self.entries.len() as u64;
         kept.bytes += self.bytes as u64;
     }
@@ -165,8 +178,8 @@ impl<T> Shard<T> {
         while self.bytes > bytes
             && let Some((&at, first)) = self.entries.peek_lru()
         {
-            if first.is_asked_for {
-                self.entries.get_mut(&at).expect("just seen").is_asked_for = false;
+            if first.is_asked_for.get() {
+                self.entries.get_mut(&at).expect("just seen").is_asked_for.set(false);
             } else {
                 self.bytes -= first.bytes;
                 self.entries.pop_lru();
@@ -197,6 +210,8 @@ impl Cache {
 
     /// Keeps a page.
     pub fn put_page(&self, at: Pointer, page: Arc<Node>) {
+        // One that is stored just now does not know yet.
+        assert!(page.place().is_none_or(|place| place == at), "the page at {at} is another: {page:?}");
         let bytes = page.memory_bytes();
         self.trim_shard(self.page_shard(&at), bytes, |shard| shard.put(at, page, bytes));
     }
@@ -320,8 +335,7 @@ impl Cache {
     }
 
     fn page_shard(&self, at: &Pointer) -> &Mutex<Shard<Arc<Node>>> {
-        // The checksum is as good as a random number.
-        &self.pages[at.checksum as usize % PAGE_SHARDS]
+        &self.pages[shard_of(at)]
     }
 
     /// Takes from a shard what is beyond its share, so that as much finds room as then `comes`.
@@ -334,6 +348,11 @@ impl Cache {
         // Of many changes at once each adds its difference.
         self.page_bytes.fetch_add(shard.bytes.wrapping_sub(before), Ordering::Relaxed);
     }
+}
+
+/// The shard of the page at `at`. The checksum is as good as a random number.
+fn shard_of(at: &Pointer) -> usize {
+    at.checksum as usize % PAGE_SHARDS
 }
 
 /// Room for units that are on their way.
@@ -354,8 +373,22 @@ impl Pages for Cache {
         shard.get(at).map(|page| page.clone()).ok_or_else(|| TreeError::Miss(vec![*at]))
     }
 
+    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+        // Nobody else has two of them at once.
+        look(&HeldPages(self.pages.each_ref().map(|shard| shard.lock())));
+    }
+
     fn together(&self) -> usize {
         if self.is_far { FAR_TOGETHER } else { PAGES_TOGETHER }
+    }
+}
+
+/// The pages, while nobody else can get at them.
+struct HeldPages<'a>([MutexGuard<'a, Shard<Arc<Node>>>; PAGE_SHARDS]);
+
+impl Held for HeldPages<'_> {
+    fn page(&self, at: &Pointer) -> Option<&Node> {
+        self.0[shard_of(at)].show(at).map(|page| &**page)
     }
 }
 
@@ -366,6 +399,10 @@ pub struct Current<'a>(pub &'a Cache);
 impl Pages for Current<'_> {
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
         self.0.page(at)
+    }
+
+    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+        self.0.hold(look);
     }
 
     fn left(&self, at: &Pointer) {

@@ -6,7 +6,7 @@
 
 use super::checkpoint::FreezeRequest;
 use super::durable::Held;
-use super::pending::Pended;
+use super::pending::{Pended, Taken};
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
 use crate::log::{Checkpoint, Claim, LogError, Prepared, RootKind, Sequence, Stream};
@@ -26,7 +26,7 @@ pub type Waiter = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 pub struct InFlight {
     pub waiters: Vec<Waiter>,
     /// The changes that it makes durable: should it fail, what was before them is what a crash leaves.
-    pub changes: Arc<Vec<Pended>>,
+    pub changes: Arc<Taken>,
     /// The state that it makes durable, where that is not all that the tree had when it was prepared (W4).
     root: Option<Root>,
     /// How many transactions had begun then, if it makes all of them durable.
@@ -37,11 +37,6 @@ impl InFlight {
     /// Whether there is one that makes durable all that the tree had when it was prepared.
     pub fn brings_all(&self) -> bool {
         self.begun.is_some()
-    }
-
-    /// Whether one of them is of that key.
-    pub fn changes_key(&self, key: &[u8]) -> bool {
-        self.changes.binary_search_by(|change| (*change.key).cmp(key)).is_ok()
     }
 }
 
@@ -187,7 +182,7 @@ impl Core {
                 frozen
             }
             // W4: what came since the checkpoint was begun is left to the next.
-            Some(_) => Vec::new(),
+            Some(_) => Taken::default(),
         };
         let frozen = Arc::new(frozen);
         {

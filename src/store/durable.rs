@@ -68,7 +68,8 @@ impl Core {
         let writer = self.writer.try_lock_for(LOCK_WAIT_MAX).filter(|writer| writer.held.is_none());
         let Some(writer) = writer else { return vec![false; keys.len()] };
         let in_flight = self.in_flight.lock();
-        let is_durable = |key: &K| !writer.pending.contains(key.as_ref()) && !in_flight.changes_key(key.as_ref());
+        let is_durable =
+            |key: &K| !writer.pending.contains(key.as_ref()) && !in_flight.changes.changes_key(key.as_ref());
         keys.iter().map(is_durable).collect()
     }
 }

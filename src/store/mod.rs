@@ -68,6 +68,7 @@ mod figures;
 mod gathered;
 mod keeper;
 mod look;
+mod marks;
 mod open;
 mod pending;
 mod place;
@@ -90,7 +91,7 @@ pub use view::{Cursor, View};
 
 use crate::backend::Usage;
 use crate::log::{Log, SegmentNo};
-use crate::tree::{Node, Pages, Root};
+use crate::tree::{Held, Node, Pages, Root};
 use ahead::Ahead;
 use cache::Cache;
 use commit::{COMMIT_OVERHEAD, InFlight, Who};
@@ -454,5 +455,9 @@ impl Pages for Reading<'_> {
         let page = Node::decode(&payload, *at)
             .map_err(|error| TreeError::Damaged { at: *at, what: error.to_string().into() })?;
         Ok(Arc::new(page))
+    }
+
+    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+        self.0.cache.hold(look);
     }
 }

@@ -1,8 +1,10 @@
 //! The changes that the next commit takes as its redo.
 
+use super::marks::Marks;
 use crate::tree::{Key, Value};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::ops::Deref;
 
 /// What becomes of a key.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,20 +25,45 @@ pub struct Pending {
     run: Vec<Pended>,
     /// Those that came out of order, with what was before. None of their keys is in the run.
     rest: BTreeMap<Key, (Option<Value>, Option<Value>)>,
+    /// Of all of them.
+    marks: Marks,
+}
+
+/// What was pending, in the order of its keys.
+#[derive(Default)]
+pub struct Taken {
+    changes: Vec<Pended>,
+    marks: Marks,
+}
+
+impl Taken {
+    /// Whether one of them is of that key.
+    pub fn changes_key(&self, key: &[u8]) -> bool {
+        self.marks.may_have(key) && self.changes.binary_search_by(|change| (*change.key).cmp(key)).is_ok()
+    }
+}
+
+impl Deref for Taken {
+    type Target = [Pended];
+
+    fn deref(&self) -> &[Pended] {
+        &self.changes
+    }
 }
 
 impl Pending {
     /// Notes what becomes of a key, which was `before` until now; answers what was to become of it, if
     /// anything was.
     pub fn put(&mut self, key: Key, value: Option<Value>, before: Option<Value>) -> Option<Option<Value>> {
+        let may_be_there = self.marks.add(&key);
         if self.run.last().is_none_or(|last| last.key < key) {
-            if let Some((put, _)) = self.rest.get_mut(&key) {
+            if may_be_there && let Some((put, _)) = self.rest.get_mut(&key) {
                 return Some(std::mem::replace(put, value));
             }
             self.run.push(Pended { key, value, before });
             return None;
         }
-        if let Some(i) = self.search_run(&key) {
+        if may_be_there && let Some(i) = self.search_run(&key) {
             return Some(std::mem::replace(&mut self.run[i].value, value));
         }
         match self.rest.entry(key) {
@@ -56,15 +83,14 @@ impl Pending {
 
     /// Whether the key has a change.
     pub fn contains(&self, key: &[u8]) -> bool {
-        self.search_run(key).is_some() || self.rest.contains_key(key)
+        self.marks.may_have(key) && (self.search_run(key).is_some() || self.rest.contains_key(key))
     }
 
     /// Takes all of them, in the order of their keys.
-    pub fn take(&mut self) -> Vec<Pended> {
-        let run = std::mem::take(&mut self.run);
-        let rest = std::mem::take(&mut self.rest);
+    pub fn take(&mut self) -> Taken {
+        let Pending { run, rest, marks } = std::mem::take(self);
         if rest.is_empty() {
-            return run;
+            return Taken { changes: run, marks };
         }
         let mut all = Vec::with_capacity(run.len() + rest.len());
         let mut run = run.into_iter().peekable();
@@ -75,7 +101,7 @@ impl Pending {
             all.push(Pended { key, value, before });
         }
         all.extend(run);
-        all
+        Taken { changes: all, marks }
     }
 
     /// Forgets all of them.
@@ -111,9 +137,11 @@ mod tests {
             let of_model: BTreeMap<Key, Option<Value>> =
                 model.iter().map(|(key, (_, before))| (key.clone(), before.clone())).collect();
             prop_assert_eq!(before, of_model);
-            let all = model.into_iter().map(|(key, (value, before))| Pended { key, value, before });
-            prop_assert_eq!(pending.take(), all.collect::<Vec<_>>());
-            prop_assert_eq!(pending.take(), []);
+            let all: Vec<_> = model.into_iter().map(|(key, (value, before))| Pended { key, value, before }).collect();
+            let taken = pending.take();
+            prop_assert_eq!(&taken[..], &all[..]);
+            prop_assert!(all.iter().all(|change| taken.changes_key(&change.key)) && !taken.changes_key(&[9]));
+            prop_assert_eq!(&pending.take()[..], &[]);
         }
     }
 }

@@ -19,7 +19,7 @@ use super::table::Deltas;
 use super::writer::Writer;
 use super::{Core, StoreError};
 use crate::log::{Log, Packed, Pointer};
-use crate::tree::{Key, Ledger, Node, Pages, Tree, TreeError, Value};
+use crate::tree::{Held, Key, Ledger, Node, Pages, Tree, TreeError, Value};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -106,6 +106,10 @@ impl Pages for Replayed<'_> {
             Some(page) => Ok(page.clone()),
             None => self.cache.page(at),
         }
+    }
+
+    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+        self.cache.hold(look);
     }
 }
 

@@ -11,7 +11,7 @@
 
 use super::commit::Waiter;
 use super::durable::Held;
-use super::pending::{Pended, Pending};
+use super::pending::{Pending, Taken};
 use super::redo;
 use super::table::Table;
 use crate::log::{SegmentNo, Sequence};
@@ -242,7 +242,7 @@ impl Writer {
 
     /// Takes what is pending for a commit. Answers it and the raw bytes in it, which are settled
     /// from now on.
-    pub fn freeze(&mut self) -> (Vec<Pended>, usize) {
+    pub fn freeze(&mut self) -> (Taken, usize) {
         assert!(!self.has_skipped(), "W4: a commit with redo behind changes without");
         let raw = std::mem::take(&mut self.raw_bytes);
         while let Some((key, length)) = self.raw.pop_lru() {

@@ -115,7 +115,12 @@ impl Inner {
 
 /// The child that a key belongs to, given the separators of an inner page.
 pub(super) fn child_of(keys: &Sorted, key: &[u8]) -> usize {
-    match keys.search(key) {
+    child_of_found(keys.search(key))
+}
+
+/// The same, when the key was searched for among the separators.
+pub(super) fn child_of_found(found: Result<usize, usize>) -> usize {
+    match found {
         Ok(i) => i,
         // Not 0: the first separator is empty, and no key comes before that.
         Err(i) => i - 1,

@@ -111,6 +111,10 @@ impl Leaf {
         self.pairs.key(i)
     }
 
+    pub fn pairs(&self) -> &Sorted {
+        &self.pairs
+    }
+
     pub fn search(&self, key: &[u8]) -> Result<usize, usize> {
         self.pairs.search(key)
     }

@@ -58,6 +58,7 @@
 //!   pages live in the cache behind [`Pages`], which bounds them.
 //! * T9: in `behind`.
 
+mod abreast;
 mod ahead;
 mod balance;
 mod behind;
@@ -108,6 +109,10 @@ pub trait Pages {
     /// one asked for is a bug and panics.
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError>;
 
+    /// Has `look` look at pages that are in memory. Meanwhile others may have to wait, and nothing else may be asked
+    /// for from there.
+    fn hold(&self, look: &mut dyn FnMut(&dyn Held));
+
     /// The page at `at` has left the current tree for good: [`Tree::apply`] says so when it can fail no more.
     /// Whoever has an older root may still ask for it; if nobody has one, it is kept in vain.
     fn left(&self, _at: &Pointer) {}
@@ -117,6 +122,12 @@ pub trait Pages {
     fn together(&self) -> usize {
         PAGES_TOGETHER
     }
+}
+
+/// Pages as they are in memory, for a moment.
+pub trait Held {
+    /// The page stored at `at`, if it is in memory; and never another.
+    fn page(&self, at: &Pointer) -> Option<&Node>;
 }
 
 /// Where a checkpoint puts pages.

@@ -5,6 +5,7 @@ use crate::tree::behind::Behind;
 use crate::tree::inner::Inner;
 use crate::tree::leaf::Leaf;
 use crate::tree::page;
+use crate::tree::sorted::Sorted;
 use crate::tree::{DecodeError, Pages, TreeError};
 use std::borrow::Cow;
 use std::fmt;
@@ -35,16 +36,6 @@ impl Deref for Reached<'_> {
     fn deref(&self) -> &Arc<Node> {
         match self {
             Reached::Held(node) => node,
-            Reached::Cached(node) => node,
-        }
-    }
-}
-
-impl Reached<'_> {
-    /// The page, for whoever keeps it longer than the edge.
-    pub fn into_node(self) -> Arc<Node> {
-        match self {
-            Reached::Held(node) => Arc::clone(node),
             Reached::Cached(node) => node,
         }
     }
@@ -153,7 +144,7 @@ impl Node {
     }
 
     /// Where it is stored.
-    pub(super) fn place(&self) -> Option<Pointer> {
+    pub fn place(&self) -> Option<Pointer> {
         self.place.get().copied()
     }
 
@@ -212,6 +203,14 @@ impl fmt::Debug for Node {
 }
 
 impl Body {
+    /// Pairs, or children by their separators.
+    pub fn entries(&self) -> &Sorted {
+        match self {
+            Body::Leaf(leaf) => leaf.pairs(),
+            Body::Inner(inner) => &inner.keys,
+        }
+    }
+
     /// Whether a copy takes much less memory.
     fn is_wasteful(&self) -> bool {
         match self {

@@ -1,16 +1,17 @@
 //! Reading a snapshot: get and scan.
 
 use crate::log::Pointer;
+use crate::tree::abreast;
 use crate::tree::ahead::{Manner, Step};
 use crate::tree::inner::{Inner, child_of};
-use crate::tree::node::{Body, Edge, Node, Reached};
+use crate::tree::node::{Body, Edge, Node};
 use crate::tree::{Pages, TreeError, Value};
 use std::collections::HashSet;
 use std::ops::{Bound, ControlFlow, Range};
 use std::sync::Arc;
 
 /// A miss of many gets names no more pages than this: they should find room in any cache.
-const MISSING_MAX: usize = 512;
+pub(super) const MISSING_MAX: usize = 512;
 
 /// Which way a scan goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,8 +55,7 @@ impl Root {
     /// The value of `key`.
     pub fn get(&self, pages: &dyn Pages, key: &[u8]) -> Result<Option<Value>, TreeError> {
         let Some(edge) = &self.edge else { return Ok(None) };
-        let root = edge.reach(pages, None)?;
-        get(pages, &root, None, key)
+        get_from(pages, edge, key)
     }
 
     /// The value of `key`, mostly without a search for its leaf if that is the one that `last` was left at by
@@ -74,7 +74,10 @@ impl Root {
     pub fn get_all<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
         // Then many have the same leaf.
         if !keys.is_sorted_by(|one, other| one.as_ref() <= other.as_ref()) {
-            return self.get_abreast(pages, keys);
+            return match &self.edge {
+                Some(edge) => abreast::get_all(pages, edge, keys),
+                None => Ok(vec![None; keys.len()]),
+            };
         }
         let mut values = Vec::with_capacity(keys.len());
         let mut missing = Missing::default();
@@ -84,45 +87,11 @@ impl Root {
                 Ok(value) => values.push(value),
                 Err(error) => missing.add(error)?,
             }
-            if missing.pages.len() >= MISSING_MAX {
+            if missing.len() >= MISSING_MAX {
                 break;
             }
         }
-        missing.pages.truncate(MISSING_MAX);
         missing.or(values)
-    }
-
-    /// The same, a level at a time: one search after another waits for memory at each step, and searches side by
-    /// side do so together.
-    fn get_abreast<K: AsRef<[u8]>>(&self, pages: &dyn Pages, keys: &[K]) -> Result<Vec<Option<Value>>, TreeError> {
-        let Some(edge) = &self.edge else { return Ok(vec![None; keys.len()]) };
-        let root = edge.reach(pages, None)?.into_node();
-        let mut missing = Missing::default();
-        let mut level = root.level();
-        // Of those that are missing, nothing further is looked for.
-        let mut nodes = vec![Some(root); keys.len()];
-        let mut children = vec![0; keys.len()];
-        while level > 0 {
-            level -= 1;
-            for ((node, key), child) in nodes.iter().zip(keys).zip(&mut children) {
-                if let Some(Body::Inner(inner)) = node.as_ref().map(|node| &node.body) {
-                    *child = child_of(&inner.keys, key.as_ref());
-                }
-            }
-            for (node, child) in nodes.iter_mut().zip(&children) {
-                let Some(Body::Inner(inner)) = node.as_ref().map(|node| &node.body) else { continue };
-                let reached = inner.edges[*child].reach(pages, Some(level)).map(Reached::into_node);
-                *node = reached.map(Some).or_else(|error| missing.add(error).map(|()| None))?;
-            }
-        }
-        missing.pages.truncate(MISSING_MAX);
-        missing.or(())?;
-        let value = |node: &Option<Arc<Node>>, key: &K| match node.as_ref().map(|node| &node.body) {
-            Some(Body::Leaf(leaf)) => leaf.search(key.as_ref()).ok().map(|i| leaf.value(i)),
-            Some(Body::Inner(_)) => panic!("T2: an inner page on level 0"),
-            None => None,
-        };
-        Ok(nodes.iter().zip(keys).map(|(node, key)| value(node, key)).collect())
     }
 
     /// Calls `visit` with every pair between the bounds, in order, until it breaks. After an error
@@ -145,23 +114,33 @@ impl Root {
 
 /// Pages that many gets miss, each once.
 #[derive(Default)]
-struct Missing {
+pub(super) struct Missing {
     pages: Vec<Pointer>,
     named: HashSet<Pointer>,
 }
 
 impl Missing {
+    pub fn len(&self) -> usize {
+        self.pages.len()
+    }
+
     /// Takes note of a miss; any other error is returned.
-    fn add(&mut self, error: TreeError) -> Result<(), TreeError> {
+    pub fn add(&mut self, error: TreeError) -> Result<(), TreeError> {
         let TreeError::Miss(pages) = error else { return Err(error) };
         self.pages.extend(pages.into_iter().filter(|at| self.named.insert(*at)));
         Ok(())
     }
 
     /// What was found, if nothing is missing.
-    fn or<T>(self, found: T) -> Result<T, TreeError> {
+    pub fn or<T>(mut self, found: T) -> Result<T, TreeError> {
+        self.pages.truncate(MISSING_MAX);
         if self.pages.is_empty() { Ok(found) } else { Err(TreeError::Miss(self.pages)) }
     }
+}
+
+/// The value of `key` in the tree of which this leads to the root.
+pub(super) fn get_from(pages: &dyn Pages, root: &Edge, key: &[u8]) -> Result<Option<Value>, TreeError> {
+    get(pages, &*root.reach(pages, None)?, None, key)
 }
 
 fn get(pages: &dyn Pages, node: &Node, above: Option<&Step<'_>>, key: &[u8]) -> Result<Option<Value>, TreeError> {

@@ -1,7 +1,7 @@
 //! For tests: storage, cache and ledger of a tree, in memory.
 
 use crate::log::{Codec, Pointer, SegmentNo, checksum};
-use crate::tree::{Ledger, Node, PageSink, Pages, Reference, Root, TreeError};
+use crate::tree::{Held, Ledger, Node, PageSink, Pages, Reference, Root, TreeError};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -76,8 +76,18 @@ impl Pages for Cache {
         self.0.borrow().get(at).cloned().ok_or_else(|| TreeError::Miss(vec![*at]))
     }
 
+    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+        look(&*self.0.borrow());
+    }
+
     fn left(&self, at: &Pointer) {
         self.0.borrow_mut().remove(at);
+    }
+}
+
+impl Held for HashMap<Pointer, Arc<Node>> {
+    fn page(&self, at: &Pointer) -> Option<&Node> {
+        self.get(at).map(|page| &**page)
     }
 }
 
@@ -108,6 +118,10 @@ pub(super) struct Reading<'s>(pub &'s Cache, pub &'s Shelf);
 impl Pages for Reading<'_> {
     fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
         Ok(self.0.page(at).unwrap_or_else(|_| self.1.decode(at)))
+    }
+
+    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+        self.0.hold(look);
     }
 }
 

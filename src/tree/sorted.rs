@@ -1,12 +1,13 @@
 //! Sorted entries in one piece of memory.
 //!
 //! A page has some dozens to hundreds of entries and is copied whole whenever a snapshot shares
-//! it. So the entries' bytes lie in one heap, found through a vector of small slots: a copy is two
-//! allocations, an insert moves slots of 16 bytes, and a change wastes the bytes that it replaces
+//! it. So the entries' bytes lie in one heap, found through a vector of small slots: a copy is three
+//! allocations, an insert moves slots of 12 bytes, and a change wastes the bytes that it replaces
 //! until the next copy.
 //!
-//! Searching would meet a cache miss in the heap for each key that it compares. So a slot holds
-//! the first bytes of its key that tell it from others: those after the prefix that all share.
+//! Searching would meet a cache miss in the heap for each key that it compares. So it goes through the heads: of each
+//! key the first bytes that tell it from others, those after the prefix that all share. They lie by themselves,
+//! 16 to a line of the processor's cache.
 
 use std::cmp::Ordering;
 
@@ -15,6 +16,8 @@ use std::cmp::Ordering;
 #[derive(Default)]
 pub(super) struct Sorted {
     heap: Vec<u8>,
+    /// Of each key the bytes after the skipped ones, as `head` has them.
+    heads: Vec<u32>,
     slots: Vec<Slot>,
     /// Every key begins with the same so many bytes, but an empty one.
     skip: usize,
@@ -25,8 +28,6 @@ pub(super) struct Sorted {
 /// An entry lies in the heap as its key, then its tail.
 #[derive(Clone, Copy)]
 struct Slot {
-    /// The bytes of the key after the skipped ones, as `head` has them.
-    head: u32,
     start: u32,
     key_bytes: u16,
     tail_bytes: u16,
@@ -46,7 +47,13 @@ impl Slot {
 impl Sorted {
     /// Without entries, with room for so many that have so many bytes together.
     pub fn with_room(entries: usize, bytes: usize) -> Sorted {
-        Sorted { heap: Vec::with_capacity(bytes), slots: Vec::with_capacity(entries), skip: 0, wasted: 0 }
+        Sorted {
+            heap: Vec::with_capacity(bytes),
+            heads: Vec::with_capacity(entries),
+            slots: Vec::with_capacity(entries),
+            skip: 0,
+            wasted: 0,
+        }
     }
 
     /// A copy that is about to be changed: without waste, with some room.
@@ -55,6 +62,7 @@ impl Sorted {
         let mut copy = Sorted::with_room(self.slots.len() + 8, used + used / 8 + 64);
         if self.wasted == 0 {
             copy.heap.extend_from_slice(&self.heap);
+            copy.heads.extend_from_slice(&self.heads);
             copy.slots.extend_from_slice(&self.slots);
             copy.skip = self.skip;
         } else {
@@ -89,16 +97,17 @@ impl Sorted {
 
     /// Like `search`, when all entries before `start` are known to have lesser keys.
     pub fn search_from(&self, start: usize, key: &[u8]) -> Result<usize, usize> {
-        let slots = &self.slots[start..];
-        let Some(last) = slots.last() else { return Err(start) };
         let head = head(key, self.skip);
-        let first = slots.partition_point(|slot| slot.head < head);
+        let first = start + self.heads[start..].partition_point(|before| *before < head);
+        self.search_at(start, first, head, key)
+    }
+
+    /// The same, when it is known which entry from `start` on is the first that has at least this head.
+    fn search_at(&self, start: usize, first: usize, head: u32, key: &[u8]) -> Result<usize, usize> {
+        let Some(last) = self.slots[start..].last() else { return Err(start) };
         // Mostly it is the one with this head, and the only key that is looked at.
-        if let Some(slot) = slots.get(first)
-            && slot.head == head
-            && self.key_of(slot) == key
-        {
-            return Ok(start + first);
+        if self.heads.get(first) == Some(&head) && self.key(first) == key {
+            return Ok(first);
         }
         // Else the last tells whether this one begins as all do: each search looks at the same.
         let last = self.key_of(last);
@@ -110,9 +119,9 @@ impl Sorted {
             Ordering::Less => self.search_among(start, key),
             Ordering::Greater => Err(self.slots.len()),
             Ordering::Equal => {
-                let same = slots[first..].partition_point(|slot| slot.head == head);
-                let found = slots[first..first + same].binary_search_by(|slot| self.key_of(slot).cmp(key));
-                found.map(|i| start + first + i).map_err(|i| start + first + i)
+                let same = self.heads[first..].partition_point(|other| *other == head);
+                let found = self.slots[first..first + same].binary_search_by(|slot| self.key_of(slot).cmp(key));
+                found.map(|i| first + i).map_err(|i| first + i)
             }
         }
     }
@@ -138,7 +147,6 @@ impl Sorted {
             self.skip_only_shared(key);
         }
         let slot = Slot {
-            head: head(key, self.skip),
             start: u32::try_from(self.heap.len()).expect("a page in memory is below 4 GiB"),
             key_bytes: u16::try_from(key.len()).expect("keys are short"),
             tail_bytes: u16::try_from(tail.len()).expect("tails are short"),
@@ -150,6 +158,7 @@ impl Sorted {
         }
         self.heap.extend_from_slice(key);
         self.heap.extend_from_slice(tail);
+        self.heads.insert(i, head(key, self.skip));
         self.slots.insert(i, slot);
     }
 
@@ -160,6 +169,7 @@ impl Sorted {
             self.heap.reserve_exact(bytes + self.heap.len() / 8 + 64);
         }
         if self.slots.capacity() == self.slots.len() {
+            self.heads.reserve_exact(self.slots.len() / 8 + 8);
             self.slots.reserve_exact(self.slots.len() / 8 + 8);
         }
     }
@@ -179,8 +189,8 @@ impl Sorted {
         if shared != self.skip {
             self.skip = shared;
             let heap = &self.heap;
-            for slot in &mut self.slots {
-                slot.head = head(&heap[slot.start as usize..slot.key_end()], shared);
+            for (slot, of_slot) in self.slots.iter().zip(&mut self.heads) {
+                *of_slot = head(&heap[slot.start as usize..slot.key_end()], shared);
             }
         }
     }
@@ -206,6 +216,7 @@ impl Sorted {
 
     /// Removes entry `i`.
     pub fn remove(&mut self, i: usize) {
+        self.heads.remove(i);
         self.wasted += self.slots.remove(i).bytes();
         self.reclaim();
     }
@@ -213,12 +224,13 @@ impl Sorted {
     /// Gives back what is allocated and not used.
     pub fn fit(&mut self) {
         self.heap.shrink_to_fit();
+        self.heads.shrink_to_fit();
         self.slots.shrink_to_fit();
     }
 
     /// Bytes of memory allocated.
     pub fn memory_bytes(&self) -> usize {
-        self.heap.capacity() + self.slots.capacity() * size_of::<Slot>()
+        self.heap.capacity() + self.heads.capacity() * size_of::<u32>() + self.slots.capacity() * size_of::<Slot>()
     }
 
     /// Copies when more is wasted than used, so that a page which is changed for long without
@@ -228,6 +240,50 @@ impl Sorted {
             *self = self.copy();
         }
     }
+}
+
+/// How many searches go side by side: as many as a processor can wait for memory at once, and some more.
+pub(super) const LANES: usize = 32;
+
+struct Lane<'a> {
+    heads: &'a [u32],
+    head: u32,
+    /// The one that is looked for is this one, or one of so many after it.
+    base: usize,
+    left: usize,
+}
+
+/// Searches at most [`LANES`] keys, each among its own entries, side by side: each step of all before the next of any.
+pub(super) fn search_abreast(searches: &[(&Sorted, &[u8])], found: &mut Vec<Result<usize, usize>>) {
+    let mut lanes: [Lane<'_>; LANES] = std::array::from_fn(|i| match searches.get(i) {
+        Some((sorted, key)) => {
+            Lane { heads: &sorted.heads, head: head(key, sorted.skip), base: 0, left: sorted.heads.len() }
+        }
+        None => Lane { heads: &[], head: 0, base: 0, left: 0 },
+    });
+    let lanes = &mut lanes[..searches.len()];
+    let longest = lanes.iter().map(|lane| lane.left).max().unwrap_or(0);
+    for _ in 0..longest.checked_ilog2().map_or(0, |log| log + 1) {
+        for lane in &mut *lanes {
+            let half = lane.left / 2;
+            // Nothing is foretold here: which half is next is random.
+            let is_below = lane.heads.get(lane.base + half).is_some_and(|head| *head < lane.head);
+            lane.base += half * usize::from(is_below);
+            lane.left -= half;
+        }
+    }
+    for lane in &mut *lanes {
+        lane.base += usize::from(lane.heads.get(lane.base).is_some_and(|head| *head < lane.head));
+    }
+    // The keys themselves are waited for together, too.
+    let touched = lanes.iter().zip(searches).fold(0, |sum, (lane, (sorted, _))| {
+        let slot = sorted.slots.get(lane.base);
+        sum ^ slot.and_then(|slot| sorted.heap.get(slot.start as usize)).copied().unwrap_or(0)
+    });
+    std::hint::black_box(touched);
+    found.clear();
+    found
+        .extend(lanes.iter().zip(searches).map(|(lane, (sorted, key))| sorted.search_at(0, lane.base, lane.head, key)));
 }
 
 /// Orders keys that share `skip` bytes as far as the next four bytes can. Short keys are filled up
