@@ -139,6 +139,17 @@ fn check_changes(changes: &[Change<'_>]) {
     }
 }
 
+/// How many of these are below, which come first. Looks near the beginning first: mostly it is one or two of
+/// thousands.
+fn first_above<C>(changes: &[C], is_below: impl Fn(&C) -> bool) -> usize {
+    let mut end = 1;
+    while changes.get(end - 1).is_some_and(&is_below) {
+        end *= 2;
+    }
+    let start = end / 2;
+    start + changes[start..changes.len().min(end)].partition_point(is_below)
+}
+
 /// Calls `visit` with each child that has a part in a batch, and its part.
 pub(super) fn each_child<'c, 'k, C>(
     keys: &Sorted,
@@ -149,7 +160,7 @@ pub(super) fn each_child<'c, 'k, C>(
     while let Some(first) = changes.first() {
         let i = child_of(keys, key_of(first));
         let end = match i + 1 < keys.len() {
-            true => changes.partition_point(|change| key_of(change) < keys.key(i + 1)),
+            true => first_above(changes, |change| key_of(change) < keys.key(i + 1)),
             false => changes.len(),
         };
         let (part, rest) = changes.split_at(end);
@@ -509,6 +520,16 @@ fn shortest_separator<'k>(left: &[u8], right: &'k [u8]) -> &'k [u8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_below_is_counted() {
+        for length in 0..70 {
+            let numbers: Vec<usize> = (0..length).collect();
+            for bound in 0..length + 2 {
+                assert_eq!(first_above(&numbers, |number| *number < bound), bound.min(length), "{bound} of {length}");
+            }
+        }
+    }
 
     #[test]
     fn separators_are_short() {
