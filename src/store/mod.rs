@@ -3,7 +3,7 @@
 //! Files, in reading order: `error`, `open` (create, open, close), `replay` (the redo when a store is
 //! opened; `gathered`: the last change of each key), `look` (info, check), `view` (reading),
 //! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock; `pending` in
-//! it is what a commit takes), `commit` (what goes into a
+//! it is what a commit takes, and `marks` tells of most keys that they are not in there), `commit` (what goes into a
 //! commit), `durable` (what a crash would leave), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
 //! background threads), `abandon` (waiting no longer), `cache`, `ahead` (fetching, also before it is
 //! asked for), `figures` (what is counted), `check`; the formats `redo` and `table`.
