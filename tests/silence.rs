@@ -5,8 +5,8 @@ mod support;
 
 use kivafs::backend::MemoryDisk;
 use kivafs::store::{CreateOptions, Miss, Room, Store, StoreError};
-use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Barrier};
 use std::thread::{JoinHandle, ThreadId};
 use std::time::{Duration, Instant};
 use support::silent_disk::{Silence, SilentDisk};
@@ -196,6 +196,43 @@ fn one_caller_at_a_time_stores_what_it_waits_for_itself() {
         assert_eq!(store.activity().commits, commits + 2, "the others share a commit");
     }
     store.close().unwrap();
+}
+
+/// Whoever comes while the store is being closed is told, one way or the other.
+#[test]
+fn who_syncs_beside_the_end_is_answered() {
+    for round in 0..200 {
+        let (_disk, store) = store();
+        let (told, heard) = channel();
+        let begun = Arc::new(Barrier::new(3));
+        let others = [true, false].map(|is_here| {
+            let (told, begun) = (told.clone(), begun.clone());
+            wait(&store, move |store| {
+                begun.wait();
+                for count in 1.. {
+                    let told = told.clone();
+                    let done = Box::new(move |result: Result<(), StoreError>| told.send(result.is_ok()).unwrap());
+                    if is_here {
+                        store.sync_here(done)
+                    } else {
+                        store.sync_then(done)
+                    }
+                    if put_now(store, "key", vec![count as u8; 20]).is_err() {
+                        return count;
+                    }
+                }
+                unreachable!("the store is closed some time")
+            })
+        });
+        begun.wait();
+        for _ in 0..round % 20 {
+            std::thread::yield_now();
+        }
+        store.close().unwrap();
+        let asked: usize = others.into_iter().map(|other| other.join().unwrap()).sum();
+        drop(told);
+        assert_eq!(heard.iter().count(), asked, "round {round}");
+    }
 }
 
 #[test]

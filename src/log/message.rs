@@ -1,4 +1,4 @@
-//! What the storage thread is asked to do. One enum for both kinds of storage.
+//! What the storage thread, or who does its work, is asked to do. One enum for both kinds of storage.
 
 use super::LogError;
 use super::commit::{Birth, Checkpoint};
@@ -23,10 +23,10 @@ pub struct Prepared {
 }
 
 /// Freezes what is to be committed, given the sequence that the commit will have and the bytes that
-/// it may take; `None`: there is nothing. Runs on the storage thread.
+/// it may take; `None`: there is nothing. Runs on the thread that stores it.
 pub type Prepare = Box<dyn FnOnce(Sequence, u64) -> Option<Prepared> + Send>;
 /// Told how a commit went: the newest durable sequence, or the store's first failure. Runs on the
-/// storage thread.
+/// thread that stored it.
 pub type Done = Box<dyn FnOnce(Result<Sequence, LogError>) + Send>;
 
 /// Told that segments are gone. Runs on the storage thread, or is dropped if it ends before.

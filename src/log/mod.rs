@@ -279,8 +279,8 @@ type Unpack<'a> = dyn Fn(&Pointer, Payload) -> Result<Payload, LogError> + Sync 
 trait Sender: Send + Sync {
     /// Hands it over, and does not wait.
     fn send(&self, message: Message);
-    /// The same; the calling thread may do what is asked for itself, and wait for storage.
-    fn send_and_do(&self, message: Message);
+    /// The same; or answers what does at once what is asked for, and waits for storage.
+    fn send_or_begin(&self, message: Message) -> Option<Box<dyn FnOnce() + '_>>;
 }
 
 /// An open log.
@@ -383,10 +383,11 @@ impl Log {
         self.send(Message::Commit { prepare, done, claim });
     }
 
-    /// The same, for who holds no lock and can wait for the disk: in a file the calling thread makes the commit
-    /// itself if nothing else is being stored, and calls `prepare` and `done`.
-    pub fn commit_here(&self, prepare: Prepare, done: Done, claim: Claim) {
-        self.sender().send_and_do(Message::Commit { prepare, done, claim });
+    /// The same for who can wait for the disk: in a file, if nothing else is being stored, answers what makes the
+    /// commit. The caller does that at once, when it holds no lock: what others ask for meanwhile comes after it.
+    #[must_use]
+    pub fn commit_here(&self, prepare: Prepare, done: Done, claim: Claim) -> Option<Box<dyn FnOnce() + '_>> {
+        self.sender().send_or_begin(Message::Commit { prepare, done, claim })
     }
 
     /// Commits that wait for room in the ring go on, or with an error are told.

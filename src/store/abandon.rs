@@ -36,7 +36,7 @@ impl Core {
         if let Some(mut writer) = self.writer.try_lock_for(LOCK_WAIT_MAX) {
             waiters.append(&mut writer.waiters);
         }
-        // Those of a commit that the storage thread is at.
+        // Those of a commit that is being stored.
         waiters.append(&mut self.in_flight.lock().waiters);
         self.room.notify_all();
         self.signals.send_askers_away();

@@ -25,7 +25,7 @@
 //! What is kept in vain is thus the rest of few reads: those that are at the queue's end.
 
 use crate::log::{Payload, Pointer};
-use crate::tree::{Held, Node, PAGES_TOGETHER, Pages, TreeError};
+use crate::tree::{InMemory, Node, PAGES_TOGETHER, Pages, TreeError};
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 use std::cell::Cell;
@@ -153,15 +153,12 @@ impl<T> Shard<T> {
         found
     }
 
-    /// The same, for who has but a view of it.
+    /// The same, for who only looks at it, and asks for it if it is not there.
     fn show(&self, at: &Pointer) -> Option<&T> {
-        let found = self.entries.peek(at);
-        let counted = if found.is_some() { &self.hits } else { &self.misses };
-        counted.set(counted.get() + 1);
-        found.map(|entry| {
-            entry.is_asked_for.set(true);
-            &entry.kept
-        })
+        let entry = self.entries.peek(at)?;
+        self.hits.set(self.hits.get() + 1);
+        entry.is_asked_for.set(true);
+        Some(&entry.kept)
     }
 
     /// Adds what this one holds.
@@ -373,7 +370,7 @@ impl Pages for Cache {
         shard.get(at).map(|page| page.clone()).ok_or_else(|| TreeError::Miss(vec![*at]))
     }
 
-    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+    fn hold(&self, look: &mut dyn FnMut(&dyn InMemory)) {
         // Nobody else has two of them at once.
         look(&HeldPages(self.pages.each_ref().map(|shard| shard.lock())));
     }
@@ -386,7 +383,7 @@ impl Pages for Cache {
 /// The pages, while nobody else can get at them.
 struct HeldPages<'a>([MutexGuard<'a, Shard<Arc<Node>>>; PAGE_SHARDS]);
 
-impl Held for HeldPages<'_> {
+impl InMemory for HeldPages<'_> {
     fn page(&self, at: &Pointer) -> Option<&Node> {
         self.0[shard_of(at)].show(at).map(|page| &**page)
     }
@@ -401,7 +398,7 @@ impl Pages for Current<'_> {
         self.0.page(at)
     }
 
-    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+    fn hold(&self, look: &mut dyn FnMut(&dyn InMemory)) {
         self.0.hold(look);
     }
 

@@ -23,7 +23,7 @@
 //! and neither the frozen tree nor the stored table lies in it (R2): nothing can come to refer to
 //! it later, since new data goes to open segments and copies of extents refer to live ones.
 
-use super::commit::{Errand, Who};
+use super::commit::Errand;
 use super::table::{self, Deltas, StoredChunk, Table};
 use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
@@ -500,7 +500,7 @@ impl Core {
     fn commit_and_wait(self: &Arc<Self>, errand: Errand) -> Result<(), StoreError> {
         let (answer, answered) = channel();
         // Whoever asked is waiting just below.
-        self.queue_commit(errand, Who::StorageThread, Box::new(move |result| drop(answer.send(result))));
+        self.queue_commit(errand, Box::new(move |result| drop(answer.send(result))));
         // Or the store was given up meanwhile, and the storage thread has ended.
         answered.recv().unwrap_or_else(|_| Err(self.check_failure().expect_err("every commit is answered")))
     }

@@ -9,7 +9,7 @@ use super::durable::Held;
 use super::pending::{Pended, Taken};
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
-use crate::log::{Checkpoint, Claim, LogError, Prepared, RootKind, Sequence, Stream};
+use crate::log::{Checkpoint, Claim, Done, LogError, Prepare, Prepared, RootKind, Sequence, Stream};
 use crate::tree::{Root, Value};
 use parking_lot::MutexGuard;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub const COMMIT_OVERHEAD: u64 = 1000;
 /// Told when what it waits for is durable, or cannot become so.
 pub type Waiter = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 
-/// The commit that the storage thread is writing.
+/// The commit that is being written.
 #[derive(Default)]
 pub struct InFlight {
     pub waiters: Vec<Waiter>,
@@ -66,70 +66,76 @@ impl Core {
         if self.read_only {
             return done(Ok(()));
         }
-        let failure = {
-            let mut writer = self.writer.lock();
-            match self.check_failure() {
-                Ok(()) if writer.closed => StoreError::Poisoned("it was closed".into()),
-                Ok(()) => {
-                    writer.waiters.push(done);
-                    writer.is_quiet = false;
-                    // What comes from here on gets its redo, unless a checkpoint has to come first.
-                    writer.skips_redo = writer.skipped_since.is_some();
-                    let is_asked_for = self.ask_for_commit(&mut writer);
-                    drop(writer);
-                    if is_asked_for {
-                        self.queue_commit(Errand::None, who, Box::new(|_| ()));
-                    }
-                    return;
+        let mut writer = self.writer.lock();
+        let failure = match self.check_failure() {
+            Ok(()) if writer.closed => StoreError::Poisoned("it was closed".into()),
+            Ok(()) => {
+                writer.waiters.push(done);
+                writer.is_quiet = false;
+                // What comes from here on gets its redo, unless a checkpoint has to come first.
+                writer.skips_redo = writer.skipped_since.is_some();
+                // Asked for under the lock, so that it comes before the store's end.
+                let work = self.request_commit_by(who, &mut writer);
+                drop(writer);
+                if let Some(work) = work {
+                    work();
                 }
-                Err(failure) => failure,
+                return;
             }
+            Err(failure) => failure,
         };
+        drop(writer);
         done(Err(failure));
     }
 
     /// Queues a commit, unless one is queued already; or asks for the checkpoint that has to do its
     /// work (W4).
     pub(super) fn request_commit(self: &Arc<Self>, writer: &mut Writer) {
-        if self.ask_for_commit(writer) {
-            self.queue_commit(Errand::None, Who::StorageThread, Box::new(|_| ()));
-        }
+        let work = self.request_commit_by(Who::StorageThread, writer);
+        assert!(work.is_none(), "it is left to the storage thread");
     }
 
-    /// Whether the caller has to queue a commit now.
-    fn ask_for_commit(&self, writer: &mut Writer) -> bool {
+    /// The same. What it answers, the caller does without the lock.
+    fn request_commit_by(self: &Arc<Self>, who: Who, writer: &mut Writer) -> Option<Box<dyn FnOnce() + '_>> {
         if writer.has_skipped() {
             self.want_checkpoint(writer);
-            return false;
+        } else if !std::mem::replace(&mut writer.commit_queued, true) {
+            let (prepare, done) = self.commit_for(Errand::None, Claim::Ordinary, Box::new(|_| ()));
+            match who {
+                Who::StorageThread => self.log.commit(prepare, done, Claim::Ordinary),
+                Who::Caller => return self.log.commit_here(prepare, done, Claim::Ordinary),
+            }
         }
-        !std::mem::replace(&mut writer.commit_queued, true)
+        None
     }
 
     /// Queues a commit with an errand; `done` gets the result.
-    pub(super) fn queue_commit(
-        self: &Arc<Self>,
-        errand: Errand,
-        who: Who,
-        done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
-    ) {
+    pub(super) fn queue_commit(self: &Arc<Self>, errand: Errand, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
         let claim = match errand {
             Errand::None => Claim::Ordinary,
             Errand::Claim | Errand::Freeze(_) => Claim::Early,
             Errand::Complete(_) => Claim::Last,
         };
+        let (prepare, done) = self.commit_for(errand, claim, done);
+        self.log.commit(prepare, done, claim);
+    }
+
+    fn commit_for(
+        self: &Arc<Self>,
+        errand: Errand,
+        claim: Claim,
+        done: Box<dyn FnOnce(Result<(), StoreError>) + Send>,
+    ) -> (Prepare, Done) {
         let (preparer, finisher) = (self.clone(), self.clone());
         let prepare = Box::new(move |sequence, bytes_max| preparer.prepare(sequence, bytes_max, errand));
         let done = Box::new(move |result| {
             let result = finisher.finish(claim, result);
             done(result);
         });
-        match who {
-            Who::StorageThread => self.log.commit(prepare, done, claim),
-            Who::Caller => self.log.commit_here(prepare, done, claim),
-        }
+        (prepare, done)
     }
 
-    /// Freezes what is pending. On the storage thread.
+    /// Freezes what is pending. On the thread that stores it.
     fn prepare(self: &Arc<Self>, sequence: Sequence, bytes_max: u64, errand: Errand) -> Option<Prepared> {
         // A freeze of the tree must not come between an append and the change that refers to it:
         // the segment would look dead.
@@ -248,7 +254,7 @@ impl Core {
         }
     }
 
-    /// A commit is durable, or has failed. On the storage thread.
+    /// A commit is durable, or has failed. On the thread that stored it.
     fn finish(self: &Arc<Self>, claim: Claim, result: Result<Sequence, LogError>) -> Result<(), StoreError> {
         let result = result.map(|_| ()).map_err(StoreError::from);
         let mut waiters = std::mem::take(&mut self.in_flight.lock().waiters);

@@ -21,7 +21,7 @@ impl Marks {
         if self.words.is_empty() {
             self.words.resize(BITS / 64, 0);
         }
-        let (word, bit) = place(key);
+        let (word, bit) = bit_of(key);
         let was = self.words[word] & bit != 0;
         self.words[word] |= bit;
         was
@@ -29,12 +29,12 @@ impl Marks {
 
     /// Whether it may have been marked: if not, it was not.
     pub fn may_have(&self, key: &[u8]) -> bool {
-        let (word, bit) = place(key);
+        let (word, bit) = bit_of(key);
         self.words.get(word).is_some_and(|word| word & bit != 0)
     }
 }
 
-fn place(key: &[u8]) -> (usize, u64) {
+fn bit_of(key: &[u8]) -> (usize, u64) {
     let bit = xxh3_64(key) as usize % BITS;
     (bit / 64, 1 << (bit % 64))
 }

@@ -91,7 +91,7 @@ pub use view::{Cursor, View};
 
 use crate::backend::Usage;
 use crate::log::{Log, SegmentNo};
-use crate::tree::{Held, Node, Pages, Root};
+use crate::tree::{InMemory, Node, Pages, Root};
 use ahead::Ahead;
 use cache::Cache;
 use commit::{COMMIT_OVERHEAD, InFlight, Who};
@@ -333,7 +333,8 @@ impl Store {
     }
 
     /// The same for who can wait for the disk, and holds no lock: in a file, if nothing else is being stored, the
-    /// calling thread does that itself before it returns, and is not woken by another. So there it waits for the
+    /// calling thread makes the commit itself before it returns, and is not woken by another. (Where the log has no room
+    /// for one before a checkpoint, the storage thread makes it then.) So there it waits for the
     /// disk while one commit is written and flushed, also when the store is given up meanwhile; never for another
     /// caller, and never in a bucket.
     pub fn sync_here(&self, done: Box<dyn FnOnce(Result<(), StoreError>) + Send>) {
@@ -457,7 +458,7 @@ impl Pages for Reading<'_> {
         Ok(Arc::new(page))
     }
 
-    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+    fn hold(&self, look: &mut dyn FnMut(&dyn InMemory)) {
         self.0.cache.hold(look);
     }
 }

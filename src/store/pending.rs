@@ -119,6 +119,22 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn what_has_the_same_mark_is_told_apart() {
+        let mut pending = Pending::default();
+        let key = |number: u32| Key::from(number.to_be_bytes());
+        // In order and out of it, so that both parts have some; a third of all bits are marked then.
+        for number in (0..15_000).chain((20_000..35_000).rev()) {
+            assert_eq!(pending.put(key(number), None, None), None, "{number}");
+        }
+        let others = || (15_000..20_000).chain(35_000..60_000).map(key);
+        assert!(others().filter(|key| pending.marks.may_have(key)).count() > 8000);
+        assert!(!others().any(|key| pending.contains(&key)));
+        let taken = pending.take();
+        assert!(taken.len() == 30_000 && !others().any(|key| taken.changes_key(&key)));
+        assert!(!pending.contains(&key(0)) && taken.changes_key(&key(0)));
+    }
+
     proptest! {
         #[test]
         fn behaves_like_a_map(steps in prop::collection::vec((prop::collection::vec(0..4_u8, 1..4), any::<bool>()), 0..80)) {

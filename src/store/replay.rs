@@ -19,7 +19,7 @@ use super::table::Deltas;
 use super::writer::Writer;
 use super::{Core, StoreError};
 use crate::log::{Log, Packed, Pointer};
-use crate::tree::{Held, Key, Ledger, Node, Pages, Tree, TreeError, Value};
+use crate::tree::{InMemory, Key, Ledger, Node, Pages, Tree, TreeError, Value};
 use bytes::Bytes;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -108,7 +108,7 @@ impl Pages for Replayed<'_> {
         }
     }
 
-    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+    fn hold(&self, look: &mut dyn FnMut(&dyn InMemory)) {
         self.cache.hold(look);
     }
 }

@@ -5,11 +5,11 @@
 //! together, and the processor waits for them together, too. For that to be so, nothing between them may hold it up: no
 //! lock and no count of references for each page ([`Pages::hold`]), and no branch that it cannot foretell.
 
-use crate::tree::inner::child_of_found;
+use crate::tree::inner::{child_of, child_of_found};
 use crate::tree::node::{Body, Edge, Node};
-use crate::tree::read::{MISSING_MAX, Missing, get_from};
+use crate::tree::read::{MISSING_MAX, Missing};
 use crate::tree::sorted::{self, LANES, Sorted};
-use crate::tree::{Held, Pages, TreeError, Value};
+use crate::tree::{InMemory, Pages, TreeError, Value};
 
 /// The values of these keys, in any order. One miss names the pages that are missing for any of them, or some hundreds
 /// of those.
@@ -27,7 +27,7 @@ pub(super) fn get_all<K: AsRef<[u8]>>(
         pages.hold(&mut |held| left = get_some(held, root, keys, &mut values[begin..]));
         // What is not in memory, or behind.
         for i in left {
-            match get_from(pages, root, keys[i].as_ref()) {
+            match get(pages, root, None, keys[i].as_ref()) {
                 Ok(value) => values[begin + i] = value,
                 Err(error) => missing.add(error)?,
             }
@@ -39,8 +39,17 @@ pub(super) fn get_all<K: AsRef<[u8]>>(
     missing.or(values)
 }
 
+/// The value of a key; what is missing for it, and nothing that others may want.
+fn get(pages: &dyn Pages, edge: &Edge, level: Option<u8>, key: &[u8]) -> Result<Option<Value>, TreeError> {
+    let node = edge.reach(pages, level)?;
+    match &node.body {
+        Body::Leaf(leaf) => Ok(leaf.search(key).ok().map(|i| leaf.value(i))),
+        Body::Inner(inner) => get(pages, &inner.edges[child_of(&inner.keys, key)], Some(inner.level - 1), key),
+    }
+}
+
 /// The values of at most [`LANES`] keys; answers which of them have to be looked for otherwise.
-fn get_some<K: AsRef<[u8]>>(held: &dyn Held, root: &Edge, keys: &[K], values: &mut [Option<Value>]) -> Vec<usize> {
+fn get_some<K: AsRef<[u8]>>(held: &dyn InMemory, root: &Edge, keys: &[K], values: &mut [Option<Value>]) -> Vec<usize> {
     let mut left = Vec::new();
     let Some(root) = page_of(held, root) else { return (0..keys.len()).collect() };
     let mut level = root.level();
@@ -79,7 +88,7 @@ fn get_some<K: AsRef<[u8]>>(held: &dyn Held, root: &Edge, keys: &[K], values: &m
 }
 
 /// The page that an edge leads to, if it is in memory and has all its changes.
-fn page_of<'h>(held: &'h dyn Held, edge: &'h Edge) -> Option<&'h Node> {
+fn page_of<'h>(held: &'h dyn InMemory, edge: &'h Edge) -> Option<&'h Node> {
     match edge {
         Edge::Loaded(node) => Some(node),
         Edge::Stored(at) => held.page(at),

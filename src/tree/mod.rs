@@ -111,7 +111,7 @@ pub trait Pages {
 
     /// Has `look` look at pages that are in memory. Meanwhile others may have to wait, and nothing else may be asked
     /// for from there.
-    fn hold(&self, look: &mut dyn FnMut(&dyn Held));
+    fn hold(&self, look: &mut dyn FnMut(&dyn InMemory));
 
     /// The page at `at` has left the current tree for good: [`Tree::apply`] says so when it can fail no more.
     /// Whoever has an older root may still ask for it; if nobody has one, it is kept in vain.
@@ -125,7 +125,7 @@ pub trait Pages {
 }
 
 /// Pages as they are in memory, for a moment.
-pub trait Held {
+pub trait InMemory {
     /// The page stored at `at`, if it is in memory; and never another.
     fn page(&self, at: &Pointer) -> Option<&Node>;
 }

@@ -55,7 +55,7 @@ impl Root {
     /// The value of `key`.
     pub fn get(&self, pages: &dyn Pages, key: &[u8]) -> Result<Option<Value>, TreeError> {
         let Some(edge) = &self.edge else { return Ok(None) };
-        get_from(pages, edge, key)
+        get(pages, &*edge.reach(pages, None)?, None, key)
     }
 
     /// The value of `key`, mostly without a search for its leaf if that is the one that `last` was left at by
@@ -136,11 +136,6 @@ impl Missing {
         self.pages.truncate(MISSING_MAX);
         if self.pages.is_empty() { Ok(found) } else { Err(TreeError::Miss(self.pages)) }
     }
-}
-
-/// The value of `key` in the tree of which this leads to the root.
-pub(super) fn get_from(pages: &dyn Pages, root: &Edge, key: &[u8]) -> Result<Option<Value>, TreeError> {
-    get(pages, &*root.reach(pages, None)?, None, key)
 }
 
 fn get(pages: &dyn Pages, node: &Node, above: Option<&Step<'_>>, key: &[u8]) -> Result<Option<Value>, TreeError> {

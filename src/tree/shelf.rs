@@ -1,7 +1,7 @@
 //! For tests: storage, cache and ledger of a tree, in memory.
 
 use crate::log::{Codec, Pointer, SegmentNo, checksum};
-use crate::tree::{Held, Ledger, Node, PageSink, Pages, Reference, Root, TreeError};
+use crate::tree::{InMemory, Ledger, Node, PageSink, Pages, Reference, Root, TreeError};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::convert::Infallible;
@@ -76,7 +76,7 @@ impl Pages for Cache {
         self.0.borrow().get(at).cloned().ok_or_else(|| TreeError::Miss(vec![*at]))
     }
 
-    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+    fn hold(&self, look: &mut dyn FnMut(&dyn InMemory)) {
         look(&*self.0.borrow());
     }
 
@@ -85,7 +85,7 @@ impl Pages for Cache {
     }
 }
 
-impl Held for HashMap<Pointer, Arc<Node>> {
+impl InMemory for HashMap<Pointer, Arc<Node>> {
     fn page(&self, at: &Pointer) -> Option<&Node> {
         self.get(at).map(|page| &**page)
     }
@@ -120,7 +120,7 @@ impl Pages for Reading<'_> {
         Ok(self.0.page(at).unwrap_or_else(|_| self.1.decode(at)))
     }
 
-    fn hold(&self, look: &mut dyn FnMut(&dyn Held)) {
+    fn hold(&self, look: &mut dyn FnMut(&dyn InMemory)) {
         self.0.hold(look);
     }
 }

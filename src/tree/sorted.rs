@@ -341,6 +341,12 @@ mod tests {
                 prop_assert!(sorted.heap.len() <= 2 * model.iter().map(|(k, t)| k.len() + t.len()).sum::<usize>() + 1024);
                 for sorted in [&sorted, &sorted.copy()] {
                     prop_assert_eq!(sorted.len(), model.len());
+                    let searches: Vec<(&Sorted, &[u8])> = others.iter().map(|key| (sorted, &key[..])).collect();
+                    let mut abreast = Vec::new();
+                    search_abreast(&searches, &mut abreast);
+                    for (key, found) in others.iter().zip(&abreast) {
+                        prop_assert_eq!(sorted.search(key), *found);
+                    }
                     for key in &others {
                         let rank = model.range::<Vec<u8>, _>(..key).count();
                         let expected = if model.contains_key(key) { Ok(rank) } else { Err(rank) };

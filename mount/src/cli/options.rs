@@ -21,7 +21,7 @@ And for the mount:
   inodes=NUMBER      inodes that the kernel may hold before it is asked to let go of some [400000]
   commit=SECONDS     longest time from a change to its commit [5]
   sync, dirsync      every change, or every change of names, is durable before it is answered
-  threads=NUMBER     threads that read requests [4]
+  threads=NUMBER     threads that read requests and do not wait [4]
   kvlds=PATH         serve the keys over that Unix socket, too; or 127.0.0.1:PORT
   kvlds_mode=MODE    of the socket's file: who may write to it may connect [0600]
   log=LEVEL          error, warn, info, debug or trace [info]; to stderr with -f, else to syslog

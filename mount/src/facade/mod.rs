@@ -5,13 +5,15 @@
 //! * **No opinions.** What a request means is decided in [`crate::fs`]; here are only the kernel's
 //!   types and when an answer is sent. Nothing below knows FUSE.
 //! * **A reader thread never waits** for storage, a commit, a notification or another request (R14), but for
-//!   one: a session has one reader more than it needs, and what is to be durable in a
-//!   file, when nothing is being stored, is written and flushed by who reads that request. (To wake the
-//!   storage thread, and be woken by it, makes a lone fsync a quarter slower.) Whoever comes meanwhile is parked with
-//!   the store, so that never two of them are there.
-//!   The others call the method once; if something is not in memory, or the store has no room for a change,
-//!   the whole request is parked, and other threads wait and ask again. And there is the back-pressure: when
-//!   parked writes hold as much memory as they
+//!   one. It calls the method once; if something is not in memory, or the store has no room for a change,
+//!   the whole request is parked, and other threads wait and ask again. An fsync is parked with the
+//!   store. But of those who want something to be durable in a file, one at a time writes and flushes it itself, if
+//!   nobody else does (`Store::sync_here`): to wake the storage thread and be woken by it takes 40 us each on
+//!   another processor, and a lone fsync a quarter longer. Neither danger of R14 comes of that: whoever comes
+//!   meanwhile is parked with the store and shares the next commit, so that never two are there; and a
+//!   session has one reader more than it needs, so that with one in a disk that hangs, the others answer.
+//!   (The session of a disk that hangs ends when the disk answers, as its store does.) In a bucket nobody does so.
+//!   And there is the back-pressure: when parked writes hold as much memory as they
 //!   may, reader threads stop reading until some were answered. So requests that need no storage are
 //!   answered however long storage is silent and however many wait for it.
 //! * **Everything ends in time**: with EIO when storage did not answer within `timeout`. A request

@@ -53,7 +53,8 @@ impl Bench {
         Bench { disk, core, deferred, crowd, is_durable_first: sync != SyncMode::OnRequest }
     }
 
-    /// A request, as they all come. What is answered at once is answered when this returns.
+    /// A request, as they all come. What is answered at once is answered when this returns, unless it is to be
+    /// durable first.
     fn ask<T: Send + 'static>(
         &self,
         kind: Kind,
@@ -104,7 +105,7 @@ impl Bench {
         answer
     }
 
-    /// A sync that comes first: its reader thread is the one that waits for the disk.
+    /// A sync by a reader thread that waits for the disk: there is something to be stored, and nobody stores anything.
     fn sync_that_waits(&self) -> Answer<()> {
         let (told, answer) = channel();
         let core = self.core.clone();
@@ -214,8 +215,6 @@ fn what_needs_no_storage_is_answered_however_many_wait_for_it() {
     let small = now(&bench.create("small"));
     assert_eq!(now(&bench.write(small, 0, b"content".to_vec())), 7);
     bench.disk.fall(Silence::ALL);
-    let mut syncs = vec![bench.sync_that_waits()];
-    syncs.extend((0..20).map(|_| bench.sync()));
     let (first, made) = bench.use_up_room("a");
     // More than there are threads, of each kind.
     let reads: Vec<_> = (0..40).map(|window| bench.read(cold, window << 16, 1 << 16)).collect();
@@ -252,9 +251,29 @@ fn what_needs_no_storage_is_answered_however_many_wait_for_it() {
         assert!(read == old || read.iter().all(|byte| *byte == 9), "as before one of the writes, or after it");
     }
     writes.iter().for_each(|written| assert_eq!(written.recv().unwrap().unwrap(), 1 << 20));
-    syncs.iter().for_each(|synced| assert_eq!(synced.recv().unwrap(), Ok(())));
     bench.until_nothing_is_parked();
     assert!(bench.core.fs.lookup(ROOT, format!("a{made}").as_bytes()).is_ok());
+    bench.end();
+}
+
+/// R14: of those who want to have something stored one reader thread waits for the disk, and no other.
+#[test]
+fn while_one_reader_stores_the_others_answer() {
+    let bench = Bench::new(SyncMode::OnRequest, LONG);
+    let small = now(&bench.create("small"));
+    assert_eq!(now(&bench.write(small, 0, b"content".to_vec())), 7);
+    bench.disk.fall(Silence::CHANGES);
+    let mut syncs = vec![bench.sync_that_waits()];
+    for number in 0..20 {
+        let made = now(&bench.create(&format!("made{number}")));
+        syncs.push(bench.sync());
+        assert_eq!(now(&bench.write(made, 0, b"content".to_vec())), 7);
+        assert_eq!(now(&bench.read(small, 0, 100)), b"content");
+        assert_eq!(now(&bench.ask(Kind::Lookup, 0, |fs| fs.lookup(ROOT, b"small"))).ino, small);
+    }
+    assert!(syncs.iter().all(|synced| synced.try_recv().is_err()));
+    bench.disk.fall(Silence::NONE);
+    syncs.iter().for_each(|synced| assert_eq!(synced.recv().unwrap(), Ok(())));
     bench.end();
 }
 

@@ -100,7 +100,7 @@ impl FileSystem {
         Ok(txn.commit()?)
     }
 
-    /// The store: for `fetch` after a miss, `sync_then` for fsync, `wait_for_room` before bulk data.
+    /// The store: for `fetch` after a miss, `sync_here` or `sync_then` for fsync, `wait_for_room` before bulk data.
     pub fn store(&self) -> &Arc<Store> {
         &self.store
     }

@@ -189,7 +189,7 @@ pub struct MountOptions {
     pub appearance: Appearance,
     /// Which changes are durable at once.
     pub sync: SyncMode,
-    /// Threads that read requests.
+    /// Threads that read requests and never wait.
     pub threads: usize,
     /// What the kernel watches over.
     pub kernel: KernelFlags,

@@ -308,11 +308,12 @@ struct Door {
 impl Door {
     /// The work ends only after `close`, and nothing is sent after that, but by who waits for space
     /// and has not heard of it; and if the store was given up, by who came back from waiting for the disk.
-    fn check(&self, put: Result<(), Message>) {
-        if let Err(message) = put {
+    fn check<T>(&self, put: Result<T, Message>) -> Option<T> {
+        put.inspect_err(|message| {
             let is_expected = matches!(message, Message::Reached(_)) || self.shared.failure().is_some();
             assert!(is_expected, "the storage thread has ended");
-        }
+        })
+        .ok()
     }
 }
 
@@ -321,14 +322,15 @@ impl Sender for Door {
         self.check(self.desk.put(message));
     }
 
-    fn send_and_do(&self, message: Message) {
-        self.check(self.desk.put_and_do(message));
+    fn send_or_begin(&self, message: Message) -> Option<Box<dyn FnOnce() + '_>> {
+        let work = self.check(self.desk.put_or_begin(message))?;
+        work.map(|work| Box::new(work) as Box<dyn FnOnce()>)
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
-        self.desk.complete();
+        self.desk.expect_no_more();
     }
 }
 

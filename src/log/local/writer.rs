@@ -1,7 +1,7 @@
 //! The writer: writes, flushes and frees, whoever has it: the storage thread, or who does its work (`desk`).
 //!
-//! One message enum. Data parts are written as they come; a commit is *prepared* only when its
-//! turn comes, so that everything gathered until then goes into it (group commit by laziness).
+//! One message enum. Data parts are written as they come; a commit is *prepared* only when it is
+//! begun, so that everything gathered until then goes into it (group commit by laziness).
 //!
 //! A commit's order (R1): prepare; write the parts handed over until then; flush if anything that it refers to
 //! was written since the last flush; write the commit; flush; answer. The two flushes are one where a

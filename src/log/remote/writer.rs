@@ -77,8 +77,9 @@ impl Sender for Door {
     }
 
     /// Answers come to the storage thread, so nobody else can do its work.
-    fn send_and_do(&self, message: Message) {
+    fn send_or_begin(&self, message: Message) -> Option<Box<dyn FnOnce() + '_>> {
         self.send(message);
+        None
     }
 }
 
