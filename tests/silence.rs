@@ -201,7 +201,7 @@ fn one_caller_at_a_time_stores_what_it_waits_for_itself() {
 /// Whoever comes while the store is being closed is told, one way or the other.
 #[test]
 fn who_syncs_beside_the_end_is_answered() {
-    for round in 0..200 {
+    for round in 0..2000 {
         let (_disk, store) = store();
         let (told, heard) = channel();
         let begun = Arc::new(Barrier::new(3));
