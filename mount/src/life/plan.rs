@@ -6,7 +6,7 @@ use crate::kvlds::server::{Address, USUAL_MODE};
 use crate::life::place::Place;
 use kivafs::store::{Compression, CreateOptions, OpenOptions};
 use nix::unistd::{SysconfVar, sysconf};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// A mount as it is asked for.
@@ -104,16 +104,26 @@ impl StoreOptions {
 }
 
 /// Bytes of cache, unless told otherwise: what is read and changed at random is several times as fast where its
-/// pages find room, and a cache that is not needed is not filled. But a sixteenth of the machine's memory at most,
-/// as far as that is not too little.
+/// pages find room, and a cache that is not needed is not filled. But a sixteenth of the memory at most that there is
+/// for this process, as far as that is not too little.
 fn usual_cache_bytes(memory_bytes: u64) -> u64 {
     (memory_bytes / 16).clamp(64 << 20, 256 << 20)
 }
 
-/// Of the machine; 0: it does not tell.
+/// Of the machine, or what a container or service of it may take; 0: it does not tell.
 fn memory_bytes() -> u64 {
     let of = |variable| sysconf(variable).ok().flatten().and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
-    of(SysconfVar::_PHYS_PAGES).saturating_mul(of(SysconfVar::PAGE_SIZE))
+    let of_machine = of(SysconfVar::_PHYS_PAGES).saturating_mul(of(SysconfVar::PAGE_SIZE));
+    let groups = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    group_limit(&groups, Path::new("/sys/fs/cgroup")).map_or(of_machine, |limit| limit.min(of_machine))
+}
+
+/// The least `memory.max` of the process's control group and those above it: cgroups(7), version 2. `groups`: what
+/// /proc/self/cgroup says, where a line `0::/PATH` names that group. `None`: there is no limit, or none to be seen.
+fn group_limit(groups: &str, root: &Path) -> Option<u64> {
+    let group = groups.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    let limit = |group: &Path| std::fs::read_to_string(root.join(group).join("memory.max")).ok()?.trim().parse().ok();
+    Path::new(group).ancestors().filter_map(limit).min()
 }
 
 /// How a bucket is reached. What is not said comes from where AWS's own tools take it: the
@@ -271,5 +281,24 @@ mod tests {
         let mib = |memory_mib: u64| usual_cache_bytes(memory_mib << 20) >> 20;
         assert_eq!([0, 512, 1024, 2048, 4096, 1 << 20].map(mib), [64, 64, 64, 128, 256, 256]);
         assert!(memory_bytes() > 64 << 20);
+    }
+
+    #[test]
+    fn the_limit_of_a_control_group_is_that_of_the_tightest_above_it() {
+        let root = assert_fs::TempDir::new().unwrap();
+        let group = root.path().join("system.slice/kivafs.service");
+        std::fs::create_dir_all(&group).unwrap();
+        let groups = "4:memory:/elsewhere\n0::/system.slice/kivafs.service\n";
+        assert_eq!(group_limit(groups, root.path()), None, "no limit is set anywhere");
+        std::fs::write(group.join("memory.max"), "max\n").unwrap();
+        assert_eq!(group_limit(groups, root.path()), None);
+        std::fs::write(group.join("../memory.max"), "700000000\n").unwrap();
+        assert_eq!(group_limit(groups, root.path()), Some(700_000_000));
+        std::fs::write(group.join("memory.max"), "500000000\n").unwrap();
+        assert_eq!(group_limit(groups, root.path()), Some(500_000_000));
+        // Seen from within a container.
+        std::fs::write(root.path().join("memory.max"), "300000000\n").unwrap();
+        assert_eq!(group_limit("0::/\n", root.path()), Some(300_000_000));
+        assert_eq!(group_limit("4:memory:/elsewhere\n", root.path()), None, "version 1");
     }
 }
