@@ -57,7 +57,7 @@ pub enum Errand {
 pub enum Who {
     /// The storage thread: the caller does not wait.
     StorageThread,
-    /// The caller, if nothing else is being stored. It holds no lock.
+    /// The caller, if nothing else is being stored: as soon as it holds no lock.
     Caller,
 }
 

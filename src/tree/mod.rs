@@ -2,8 +2,8 @@
 //!
 //! Files, in reading order: `value` (what a key maps to), `sorted` (entries in one piece of
 //! memory), `node` (a page in memory: a `leaf` or `inner`), `page` (a page as stored: the format),
-//! `read` (get and scan), `abreast` (many gets side by side), `ahead` (what a miss names beside the page that is missing), `change`
-//! (apply a batch), `balance` (where pages are cut), `behind` (changes that leaves take later;
+//! `read` (get and scan), `abreast` (many gets side by side), `ahead` (what a miss names beside the
+//! page that is missing), `change` (apply a batch), `balance` (where pages are cut), `behind` (changes that leaves take later;
 //! `postponed` holds them), `checkpoint` (freeze, write, install), `check`
 //! (walk everything). For tests: `shelf` (storage, cache and ledger in memory), `model` (the tree
 //! against a map).

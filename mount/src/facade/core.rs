@@ -149,9 +149,8 @@ impl Core {
 
     /// Calls `call` with `state` until nothing is missing, then `reply`. The first call is made
     /// here; if something is missing, the request is parked and others do the rest: this returns at
-    /// once, unless so much is parked already that no more may be taken in, or it is to be durable first and waits for
-    /// the disk as `sync_then` may. `bytes`: what a parked
-    /// request holds.
+    /// once, unless so much is parked already that no more may be taken in, or it is to be durable
+    /// first and waits for the disk as `sync_then` may. `bytes`: what a parked request holds.
     pub fn answer<S, T>(
         self: &Arc<Core>,
         operation: Operation,
