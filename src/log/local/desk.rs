@@ -21,7 +21,7 @@ struct State {
     messages: VecDeque<Message>,
     writer: Seat,
     /// Nothing more will be put there.
-    is_all: bool,
+    is_complete: bool,
 }
 
 enum Seat {
@@ -36,7 +36,7 @@ enum Seat {
 impl Desk {
     /// A desk with nothing on it.
     pub fn new(writer: Writer) -> Desk {
-        let state = State { messages: VecDeque::new(), writer: Seat::Vacant(Box::new(writer)), is_all: false };
+        let state = State { messages: VecDeque::new(), writer: Seat::Vacant(Box::new(writer)), is_complete: false };
         Desk { state: Mutex::new(state), arrived: Condvar::new() }
     }
 
@@ -87,7 +87,7 @@ impl Desk {
             let (mut turn, mut message) = {
                 let mut state = self.state.lock();
                 loop {
-                    let is_over = state.is_all && state.messages.is_empty();
+                    let is_over = state.is_complete && state.messages.is_empty();
                     match state.writer {
                         Seat::Gone => return,
                         Seat::Vacant(_) if is_over => return,
@@ -110,7 +110,7 @@ impl Desk {
 
     /// Nothing more will be put there.
     pub fn expect_no_more(&self) {
-        self.state.lock().is_all = true;
+        self.state.lock().is_complete = true;
         self.arrived.notify_one();
     }
 }
@@ -153,7 +153,7 @@ impl Drop for Turn<'_> {
             self.desk.arrived.notify_one();
             drop(state);
             drop(left);
-        } else if state.is_all || !state.messages.is_empty() {
+        } else if state.is_complete || !state.messages.is_empty() {
             self.desk.arrived.notify_one();
         }
     }
