@@ -39,6 +39,8 @@ pub struct Activity {
     pub reads: u64,
     /// Bytes of these, as stored.
     pub read_bytes: u64,
+    /// Bytes of data that the cleaner has moved.
+    pub moved_bytes: u64,
 }
 
 /// Data segments.
@@ -106,6 +108,7 @@ impl Core {
             data_bytes: counters.data_bytes.get(),
             reads: counters.reads.get(),
             read_bytes: counters.read_bytes.get(),
+            moved_bytes: self.moved_bytes.get(),
         }
     }
 

@@ -1,5 +1,5 @@
 //! The background threads: the keeper places raw values and commits in time; the checkpoint thread
-//! lets leaves catch up that are behind when a store is opened (`replay`), and makes checkpoints.
+//! lets leaves catch up that are behind when a store is opened (`replay`), and makes checkpoints; the cleaner cleans.
 
 use super::checkpoint::{StoredTable, frees_some};
 use super::{Core, StoreError};
@@ -26,6 +26,7 @@ type Asker = Sender<Result<(), StoreError>>;
 struct State {
     keeper: bool,
     checkpoint: bool,
+    cleaner: bool,
     /// Who waits for a checkpoint that begins from now on.
     askers: Vec<Asker>,
     /// Who waits for the one under way.
@@ -68,6 +69,25 @@ impl Signals {
     pub fn want_checkpoint(&self) {
         self.state.lock().checkpoint = true;
         self.changed.notify_all();
+    }
+
+    /// There is something to clean.
+    pub fn want_cleaning(&self) {
+        let mut state = self.state.lock();
+        if !state.cleaner {
+            state.cleaner = true;
+            self.changed.notify_all();
+        }
+    }
+
+    /// Waits for that; false: the thread shall end.
+    fn wait_for_cleaning(&self) -> bool {
+        let mut state = self.state.lock();
+        while !state.cleaner && !state.stop {
+            self.changed.wait(&mut state);
+        }
+        state.cleaner = false;
+        !state.stop
     }
 
     /// Nobody waits for checkpoints any more.
@@ -126,14 +146,15 @@ impl Core {
         }
     }
 
-    /// Starts both threads. `stored`: what is stored of the segment table.
+    /// Starts the threads. `stored`: what is stored of the segment table.
     pub(super) fn start_threads(self: &Arc<Self>, stored: StoredTable) -> std::io::Result<Vec<JoinHandle<()>>> {
-        let (keeper, checkpointer) = (self.clone(), self.clone());
+        let (keeper, checkpointer, cleaner) = (self.clone(), self.clone(), self.clone());
         Ok(vec![
             std::thread::Builder::new().name("kivafs-keeper".into()).spawn(move || keeper.keep())?,
             std::thread::Builder::new()
                 .name("kivafs-checkpoint".into())
                 .spawn(move || checkpointer.checkpoint_when_wanted(stored))?,
+            std::thread::Builder::new().name("kivafs-cleaner".into()).spawn(move || cleaner.clean_when_wanted())?,
         ])
     }
 
@@ -166,8 +187,24 @@ impl Core {
                 if is_of_use && (self.checkpoint_is_due(&writer) || is_idle && frees_some(&writer)) {
                     self.want_checkpoint(&mut writer);
                 }
+                if self.log.failure().is_none() && self.cleaning_is_due(&writer) {
+                    self.signals.want_cleaning();
+                }
             }
             self.bury();
+        }
+    }
+
+    fn clean_when_wanted(self: Arc<Self>) {
+        while self.signals.wait_for_cleaning() {
+            match self.clean_when_due() {
+                Ok(()) => {}
+                // It is tried again when more has died; and who ends the store says so.
+                Err(error @ (StoreError::NoSpace | StoreError::Poisoned(_))) => {
+                    tracing::debug!("cleaning has ended early: {error}");
+                }
+                Err(error) => tracing::warn!("cleaning has ended early: {error}"),
+            }
         }
     }
 

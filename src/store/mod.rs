@@ -61,6 +61,7 @@ mod batch;
 mod cache;
 mod check;
 mod checkpoint;
+mod clean;
 mod commit;
 mod durable;
 mod error;
@@ -90,10 +91,11 @@ pub use txn::{TXN_BYTES_MAX, Txn};
 pub use view::{Cursor, View};
 
 use crate::backend::Usage;
-use crate::log::{Log, SegmentNo};
+use crate::log::{Counter, Log, SegmentNo};
 use crate::tree::{InMemory, Node, Pages, Root};
 use ahead::Ahead;
 use cache::Cache;
+use clean::{Aim, Cleaner};
 use commit::{COMMIT_OVERHEAD, InFlight, Who};
 use figures::Seen;
 use keeper::Signals;
@@ -132,6 +134,9 @@ struct Core {
     durable: AtomicU64,
     /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
+    cleaner: Mutex<Cleaner>,
+    /// Bytes that the cleaner has moved.
+    moved_bytes: Counter,
     seen: Mutex<Seen>,
     signals: Signals,
     /// Nobody waits for storage any more, nor for threads that do.
@@ -400,7 +405,26 @@ impl Store {
         // what it frees.
         let buried = self.core.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
         self.core.log.wait_until_freed(until);
-        freed || buried
+        if freed || buried {
+            return true;
+        }
+        // Then what is mostly dead.
+        let cleaned = matches!(self.core.clean(Aim::Space, Some(until)), Ok(true));
+        if cleaned && self.core.checkpoint(Some(until)).is_ok() {
+            self.core.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
+            self.core.log.wait_until_freed(until);
+        }
+        cleaned
+    }
+
+    /// Moves what lives in the segments that hold least, now, so that the next checkpoint frees them; answers whether
+    /// there are any. It comes by itself where a store in a file takes much more than it holds; this is for tests and
+    /// for measuring. In a bucket it does nothing.
+    pub fn clean(&self) -> Result<bool, StoreError> {
+        match self.core.log.disk() {
+            Some(_) if !self.core.read_only => self.core.clean(Aim::Space, None),
+            _ => Ok(false),
+        }
     }
 
     /// Bytes that were accepted and are not stored yet.

@@ -13,7 +13,7 @@ use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError};
 use crate::backend::{Disk, FileDisk, Hold, Objects};
 use crate::log::{
-    self, Access, Birth, Bucket, Codec, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind, SegmentNo,
+    self, Access, Birth, Bucket, Codec, Counter, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind, SegmentNo,
 };
 use crate::tree::Tree;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -364,6 +364,8 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         log,
         cache,
         ahead: Ahead::default(),
+        cleaner: Mutex::default(),
+        moved_bytes: Counter::default(),
         seen: Mutex::new(Seen::of(&writer)),
         writer: Mutex::new(writer),
         placing: Mutex::new(()),

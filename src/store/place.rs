@@ -20,7 +20,7 @@ const BATCH_BYTES: usize = 1 << 20;
 type Raw = Vec<(Key, Bytes)>;
 
 /// A raw value and the extent that is to take its place.
-type Placed = Vec<(Key, Bytes, Extent)>;
+pub type Placed = Vec<(Key, Bytes, Extent)>;
 
 impl Core {
     /// Places pending raw values, oldest first, until no more are left than a commit takes inside.
@@ -37,7 +37,7 @@ impl Core {
                 let keys = oldest.map(|(key, _)| key.clone()).collect();
                 self.collect(&writer, keys)
             };
-            match self.append_units(batch) {
+            match self.append_units(&batch) {
                 Ok(placed) => self.swap(&mut self.writer.lock(), placed),
                 // Room for it was allocated before it was accepted (R7).
                 Err(error) => self.log.fail(format!("placing data failed: {error}")),
@@ -63,7 +63,7 @@ impl Core {
             if batch.is_empty() {
                 return Ok(());
             }
-            let placed = self.append_units(batch)?;
+            let placed = self.append_units(&batch)?;
             self.swap(&mut self.writer.lock(), placed);
             self.room.notify_all();
         }
@@ -78,7 +78,7 @@ impl Core {
             let pending = writer.raw.iter().map(|(key, _)| key.clone());
             let keys: Vec<Key> = pending.chain(writer.settled.keys().cloned()).collect();
             let batch = self.collect(&writer, keys);
-            match self.append_units(batch) {
+            match self.append_units(&batch) {
                 Ok(placed) if placed.is_empty() => return writer,
                 Ok(placed) => self.swap(&mut writer, placed),
                 Err(error) => {
@@ -108,9 +108,9 @@ impl Core {
     }
 
     /// Appends the batch in units. Nothing refers to them yet.
-    fn append_units(&self, batch: Raw) -> Result<Placed, StoreError> {
+    pub(super) fn append_units(&self, batch: &[(Key, Bytes)]) -> Result<Placed, StoreError> {
         let mut placed = Placed::with_capacity(batch.len());
-        for unit in units(&batch, VALUE_MAX.min(self.log.payload_bytes_max())) {
+        for unit in units(batch, VALUE_MAX.min(self.log.payload_bytes_max())) {
             let payload = match unit {
                 [(_, bytes)] => bytes.clone(),
                 many => many.iter().map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>().concat().into(),

@@ -56,7 +56,9 @@ pub struct Table {
     chunks: BTreeMap<u64, Arc<Chunk>>,
     /// Chunks that differ from what is stored.
     changed: BTreeSet<u64>,
-    /// How many segments have no live bytes.
+    /// How many segments there are.
+    count: u64,
+    /// How many of them have no live bytes.
     dead: u64,
     /// Live bytes of all.
     live: u64,
@@ -89,13 +91,14 @@ impl Deltas {
 impl Table {
     /// Without segments. Those to come hold at most that many bytes each.
     pub fn new(segment_bytes: u64) -> Table {
-        Table { segment_bytes, chunks: BTreeMap::new(), changed: BTreeSet::new(), dead: 0, live: 0, held: 0 }
+        Table { segment_bytes, chunks: BTreeMap::new(), changed: BTreeSet::new(), count: 0, dead: 0, live: 0, held: 0 }
     }
 
     /// A segment was opened.
     pub fn born(&mut self, birth: Birth) {
         let before = self.chunk_mut(birth.number).insert(low(birth.number), Entry { live: 0, place: birth.place });
         assert!(before.is_none(), "R3: {:?} is born twice", birth.number);
+        self.count += 1;
         self.dead += 1;
     }
 
@@ -103,6 +106,7 @@ impl Table {
     pub fn remove(&mut self, number: SegmentNo) {
         let entry = self.chunk_mut(number).remove(&low(number));
         assert!(entry.is_some_and(|entry| entry.live == 0), "{number:?} is freed as {entry:?}");
+        self.count -= 1;
         self.dead -= 1;
         let chunk = number.0 / CHUNK_SEGMENTS;
         if self.chunks.get(&chunk).is_some_and(|chunk| chunk.is_empty()) {
@@ -162,7 +166,7 @@ impl Table {
 
     /// How many segments there are.
     pub fn count(&self) -> u64 {
-        self.chunks.values().map(|chunk| chunk.len() as u64).sum()
+        self.count
     }
 
     /// All segments, by number.
@@ -217,6 +221,7 @@ impl Table {
             }
             chunk.insert(low, entry);
         }
+        self.count += chunk.len() as u64;
         self.live = chunk.values().fold(self.live, |sum, entry| sum.saturating_add(entry.live));
         self.held += chunk.values().map(|entry| entry.live.min(self.segment_bytes)).sum::<u64>();
         self.dead += chunk.values().filter(|entry| entry.live == 0).count() as u64;

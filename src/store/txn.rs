@@ -31,6 +31,8 @@ pub struct Txn<'a> {
     writer: MutexGuard<'a, Writer>,
     changes: Batch,
     need: Need,
+    /// It is the cleaner's.
+    moves: bool,
 }
 
 impl<'a> Txn<'a> {
@@ -54,7 +56,7 @@ impl<'a> Txn<'a> {
     }
 
     fn of(core: &'a Arc<Core>, writer: MutexGuard<'a, Writer>) -> Txn<'a> {
-        Txn { core, writer, changes: Batch::default(), need: Need::Growth }
+        Txn { core, writer, changes: Batch::default(), need: Need::Growth, moves: false }
     }
 
     /// The value of `key`, this transaction's own changes included.
@@ -107,6 +109,21 @@ impl<'a> Txn<'a> {
         self.need = Need::Reserve;
     }
 
+    /// This transaction only moves what is stored: it may use the space that is set aside for that (V6).
+    pub(super) fn only_moves(&mut self) {
+        self.moves = true;
+    }
+
+    /// Bytes that will have to find room in storage, whatever becomes of this transaction.
+    pub(super) fn owed_bytes(&self) -> u64 {
+        self.writer.owed_bytes()
+    }
+
+    /// Whether something refers to that segment.
+    pub(super) fn lives(&self, number: SegmentNo) -> bool {
+        self.writer.table.get(number).is_some_and(|entry| entry.live > 0)
+    }
+
     /// Sets `key` (1 to [`KEY_MAX`] bytes) to `value` (at most [`VALUE_MAX`] bytes; see also
     /// [`Store::value_bytes_max`](super::Store::value_bytes_max)). Out of bounds is a caller's bug
     /// and panics.
@@ -127,7 +144,7 @@ impl<'a> Txn<'a> {
     /// the reserve can be a [`Miss`](super::Miss): it has to wait for a checkpoint to free space. At most [`TXN_BYTES_MAX`] bytes of keys
     /// and values; more is a caller's bug and panics.
     pub fn commit(self) -> Result<(), StoreError> {
-        let Txn { core, mut writer, changes, mut need } = self;
+        let Txn { core, mut writer, changes, mut need, moves } = self;
         if changes.is_empty() {
             return Ok(());
         }
@@ -135,7 +152,7 @@ impl<'a> Txn<'a> {
         if changes.iter().all(|(_, value)| value.is_none()) {
             need = Need::Reserve;
         }
-        core.make_room(&mut writer, &changes, need)?;
+        core.make_room(&mut writer, &changes, need, moves)?;
         // Before anybody sees it. If it comes to nothing, the next commit makes the count right.
         core.begun.fetch_add(1, Ordering::SeqCst);
         let before = if writer.skips_redo { Before::Unknown } else { Before::Kept };
@@ -372,6 +389,7 @@ impl Core {
         writer: &mut Writer,
         changes: &[redo::Change],
         need: Need,
+        moves: bool,
     ) -> Result<(), StoreError> {
         let mut inside = 0;
         let mut total = 0;
@@ -392,7 +410,10 @@ impl Core {
         }
         let page_bytes = u64::from(self.log.geometry().page_bytes);
         let pages = (count as u64 + 4) * page_bytes;
-        let owed = writer.owed_bytes() + total as u64 + pages;
+        let mut owed = writer.owed_bytes() + total as u64 + pages;
+        if need == Need::Growth && !moves {
+            owed += self.room_to_clean(writer);
+        }
         let is_beyond_limit = || self.size_limit > 0 && writer.table.held() + owed > self.size_limit;
         // Beyond the quota of a file each checkpoint would let some more data in: into the rest of the reserve.
         if need == Need::Growth && (is_beyond_limit() || self.log.is_beyond_quota()) {

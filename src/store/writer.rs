@@ -92,6 +92,8 @@ pub struct Writer {
     pub relieves: bool,
     /// Somebody who deletes waits for the checkpoint that is wanted or under way.
     pub awaits_relief: bool,
+    /// The cleaner has nothing to gain before so many bytes are wasted.
+    pub clean_from: u64,
     /// No more transactions.
     pub closing: bool,
     /// No more commits.
@@ -130,6 +132,7 @@ impl Writer {
             starved: false,
             relieves: false,
             awaits_relief: false,
+            clean_from: 0,
             closing: false,
             closed: false,
         }

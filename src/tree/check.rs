@@ -14,8 +14,7 @@ pub enum Reference<'a> {
         pointer: Pointer,
         /// 0 for a leaf.
         level: u8,
-        /// No key below it is less. (To have a page and all above it written anew, as the cleaner
-        /// does: put any pair below it again as it is.)
+        /// No key below it is less.
         from: &'a [u8],
     },
     /// A value that lies in a data segment; counts `extent.length` bytes in the ledger.

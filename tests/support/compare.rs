@@ -12,7 +12,7 @@ use std::ops::Bound;
 /// Old views that are kept, and looked at again later.
 const VIEWS_MAX: usize = 4;
 
-/// Random transactions, reads, scans, old views, syncs, closes and reopenings, each held to a map.
+/// Random transactions, reads, scans, old views, syncs, cleanings, closes and reopenings, each held to a map.
 pub fn compare_with_map<M: Medium>(medium: &M, seed: u64, sizes: Sizes, steps: usize, options: &OpenOptions) {
     let mut random = Random::new(seed);
     medium.create(sizes).unwrap();
@@ -20,7 +20,7 @@ pub fn compare_with_map<M: Medium>(medium: &M, seed: u64, sizes: Sizes, steps: u
     let mut state = State::new();
     let mut views: VecDeque<(View, State)> = VecDeque::new();
     for step in 0..steps {
-        match random.within(0..32) {
+        match random.within(0..34) {
             0..18 => {
                 let changes = random_changes(&mut random, sizes);
                 commit(&store, &changes).unwrap_or_else(|error| panic!("step {step}: {error}"));
@@ -42,6 +42,7 @@ pub fn compare_with_map<M: Medium>(medium: &M, seed: u64, sizes: Sizes, steps: u
             }
             28 => store.begin().unwrap().put(b"abandoned", vec![1]),
             29 | 30 => store.sync().unwrap(),
+            31 | 32 => drop(store.clean().unwrap()),
             _ => {
                 for (view, then) in views.drain(..) {
                     let found = read_view(&store, &view).unwrap();

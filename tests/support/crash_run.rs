@@ -86,14 +86,15 @@ impl<M: CrashMedium> CrashRun<M> {
         self.durable.push((self.medium.position(), self.states.len() - 1));
     }
 
-    /// Random transactions, syncs now and then, closing and opening sometimes; open at the end.
+    /// Random transactions, syncs and cleanings now and then, closing and opening sometimes; open at the end.
     pub fn work(&mut self, seed: u64, sizes: Sizes, steps: usize, options: &OpenOptions) -> Store {
         let mut random = Random::new(seed);
         let mut store = self.open(options).expect("open");
         for step in 0..steps {
-            let done = match random.within(0..12) {
+            let done = match random.within(0..14) {
                 0..8 => self.commit(&store, &random_changes(&mut random, sizes)),
                 8..11 => self.sync(&store),
+                11 | 12 => store.clean().map(drop),
                 _ => {
                     let closed = self.close(store);
                     store = self.open(options).expect("open again");

@@ -1,0 +1,763 @@
+//! The cleaner: moves what lives out of segments that are mostly dead, so that they come free.
+//!
+//! A segment comes free when nothing refers to it any more (R13). Where parts of large files change again and again,
+//! as a database's do, hardly a segment ever comes to that by itself: each keeps a little that lives, and the store
+//! would take several times the space of what it holds, and more with each day.
+//!
+//! # What is moved, and when
+//!
+//! * In a file, when its segments take half as much again as what lives in them and a few segments more, until they take a
+//!   third more; or when space is running short, until there is some. The keeper looks; nothing happens in a
+//!   store that is idle below that ceiling. (In a bucket the table does not know how long an object is.)
+//! * From the segments with the best ratio of what is gained, and of how long it will last, to what it costs: cost-benefit
+//!   (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992), where
+//!   the number of a segment stands for its age. What changes often soon dies by itself where it is.
+//! * What refers to them is found by walking the tree: its inner pages, and all its leaves if there is
+//!   more in these segments than pages. A walk moves up to [`MOVED_MAX`]; so it reads far less than it moves.
+//!   (The index of a segment names owners, but neither copies nor what has got another name.)
+//!
+//! # How
+//!
+//! A move is a transaction as any other: durable, atomic and undone as such, and a crash leaves what there was or
+//! what there is. So segments come free with the next checkpoint, under its rules (R2, K1).
+//!
+//! * V1 A value is replaced only if it still is the extent that was read. One that was put meanwhile stays, and what was
+//!   written in its place is garbage. (Pointers are never used twice, R3: equal is the same.)
+//! * V2 `placing` is held from the append of what is moved to the change that refers to it, as for all data: else a
+//!   checkpoint could take its segment for dead.
+//! * V3 What shared an extent, or a part of one, shares it afterwards. To what was moved in an earlier step only while its
+//!   segment lives: if it is dead, it may be on its way to be freed.
+//! * V4 A page is moved by putting a pair below it again as it is: that has it, and all above it, stored anew by the
+//!   next checkpoint.
+//! * V5 What cannot be moved, or came to refer to a segment behind the walk, keeps that segment; it is not tried
+//!   again before something else of it has died.
+//! * V6 Moving takes space before it gives any. So while there is something to be gained, others leave it two segments
+//!   ([`Core::room_to_clean`]).
+
+use super::txn::Txn;
+use super::view::View;
+use super::writer::Writer;
+use super::{Core, Era, Reading, Room, StoreError};
+use crate::log::{LogError, Need, Payload, Pointer, SegmentNo};
+use crate::tree::{Direction, Extent, KEY_MAX, Key, Root, VALUE_INLINE_MAX, Value};
+use bytes::Bytes;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// Most bytes that one pass moves.
+const MOVED_MAX: u64 = 128 << 20;
+/// Units are read for one step until they have so many bytes where they are stored.
+const STEP_BYTES: u64 = 2 << 20;
+/// Pairs that are looked at in one step: as long it keeps what was freed from being used.
+const STEP_PAIRS: usize = 50_000;
+/// Pages that are moved in one step.
+const STEP_PAGES: usize = 128;
+/// What was moved is remembered for so many pieces, so that their copies can share it.
+const REMEMBERED_MAX: usize = 100_000;
+/// What a moved piece has in a transaction beside its key.
+const PIECE_COST: usize = 60;
+/// The same of a page: a pair with the longest key and value in it.
+const PAGE_COST: usize = KEY_MAX + VALUE_INLINE_MAX + 20;
+/// A step that finds the store busy, or what it needs pushed out of memory, is begun again so often.
+const TRIES_MAX: usize = 10;
+/// How long room is waited for before it is looked whether the store is to end.
+const ROOM_WAIT: Duration = Duration::from_millis(200);
+
+/// What is to be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Aim {
+    /// That the store does not take much more than it holds.
+    Ceiling,
+    /// Some space, where there is none.
+    Space,
+}
+
+/// What the cleaner remembers from one pass to the next.
+#[derive(Default)]
+pub struct Cleaner {
+    /// Segments that are left over from a pass, and what lived in them then (V5).
+    left: HashMap<SegmentNo, u64>,
+}
+
+/// Pieces of units that a pass moved, and where to.
+#[derive(Default)]
+struct Moved {
+    /// By unit: its segment, and where it lies there.
+    pieces: HashMap<(SegmentNo, u32), Vec<MovedPiece>>,
+    /// None: it is about to be appended.
+    places: Vec<Option<Extent>>,
+}
+
+/// A piece of a unit.
+struct MovedPiece {
+    /// Where it began there.
+    start: u32,
+    length: u32,
+    /// Which place is its.
+    place: usize,
+}
+
+impl Moved {
+    /// A piece that covers this one: its place, and where in it this one begins.
+    fn covering(&self, extent: &Extent) -> Option<(usize, u32)> {
+        let pieces = self.pieces.get(&(extent.unit.segment, extent.unit.offset))?;
+        let end = extent.offset + extent.length;
+        let covers = |piece: &&MovedPiece| piece.start <= extent.offset && end <= piece.start + piece.length;
+        pieces.iter().find(covers).map(|piece| (piece.place, extent.offset - piece.start))
+    }
+
+    /// A piece that is about to be appended.
+    fn add(&mut self, extent: &Extent) {
+        let piece = MovedPiece { start: extent.offset, length: extent.length, place: self.places.len() };
+        self.pieces.entry((extent.unit.segment, extent.unit.offset)).or_default().push(piece);
+        self.places.push(None);
+    }
+}
+
+/// An extent in a segment that is to come free.
+struct Piece {
+    key: Key,
+    extent: Extent,
+}
+
+/// Some pieces, and what they are.
+struct Step {
+    pieces: Vec<Piece>,
+    /// Of each unit that is not moved yet.
+    units: HashMap<Pointer, Payload>,
+    /// The last key that was looked at, unless there are no more.
+    last: Option<Key>,
+}
+
+/// V6: enough for two segments that half of which lives, and for the pages that refer to it.
+fn room_to_clean(segment_bytes: u64) -> u64 {
+    2 * segment_bytes
+}
+
+impl Core {
+    /// Whether the store takes much more than it holds, or so that it has hardly any space left, and something
+    /// has died since there was nothing to be done about that.
+    pub(super) fn cleaning_is_due(&self, writer: &Writer) -> bool {
+        self.aim(writer).is_some_and(|_| self.wasted(writer) >= writer.clean_from)
+    }
+
+    fn aim(&self, writer: &Writer) -> Option<Aim> {
+        let segment_bytes = u64::from(self.log.geometry().segment_bytes);
+        if self.log.disk().is_none() || writer.closing || writer.tree.leaves_behind() > 0 {
+            return None;
+        }
+        let (wasted, slack) = (self.wasted(writer), self.slack(writer));
+        if wasted > writer.table.held() / 2 + slack {
+            return Some(Aim::Ceiling);
+        }
+        let is_short = writer.starved || self.log.unallocated_bytes() < 8 * segment_bytes;
+        (is_short && wasted > slack).then_some(Aim::Space)
+    }
+
+    /// Bytes of segments that hold something, and that do not. Those that are being filled do not count.
+    fn wasted(&self, writer: &Writer) -> u64 {
+        let table = &writer.table;
+        let filled = (table.count() - table.dead()).saturating_sub(2);
+        (filled * u64::from(self.log.geometry().segment_bytes)).saturating_sub(table.held())
+    }
+
+    /// What is wasted in any store.
+    fn slack(&self, writer: &Writer) -> u64 {
+        let segment_bytes = u64::from(self.log.geometry().segment_bytes);
+        (writer.table.held() / 8).clamp(2 * segment_bytes, 8 * segment_bytes)
+    }
+
+    /// V6: what is not for who adds to the store.
+    pub(super) fn room_to_clean(&self, writer: &Writer) -> u64 {
+        let is_of_use = self.log.disk().is_some() && self.wasted(writer) > self.slack(writer);
+        if is_of_use { room_to_clean(u64::from(self.log.geometry().segment_bytes)) } else { 0 }
+    }
+
+    /// Cleans as long as that is due. On the cleaner's thread.
+    pub(super) fn clean_when_due(self: &Arc<Self>) -> Result<(), StoreError> {
+        loop {
+            let aim = {
+                let writer = self.writer.lock();
+                if !self.cleaning_is_due(&writer) {
+                    return Ok(());
+                }
+                self.aim(&writer).expect("it is due")
+            };
+            if !self.clean(aim, None)? {
+                return Ok(());
+            }
+            if aim == Aim::Space {
+                // Then the next pass has what this one gained.
+                self.checkpoint(None)?;
+            }
+        }
+    }
+
+    /// Makes one pass, until the deadline at most; answers whether a segment is dead for it. It comes free with the
+    /// next checkpoint.
+    pub(super) fn clean(self: &Arc<Self>, aim: Aim, until: Option<Instant>) -> Result<bool, StoreError> {
+        let mut cleaner = match until {
+            None => self.cleaner.lock(),
+            Some(until) => match self.cleaner.try_lock_until(until) {
+                Some(cleaner) => cleaner,
+                None => return Ok(false),
+            },
+        };
+        let victims = self.victims(&cleaner, aim);
+        let result = match victims.is_empty() {
+            true => Ok(()),
+            false => self.empty(&victims, until),
+        };
+        let mut writer = self.writer.lock();
+        let lives = |number: &SegmentNo| writer.table.get(*number).map(|entry| entry.live).filter(|live| *live > 0);
+        let left: Vec<(SegmentNo, u64)> =
+            victims.iter().filter_map(|number| lives(number).map(|live| (*number, live))).collect();
+        let has_gained = left.len() < victims.len();
+        cleaner.left.retain(|number, live| lives(number) == Some(*live));
+        cleaner.left.extend(left);
+        writer.clean_from = match has_gained {
+            true => 0,
+            false => self.wasted(&writer) + self.slack(&writer),
+        };
+        match result {
+            Err(error) if !has_gained => Err(error),
+            _ => Ok(has_gained),
+        }
+    }
+
+    /// The segments that are to come free.
+    fn victims(&self, cleaner: &Cleaner, aim: Aim) -> BTreeSet<SegmentNo> {
+        let segment_bytes = u64::from(self.log.geometry().segment_bytes);
+        let (table, wasted, open) = {
+            let writer = self.writer.lock();
+            (writer.table.clone(), self.wasted(&writer), self.log.open_segments())
+        };
+        let (live_max, gain_wanted) = match aim {
+            Aim::Ceiling => (segment_bytes / 4 * 3, wasted.saturating_sub(table.held() / 3)),
+            Aim::Space => (segment_bytes / 16 * 15, 8 * segment_bytes),
+        };
+        let newest = table.iter().last().map_or(0, |(number, _)| number.0);
+        let worth = |number: SegmentNo, live: u64| {
+            let age = match aim {
+                Aim::Ceiling => newest - number.0 + 1,
+                Aim::Space => 1,
+            };
+            (segment_bytes - live) as f64 * age as f64 / (segment_bytes + live) as f64
+        };
+        let mut found: Vec<(f64, SegmentNo, u64)> = table
+            .iter()
+            .filter(|(number, entry)| {
+                let is_left = cleaner.left.get(number) == Some(&entry.live);
+                (1..=live_max).contains(&entry.live) && !open.contains(number) && !is_left
+            })
+            .map(|(number, entry)| (worth(number, entry.live), number, entry.live))
+            .collect();
+        found.sort_unstable_by(|(one, ..), (other, ..)| other.total_cmp(one));
+        let free = self.log.disk().map_or(0, |disk| disk.free_space().unwrap_or(0));
+        let room = free.min(self.log.unallocated_bytes()).max(room_to_clean(segment_bytes)) / 4 * 3;
+        let (mut gained, mut moved) = (0, 0);
+        let mut victims = BTreeSet::new();
+        for (_, number, live) in found {
+            if gained >= gain_wanted || moved + live > MOVED_MAX.min(room) {
+                break;
+            }
+            gained += segment_bytes - live;
+            moved += live;
+            victims.insert(number);
+        }
+        if gained >= segment_bytes / 2 { victims } else { BTreeSet::new() }
+    }
+
+    /// Moves what lives in these segments.
+    fn empty(self: &Arc<Self>, victims: &BTreeSet<SegmentNo>, until: Option<Instant>) -> Result<(), StoreError> {
+        self.move_pages(victims, until)?;
+        // In segments of pages there is nothing else, and no leaf has to be read for them.
+        let is_left = |number: &&SegmentNo| self.writer.lock().table.get(**number).is_some_and(|entry| entry.live > 0);
+        let rest: BTreeSet<SegmentNo> = victims.iter().filter(is_left).copied().collect();
+        if rest.is_empty() {
+            return Ok(());
+        }
+        self.move_data(&rest, until)
+    }
+
+    /// V4.
+    fn move_pages(self: &Arc<Self>, victims: &BTreeSet<SegmentNo>, until: Option<Instant>) -> Result<(), StoreError> {
+        let most = (self.limits.txn / 2 / PAGE_COST).clamp(1, STEP_PAGES);
+        let mut behind: Option<Key> = None;
+        while self.goes_on(until) {
+            let (keys, last) = self.pages_of(victims, behind.as_deref(), most)?;
+            self.change_once_there(&keys, until, |txn| {
+                let values = txn.get_all_before(&keys)?;
+                for (key, value) in keys.iter().zip(values) {
+                    // A page with a raw value is not stored (T6).
+                    if let Some(value) = value.filter(|value| !value.must_be_placed()) {
+                        txn.put(key, value);
+                    }
+                }
+                Ok(())
+            })?;
+            match last {
+                Some(last) => behind = Some(last),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// A key below each of the first pages in these segments below which no key is up to `behind`; and up to which
+    /// key there are no more, if there may be some behind that.
+    fn pages_of(
+        self: &Arc<Self>,
+        victims: &BTreeSet<SegmentNo>,
+        behind: Option<&[u8]>,
+        most: usize,
+    ) -> Result<(Vec<Key>, Option<Key>), StoreError> {
+        let (root, _era) = self.state();
+        let reading = Reading(self);
+        let mut from: Vec<Key> = Vec::new();
+        root.stored_pages(&reading, behind, &mut |key, at| {
+            // Pages that begin with one key lie above each other.
+            if victims.contains(&at.segment) && from.last().is_none_or(|last| **last != *key) {
+                from.push(key.into());
+            }
+            if from.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        let mut keys = Vec::with_capacity(from.len());
+        for from in &from {
+            let first = &mut |key: &[u8], _: &Value| {
+                keys.push(Key::from(key));
+                ControlFlow::Break(())
+            };
+            root.scan(&reading, Bound::Included(from), Bound::Unbounded, Direction::Forward, first)?;
+        }
+        let last = if from.len() < most { None } else { from.pop() };
+        Ok((keys, last))
+    }
+
+    fn move_data(self: &Arc<Self>, victims: &BTreeSet<SegmentNo>, until: Option<Instant>) -> Result<(), StoreError> {
+        let mut moved = Moved::default();
+        let mut last = None;
+        while self.goes_on(until) {
+            if moved.places.len() > REMEMBERED_MAX {
+                moved = Moved::default();
+            }
+            let step = self.next_pieces(victims, last.as_deref(), &moved)?;
+            if !step.pieces.is_empty() {
+                self.log.wait_for_room(until);
+                self.move_pieces(&step, &mut moved, until)?;
+            }
+            match step.last {
+                Some(key) => last = Some(key),
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// The next extents in these segments behind that key, and what they are.
+    fn next_pieces(
+        self: &Arc<Self>,
+        victims: &BTreeSet<SegmentNo>,
+        behind: Option<&[u8]>,
+        moved: &Moved,
+    ) -> Result<Step, StoreError> {
+        // Until the units have been read.
+        let (root, _era) = self.state();
+        let (mut pieces, mut last) = (Vec::new(), None);
+        let mut units = HashSet::new();
+        let (mut pairs, mut bytes, mut cost) = (0, 0, 0);
+        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
+        root.scan(&Reading(self), from, Bound::Unbounded, Direction::Forward, &mut |key, value| {
+            pairs += 1;
+            if let Value::Extent(extent) = value
+                && victims.contains(&extent.unit.segment)
+            {
+                if moved.covering(extent).is_none() && units.insert(extent.unit) {
+                    bytes += u64::from(extent.unit.length);
+                }
+                cost += key.len() + PIECE_COST;
+                pieces.push(Piece { key: key.into(), extent: *extent });
+            }
+            if pairs < STEP_PAIRS && bytes < STEP_BYTES && cost < self.limits.txn / 2 - KEY_MAX - PIECE_COST {
+                return ControlFlow::Continue(());
+            }
+            last = Some(key.into());
+            ControlFlow::Break(())
+        })?;
+        let units: Vec<Pointer> = units.into_iter().collect();
+        let units: HashMap<Pointer, Payload> = match self.log.read_all(&units) {
+            Ok(payloads) => units.into_iter().zip(payloads).collect(),
+            // One that is damaged is left where it is (V5).
+            Err(LogError::Damaged(_)) => {
+                let read = |unit: Pointer| match self.log.read(&unit) {
+                    Ok(payload) => Some((unit, payload)),
+                    Err(error) => {
+                        tracing::warn!("cannot be moved: {error}");
+                        None
+                    }
+                };
+                units.into_iter().filter_map(read).collect()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        pieces.retain(|piece| units.contains_key(&piece.extent.unit) || moved.covering(&piece.extent).is_some());
+        Ok(Step { pieces, units, last })
+    }
+
+    /// Puts them elsewhere.
+    fn move_pieces(self: &Arc<Self>, step: &Step, moved: &mut Moved, until: Option<Instant>) -> Result<(), StoreError> {
+        let keys: Vec<&Key> = step.pieces.iter().map(|piece| &piece.key).collect();
+        let mut raw: Vec<(Key, Bytes)> = Vec::new();
+        let first = moved.places.len();
+        for Piece { key, extent } in &step.pieces {
+            if moved.covering(extent).is_none() {
+                moved.add(extent);
+                raw.push((key.clone(), self.bytes_of(step, extent)?));
+            }
+        }
+        let bytes: u64 = raw.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        let done = self.change_once_there(&keys, until, |txn| {
+            let values = txn.get_all_before(&keys)?;
+            // Only now: what misses anything is begun again.
+            let owed = txn.owed_bytes() + bytes + bytes / 4;
+            self.log.ensure_capacity(owed, Need::Growth)?;
+            let placed = self.append_units(&raw)?;
+            for (place, (.., extent)) in moved.places[first..].iter_mut().zip(placed) {
+                *place = Some(extent);
+            }
+            for (Piece { key, extent }, value) in step.pieces.iter().zip(values) {
+                let (which, start) = moved.covering(extent).expect("each was looked for");
+                let place = moved.places[which].expect("appended just now, or before");
+                // V1, V3.
+                if value == Some(Value::Extent(*extent)) && (which >= first || txn.lives(place.unit.segment)) {
+                    txn.put(key, Value::Extent(place).slice(start as usize, extent.length as usize));
+                }
+            }
+            Ok(())
+        })?;
+        match done {
+            true => self.moved_bytes.add(bytes),
+            // They have no place.
+            false => *moved = Moved::default(),
+        }
+        Ok(())
+    }
+
+    fn bytes_of(&self, step: &Step, extent: &Extent) -> Result<Bytes, StoreError> {
+        let Extent { unit, offset, length } = *extent;
+        let (start, end) = (offset as usize, offset as usize + length as usize);
+        let payload = step.units.get(&unit).expect("each unit was read");
+        if payload.len() < end {
+            let what = format!("unit at {unit}: {} bytes, of which {start}..{end} are in use", payload.len());
+            return Err(StoreError::Damaged(what.into()));
+        }
+        Ok(payload.slice(start..end).into_bytes())
+    }
+
+    /// Makes a change when the leaves of these keys are in memory and there is room for it; answers whether it came to
+    /// that. `change` is begun again after a miss. V2.
+    fn change_once_there<K: AsRef<[u8]>>(
+        self: &Arc<Self>,
+        keys: &[K],
+        until: Option<Instant>,
+        mut change: impl FnMut(&mut Txn<'_>) -> Result<(), StoreError>,
+    ) -> Result<bool, StoreError> {
+        for _ in 0..TRIES_MAX {
+            if !self.goes_on(until) {
+                return Ok(false);
+            }
+            self.have_leaves(keys)?;
+            while !self.wait_for_room(Room::Change, Some(Instant::now() + ROOM_WAIT))? {
+                if !self.goes_on(until) {
+                    return Ok(false);
+                }
+            }
+            let _placing = self.placing.lock();
+            let result = Txn::begin_now(self).and_then(|mut txn| {
+                txn.only_moves();
+                change(&mut txn)?;
+                txn.commit()
+            });
+            match result {
+                // Somebody was faster, or pushed a page out of memory.
+                Err(StoreError::Miss(_)) => {}
+                result => return result.map(|()| true),
+            }
+        }
+        Ok(false)
+    }
+
+    /// Has the leaves of these keys in memory.
+    fn have_leaves<K: AsRef<[u8]>>(self: &Arc<Self>, keys: &[K]) -> Result<(), StoreError> {
+        loop {
+            let view = View::new(self);
+            match view.get_all(keys) {
+                Ok(_) => return Ok(()),
+                Err(StoreError::Miss(miss)) => self.fetch(&miss, None).map(|_| ())?,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// The current state, and what keeps its segments.
+    fn state(&self) -> (Root, Era) {
+        let published = self.published.read();
+        (published.root.clone(), published.era.clone())
+    }
+
+    fn goes_on(&self, until: Option<Instant>) -> bool {
+        !self.signals.are_to_stop() && self.log.failure().is_none() && until.is_none_or(|until| Instant::now() < until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::MemoryDisk;
+    use crate::log::Geometry;
+    use crate::store::{CreateOptions, OpenOptions, Store};
+
+    const SEGMENT_BYTES: u32 = 64 << 10;
+
+    fn store_on(disk: &Arc<MemoryDisk>) -> Store {
+        let geometry = Geometry { ring_bytes: 1 << 20, segment_bytes: SEGMENT_BYTES, page_bytes: 1 << 10 };
+        let options = CreateOptions { geometry: Some(geometry), ..CreateOptions::default() };
+        Store::create_on(disk.clone(), &options).unwrap();
+        Store::open_on(disk.clone(), &OpenOptions { cache_bytes: 8 << 20, ..OpenOptions::default() }).unwrap()
+    }
+
+    /// So that the background does nothing of it.
+    fn store() -> Store {
+        let store = store_on(&Arc::default());
+        store.core.writer.lock().clean_from = u64::MAX;
+        store
+    }
+
+    fn key(number: usize) -> [u8; 4] {
+        (number as u32).to_be_bytes()
+    }
+
+    /// Nothing of it can be compressed, so that a unit takes what is in it.
+    fn value(number: usize, round: usize, length: usize) -> Vec<u8> {
+        let mut bytes = vec![0; length];
+        let mut seed = (number as u64) << 32 | round as u64 | 1 << 63;
+        for byte in &mut bytes {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            *byte = (seed >> 56) as u8;
+        }
+        bytes
+    }
+
+    fn put(store: &Store, pairs: impl Iterator<Item = (usize, Value)>) {
+        let pairs: Vec<_> = pairs.collect();
+        for some in pairs.chunks(50) {
+            store
+                .patiently(|| {
+                    let mut txn = store.begin()?;
+                    some.iter().for_each(|(number, value)| txn.put(&key(*number), value.clone()));
+                    txn.commit()
+                })
+                .unwrap();
+        }
+    }
+
+    fn get(store: &Store, number: usize) -> Value {
+        store.patiently(|| store.view().get(&key(number))).unwrap().unwrap()
+    }
+
+    fn bytes(store: &Store, number: usize) -> Bytes {
+        let value = get(store, number);
+        store.patiently(|| store.view().read(std::slice::from_ref(&value))).unwrap().remove(0)
+    }
+
+    fn extent(store: &Store, number: usize) -> Extent {
+        match get(store, number) {
+            Value::Extent(extent) => extent,
+            Value::Bytes(_) => panic!("{number} is not placed"),
+        }
+    }
+
+    fn assert_whole(store: &Store) {
+        assert_eq!(store.core.check(true), Vec::<String>::new());
+    }
+
+    /// Segments that hold something.
+    fn filled(store: &Store) -> u64 {
+        let writer = store.core.writer.lock();
+        writer.table.count() - writer.table.dead()
+    }
+
+    /// 600 values of 2000 bytes, of which all but each seventh were put over.
+    fn mostly_dead() -> Store {
+        let store = store();
+        put(&store, (0..600).map(|number| (number, value(number, 0, 2000).into())));
+        store.checkpoint().unwrap();
+        put(&store, (0..600).filter(|number| number % 7 != 0).map(|number| (number, value(number, 1, 2000).into())));
+        store.checkpoint().unwrap();
+        store
+    }
+
+    fn clean_all(store: &Store) {
+        while store.clean().unwrap() {
+            store.checkpoint().unwrap();
+        }
+    }
+
+    #[test]
+    fn what_lives_is_moved_and_the_space_comes_free() {
+        let store = mostly_dead();
+        let before = filled(&store);
+        clean_all(&store);
+        let after = filled(&store);
+        // 1.2 MB of data, and the pages.
+        assert!(before >= 35 && after <= 26, "{before} segments before, {after} after");
+        assert!(store.activity().moved_bytes >= 80 * 2000);
+        for number in 0..600 {
+            assert!(bytes(&store, number) == value(number, usize::from(number % 7 != 0), 2000), "{number}");
+        }
+        assert_whole(&store);
+        // There is nothing more to be gained.
+        let moved = store.activity().moved_bytes;
+        assert!(!store.clean().unwrap());
+        assert_eq!(store.activity().moved_bytes, moved);
+    }
+
+    #[test]
+    fn a_store_that_always_changes_in_place_stays_within_its_ceiling() {
+        let store = store_on(&Arc::default());
+        let mut seed = 1_u64;
+        for round in 0..60 {
+            let some = (0..60).map(|_| {
+                seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let number = (seed >> 33) as usize % 600;
+                (number, value(number, round, 2000).into())
+            });
+            put(&store, some.collect::<Vec<_>>().into_iter());
+            store.checkpoint().unwrap();
+            // As the keeper would have it done.
+            store.core.clean_when_due().unwrap();
+        }
+        store.checkpoint().unwrap();
+        let held = store.core.writer.lock().table.held();
+        let filled = filled(&store);
+        let ceiling = held / 2 * 3 / u64::from(SEGMENT_BYTES) + 8 + 3;
+        assert!(filled <= ceiling, "{filled} segments hold {held} bytes, {ceiling} would do");
+        assert!(store.activity().moved_bytes > 0);
+        assert_whole(&store);
+    }
+
+    #[test]
+    fn pages_that_do_not_change_are_moved_too() {
+        let store = store();
+        let all = |round| (0..4000).map(move |number| (number, value(number, round, 200).into()));
+        put(&store, all(0));
+        store.checkpoint().unwrap();
+        // All pages but every eighth: of four pairs each.
+        put(&store, all(1).filter(|(number, _)| number / 4 % 8 != 0));
+        store.checkpoint().unwrap();
+        let before = filled(&store);
+        clean_all(&store);
+        let after = filled(&store);
+        assert!(before >= 24 && after <= before - 8, "{before} segments before, {after} after");
+        for number in 0..4000 {
+            assert!(bytes(&store, number) == value(number, usize::from(number / 4 % 8 != 0), 200), "{number}");
+        }
+        assert_whole(&store);
+    }
+
+    /// V3.
+    #[test]
+    fn copies_share_what_was_moved() {
+        let store = mostly_dead();
+        let first = get(&store, 0);
+        // Both in other steps, should a step end between; a part of it, too.
+        put(&store, [(700, first.clone()), (701, first.slice(100, 900))].into_iter());
+        store.checkpoint().unwrap();
+        clean_all(&store);
+        let moved = extent(&store, 0);
+        assert_ne!(Value::Extent(moved), first);
+        assert_eq!(extent(&store, 700), moved);
+        assert_eq!(get(&store, 701), Value::Extent(moved).slice(100, 900));
+        assert!(bytes(&store, 0) == value(0, 0, 2000) && bytes(&store, 701) == value(0, 0, 2000)[100..1000]);
+        assert_whole(&store);
+    }
+
+    /// V3: the place is in a segment that may be on its way to be freed.
+    #[test]
+    fn what_was_moved_and_has_died_since_is_not_shared() {
+        let store = mostly_dead();
+        put(&store, [(700, get(&store, 0))].into_iter());
+        store.checkpoint().unwrap();
+        let core = &store.core;
+        let victims = BTreeSet::from([extent(&store, 0).unit.segment]);
+        let mut moved = Moved::default();
+        let mut step = core.next_pieces(&victims, None, &moved).unwrap();
+        let of_copy = step.pieces.pop().unwrap();
+        assert!(*of_copy.key == key(700) && *step.pieces[0].key == key(0));
+        core.move_pieces(&step, &mut moved, None).unwrap();
+        // All that is in it dies.
+        let place = moved.places[0].unwrap().unit.segment;
+        let mut round = 2;
+        while core.log.open_segments().contains(&place) || core.writer.lock().table.get(place).is_some() {
+            put(&store, (0..600).map(|number| (number, value(number, round, 2000).into())));
+            store.checkpoint().unwrap();
+            round += 1;
+            assert!(round < 100, "{place:?} does not come free");
+        }
+        let still = extent(&store, 700);
+        let later = Step { pieces: vec![Piece { key: of_copy.key, extent: still }], units: HashMap::new(), last: None };
+        assert!(moved.covering(&still).is_some());
+        core.move_pieces(&later, &mut moved, None).unwrap();
+        assert_eq!(extent(&store, 700), still);
+        assert_whole(&store);
+    }
+
+    /// V1.
+    #[test]
+    fn what_is_put_while_it_is_moved_stays() {
+        let store = mostly_dead();
+        let core = &store.core;
+        let victims = BTreeSet::from([extent(&store, 0).unit.segment]);
+        let mut moved = Moved::default();
+        let step = core.next_pieces(&victims, None, &moved).unwrap();
+        let number = |piece: &Piece| u32::from_be_bytes((*piece.key).try_into().unwrap()) as usize;
+        let (first, second) = (number(&step.pieces[0]), number(&step.pieces[1]));
+        let mut txn = store.begin().unwrap();
+        txn.put(&key(first), b"new".to_vec());
+        txn.delete(&key(second));
+        txn.commit().unwrap();
+        core.move_pieces(&step, &mut moved, None).unwrap();
+        assert_eq!(bytes(&store, first), &b"new"[..]);
+        assert!(store.view().get(&key(second)).unwrap().is_none());
+        assert!(core.writer.lock().table.get(*victims.first().unwrap()).unwrap().live == 0);
+        store.checkpoint().unwrap();
+        assert_whole(&store);
+    }
+
+    /// V5.
+    #[test]
+    fn what_cannot_be_read_is_not_tried_again() {
+        let disk: Arc<MemoryDisk> = Arc::default();
+        let store = store_on(&disk);
+        store.core.writer.lock().clean_from = u64::MAX;
+        put(&store, (0..600).map(|number| (number, value(number, 0, 2000).into())));
+        store.checkpoint().unwrap();
+        put(&store, (0..600).filter(|number| number % 7 != 0).map(|number| (number, value(number, 1, 2000).into())));
+        store.checkpoint().unwrap();
+        let damaged = extent(&store, 0);
+        let place = store.core.writer.lock().table.get(damaged.unit.segment).unwrap().place;
+        let at = store.core.log.geometry().slots_offset()
+            + u64::from(place) * u64::from(SEGMENT_BYTES)
+            + u64::from(damaged.unit.offset);
+        use crate::backend::Disk;
+        let mut byte = [0];
+        disk.read_at(at, &mut byte).unwrap();
+        disk.write_at(at, &[byte[0] ^ 1]).unwrap();
+        clean_all(&store);
+        assert_eq!(extent(&store, 0), damaged);
+        assert!(filled(&store) <= 28, "{} segments", filled(&store));
+        assert!(store.core.log.failure().is_none());
+    }
+}
