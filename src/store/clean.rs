@@ -31,15 +31,15 @@
 //!   next checkpoint.
 //! * V5 What cannot be moved, or came to refer to a segment behind the walk, keeps that segment; it is not tried
 //!   again before something else of it has died.
-//! * V6 Moving takes space before it gives any. So while there is something to be gained, others leave it two segments
+//! * V6 Moving takes space before it gives any. So while there is something to be gained, others leave it some
 //!   ([`Core::room_to_clean`]).
 
 use super::txn::Txn;
 use super::view::View;
 use super::writer::Writer;
-use super::{Core, Era, Reading, Room, StoreError};
+use super::{Core, Reading, Room, StoreError};
 use crate::log::{LogError, Need, Payload, Pointer, SegmentNo};
-use crate::tree::{Direction, Extent, KEY_MAX, Key, Root, VALUE_INLINE_MAX, Value};
+use crate::tree::{Direction, Extent, KEY_MAX, Key, VALUE_INLINE_MAX, Value};
 use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
@@ -49,7 +49,7 @@ use std::time::{Duration, Instant};
 /// Most bytes that one pass moves.
 const MOVED_MAX: u64 = 128 << 20;
 /// Units are read for one step until they have so many bytes where they are stored.
-const STEP_BYTES: u64 = 2 << 20;
+const STEP_BYTES: u64 = 1 << 20;
 /// Pairs that are looked at in one step: as long it keeps what was freed from being used.
 const STEP_PAIRS: usize = 50_000;
 /// Pages that are moved in one step.
@@ -131,11 +131,6 @@ struct Step {
     last: Option<Key>,
 }
 
-/// V6: enough for two segments that half of which lives, and for the pages that refer to it.
-fn room_to_clean(segment_bytes: u64) -> u64 {
-    2 * segment_bytes
-}
-
 impl Core {
     /// Whether the store takes much more than it holds, or so that it has hardly any space left, and something
     /// has died since there was nothing to be done about that.
@@ -152,7 +147,7 @@ impl Core {
         if wasted > writer.table.held() / 2 + slack {
             return Some(Aim::Ceiling);
         }
-        let is_short = writer.starved || self.log.unallocated_bytes() < 8 * segment_bytes;
+        let is_short = writer.starved || self.log.unallocated_bytes() < slack + 4 * segment_bytes;
         (is_short && wasted > slack).then_some(Aim::Space)
     }
 
@@ -163,16 +158,23 @@ impl Core {
         (filled * u64::from(self.log.geometry().segment_bytes)).saturating_sub(table.held())
     }
 
-    /// What is wasted in any store.
+    /// What may be wasted in any store; and as much room is needed to gain some where most of each segment lives.
     fn slack(&self, writer: &Writer) -> u64 {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
-        (writer.table.held() / 8).clamp(2 * segment_bytes, 8 * segment_bytes)
+        (writer.table.held() / 16).clamp(2 * segment_bytes, 8 * segment_bytes)
     }
 
     /// V6: what is not for who adds to the store.
     pub(super) fn room_to_clean(&self, writer: &Writer) -> u64 {
-        let is_of_use = self.log.disk().is_some() && self.wasted(writer) > self.slack(writer);
-        if is_of_use { room_to_clean(u64::from(self.log.geometry().segment_bytes)) } else { 0 }
+        let slack = self.slack(writer);
+        if self.log.disk().is_some() && self.wasted(writer) > slack { slack } else { 0 }
+    }
+
+    /// Whether something can be added to the store. Where there is no end to it, there is room.
+    pub(super) fn has_room_to_grow(&self) -> bool {
+        let writer = self.writer.lock();
+        let room = writer.owed_bytes() + self.room_to_clean(&writer) + u64::from(self.log.geometry().segment_bytes);
+        self.log.ensure_capacity(room, Need::Growth).is_ok()
     }
 
     /// Cleans as long as that is due. On the cleaner's thread.
@@ -210,13 +212,20 @@ impl Core {
             true => Ok(()),
             false => self.empty(&victims, until),
         };
+        let is_complete = result.is_ok() && self.goes_on(until);
         let mut writer = self.writer.lock();
         let lives = |number: &SegmentNo| writer.table.get(*number).map(|entry| entry.live).filter(|live| *live > 0);
         let left: Vec<(SegmentNo, u64)> =
             victims.iter().filter_map(|number| lives(number).map(|live| (*number, live))).collect();
         let has_gained = left.len() < victims.len();
+        if !victims.is_empty() {
+            let (all, dead) = (victims.len(), victims.len() - left.len());
+            tracing::debug!(?aim, is_complete, "{dead} of {all} segments came to hold nothing");
+        }
         cleaner.left.retain(|number, live| lives(number) == Some(*live));
-        cleaner.left.extend(left);
+        if is_complete {
+            cleaner.left.extend(left);
+        }
         writer.clean_from = match has_gained {
             true => 0,
             false => self.wasted(&writer) + self.slack(&writer),
@@ -230,9 +239,9 @@ impl Core {
     /// The segments that are to come free.
     fn victims(&self, cleaner: &Cleaner, aim: Aim) -> BTreeSet<SegmentNo> {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
-        let (table, wasted, open) = {
+        let (table, wasted, slack, open) = {
             let writer = self.writer.lock();
-            (writer.table.clone(), self.wasted(&writer), self.log.open_segments())
+            (writer.table.clone(), self.wasted(&writer), self.slack(&writer), self.log.open_segments())
         };
         let (live_max, gain_wanted) = match aim {
             Aim::Ceiling => (segment_bytes / 4 * 3, wasted.saturating_sub(table.held() / 3)),
@@ -256,7 +265,7 @@ impl Core {
             .collect();
         found.sort_unstable_by(|(one, ..), (other, ..)| other.total_cmp(one));
         let free = self.log.disk().map_or(0, |disk| disk.free_space().unwrap_or(0));
-        let room = free.min(self.log.unallocated_bytes()).max(room_to_clean(segment_bytes)) / 4 * 3;
+        let room = free.min(self.log.unallocated_bytes()).max(slack) / 4 * 3;
         let (mut gained, mut moved) = (0, 0);
         let mut victims = BTreeSet::new();
         for (_, number, live) in found {
@@ -314,7 +323,8 @@ impl Core {
         behind: Option<&[u8]>,
         most: usize,
     ) -> Result<(Vec<Key>, Option<Key>), StoreError> {
-        let (root, _era) = self.state();
+        let _unfreed = self.unfreed.lock();
+        let root = self.published.read().root.clone();
         let reading = Reading(self);
         let mut from: Vec<Key> = Vec::new();
         root.stored_pages(&reading, behind, &mut |key, at| {
@@ -364,7 +374,8 @@ impl Core {
         moved: &Moved,
     ) -> Result<Step, StoreError> {
         // Until the units have been read.
-        let (root, _era) = self.state();
+        let _unfreed = self.unfreed.lock();
+        let root = self.published.read().root.clone();
         let (mut pieces, mut last) = (Vec::new(), None);
         let mut units = HashSet::new();
         let (mut pairs, mut bytes, mut cost) = (0, 0, 0);
@@ -499,12 +510,6 @@ impl Core {
                 Err(error) => return Err(error),
             }
         }
-    }
-
-    /// The current state, and what keeps its segments.
-    fn state(&self) -> (Root, Era) {
-        let published = self.published.read();
-        (published.root.clone(), published.era.clone())
     }
 
     fn goes_on(&self, until: Option<Instant>) -> bool {

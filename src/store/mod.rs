@@ -50,10 +50,10 @@
 //!
 //! # Locks
 //!
-//! In this order: `placing`, `writer`, `published`, then one of (`in_flight`,
+//! In this order: `cleaner`, `unfreed`, `placing`, `writer`, `published`, then one of (`in_flight`,
 //! `graveyard`, `seen`, `signals`, the cache's shards, the log's own). No lock is held while storage is
-//! waited for, except `placing` (by the threads that place) and, for one slot's allocation a
-//! segment, `writer`.
+//! waited for, except `cleaner` and `unfreed` (by who cleans), `placing` (by the threads that place) and, for one slot's
+//! allocation a segment, `writer`.
 
 mod abandon;
 mod ahead;
@@ -135,6 +135,9 @@ struct Core {
     /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
     cleaner: Mutex<Cleaner>,
+    /// While it is held no segment is freed: by the cleaner, which reads the current state for long. (With an era
+    /// it would count as a reader of the cache, and pages that are left meanwhile would be kept there, in vain.)
+    unfreed: Mutex<()>,
     /// Bytes that the cleaner has moved.
     moved_bytes: Counter,
     seen: Mutex<Seen>,
@@ -391,13 +394,23 @@ impl Store {
         crate::tree::VALUE_MAX.min(self.core.log.payload_bytes_max())
     }
 
-    /// Has the space of what was deleted given back, where there was none; answers whether that freed
-    /// anything. If not, what others freed since then is there, too: trying once more is worth it in any
+    /// Has the space of what was deleted given back, where there was none, and then of what is mostly dead; answers whether
+    /// that gained anything. If not, what others freed since then is there, too: trying once more is worth it in any
     /// case. Waits for storage, until the deadline at most, and some of that for who reads an older state.
     pub fn reclaim(&self, until: Instant) -> bool {
         if self.core.read_only {
             return false;
         }
+        let mut has_gained = self.give_back(until);
+        while !self.core.has_room_to_grow() && matches!(self.core.clean(Aim::Space, Some(until)), Ok(true)) {
+            has_gained = true;
+            self.give_back(until);
+        }
+        has_gained
+    }
+
+    /// Has the space of what is dead given back; answers whether there was any.
+    fn give_back(&self, until: Instant) -> bool {
         let frees = |writer: &Writer| writer.table.dead() > writer.dead_before || writer.tree.leaves_behind() > 0;
         let frees = self.core.writer.try_lock_until(until).is_some_and(|writer| frees(&writer));
         let freed = frees && self.core.checkpoint(Some(until)).is_ok();
@@ -405,16 +418,7 @@ impl Store {
         // what it frees.
         let buried = self.core.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
         self.core.log.wait_until_freed(until);
-        if freed || buried {
-            return true;
-        }
-        // Then what is mostly dead.
-        let cleaned = matches!(self.core.clean(Aim::Space, Some(until)), Ok(true));
-        if cleaned && self.core.checkpoint(Some(until)).is_ok() {
-            self.core.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
-            self.core.log.wait_until_freed(until);
-        }
-        cleaned
+        freed || buried
     }
 
     /// Moves what lives in the segments that hold least, now, so that the next checkpoint frees them; answers whether

@@ -353,7 +353,8 @@ impl Core {
         // While readers can get at no root, the tree changes its pages in place.
         published.root = Root::stored(None);
         // Whoever reads a state that was current once has its era.
-        let is_read = Arc::strong_count(&published.era) > 1 || !self.graveyard.lock().is_empty();
+        let is_read = Arc::strong_count(&published.era) > 1
+            || self.graveyard.lock().iter().any(|(era, _)| Arc::strong_count(era) > 1);
         let current = Current(&self.cache);
         let result = change(&mut writer.tree, if is_read { &self.cache } else { &current });
         published.root = writer.tree.root();
