@@ -66,7 +66,7 @@ fn work_with_fault(bytes: &[u8], state: &State, seed: u64, fault: Fault) -> bool
     faulty.happened()
 }
 
-/// Transactions and syncs; what is refused is tried again once. The cause of the poison, if any, and
+/// Transactions, syncs and cleanings; what is refused is tried again once. The cause of the poison, if any, and
 /// whether the fault had happened when the last sync began.
 fn work_until_poisoned(
     run: &mut CrashRun<OneFile>,
@@ -78,8 +78,14 @@ fn work_until_poisoned(
     let mut random = Random::new(seed);
     for step in 0..40 {
         let changes = random_changes(&mut random, TINY);
-        let act =
-            |run: &mut CrashRun<OneFile>| if step % 3 == 2 { run.sync(store) } else { run.commit(store, &changes) };
+        let act = |run: &mut CrashRun<OneFile>| match step % 6 {
+            2 | 5 => run.sync(store),
+            4 => match store.clean() {
+                Ok(_) | Err(StoreError::NoSpace) => Ok(()),
+                Err(error) => Err(error),
+            },
+            _ => run.commit(store, &changes),
+        };
         let outcome = match act(run) {
             Err(StoreError::Io(_) | StoreError::NoSpace) => act(run),
             outcome => outcome,

@@ -308,11 +308,21 @@ impl Streams {
             .flatten()
             .map(|open| (self.segment_bytes - open.base).saturating_sub(open.buffer.len() + open.index.bytes_with(&[])))
             .sum();
-        // Every segment may end with a tail that the next payload does not fit into: an eighth
-        // covers that, indexes and padding; half where segments are small.
+        open as u64 / 2 + slots.ready(need) * self.slot_capacity()
+    }
+
+    /// What that can come to be for new data, within the size limit and the quota.
+    pub fn capacity_max(&self) -> u64 {
+        let Some(slots) = &self.slots else { return u64::MAX };
+        let unallocated = slots.remaining().saturating_sub(slots.ready(Need::Growth));
+        self.capacity(Need::Growth).saturating_add(unallocated.saturating_mul(self.slot_capacity()))
+    }
+
+    /// Every segment may end with a tail that the next payload does not fit into: an eighth covers that, indexes and
+    /// padding; half where segments are small.
+    fn slot_capacity(&self) -> u64 {
         let slot = self.segment_bytes as u64;
-        let usable = if slot >= 1 << 20 { slot / 8 * 7 } else { slot / 2 };
-        open as u64 / 2 + slots.ready(need) * usable
+        if slot >= 1 << 20 { slot / 8 * 7 } else { slot / 2 }
     }
 
     /// Whether more slots of a file are in use than its quota allows.

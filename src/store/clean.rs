@@ -31,7 +31,7 @@
 //!   next checkpoint.
 //! * V5 What cannot be moved, or came to refer to a segment behind the walk, keeps that segment; it is not tried
 //!   again before something else of it has died.
-//! * V6 Moving takes space before it gives any. So while there is something to be gained, others leave it some
+//! * V6 Moving takes space before it gives any. So as long as there may be something to be gained, others leave it some
 //!   ([`Core::room_to_clean`]).
 
 use super::txn::Txn;
@@ -62,6 +62,8 @@ const PIECE_COST: usize = 60;
 const PAGE_COST: usize = KEY_MAX + VALUE_INLINE_MAX + 20;
 /// A step that finds the store busy, or what it needs pushed out of memory, is begun again so often.
 const TRIES_MAX: usize = 10;
+/// How long a pass waits for what the one before it gained.
+const GIVE_BACK_WAIT: Duration = Duration::from_secs(5);
 /// How long room is waited for before it is looked whether the store is to end.
 const ROOM_WAIT: Duration = Duration::from_millis(200);
 
@@ -135,7 +137,11 @@ impl Core {
     /// Whether the store takes much more than it holds, or so that it has hardly any space left, and something
     /// has died since there was nothing to be done about that.
     pub(super) fn cleaning_is_due(&self, writer: &Writer) -> bool {
-        self.aim(writer).is_some_and(|_| self.wasted(writer) >= writer.clean_from)
+        self.due_aim(writer).is_some()
+    }
+
+    fn due_aim(&self, writer: &Writer) -> Option<Aim> {
+        self.aim(writer).filter(|_| self.wasted(writer) >= writer.clean_from)
     }
 
     fn aim(&self, writer: &Writer) -> Option<Aim> {
@@ -161,13 +167,15 @@ impl Core {
     /// What may be wasted in any store; and as much room is needed to gain some where most of each segment lives.
     fn slack(&self, writer: &Writer) -> u64 {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
-        (writer.table.held() / 16).clamp(2 * segment_bytes, 8 * segment_bytes)
+        (writer.table.held() / 8).clamp(2 * segment_bytes, 8 * segment_bytes)
     }
 
     /// V6: what is not for who adds to the store.
     pub(super) fn room_to_clean(&self, writer: &Writer) -> u64 {
-        let slack = self.slack(writer);
-        if self.log.disk().is_some() && self.wasted(writer) > slack { slack } else { 0 }
+        let (wasted, slack) = (self.wasted(writer), self.slack(writer));
+        // Where there is nothing to be gained, others may have it.
+        let is_of_use = self.log.disk().is_some() && wasted > slack && wasted >= writer.clean_from;
+        if is_of_use { slack } else { 0 }
     }
 
     /// Whether something can be added to the store. Where there is no end to it, there is room.
@@ -180,19 +188,13 @@ impl Core {
     /// Cleans as long as that is due. On the cleaner's thread.
     pub(super) fn clean_when_due(self: &Arc<Self>) -> Result<(), StoreError> {
         loop {
-            let aim = {
-                let writer = self.writer.lock();
-                if !self.cleaning_is_due(&writer) {
-                    return Ok(());
-                }
-                self.aim(&writer).expect("it is due")
-            };
+            let Some(aim) = self.due_aim(&self.writer.lock()) else { return Ok(()) };
             if !self.clean(aim, None)? {
                 return Ok(());
             }
             if aim == Aim::Space {
                 // Then the next pass has what this one gained.
-                self.checkpoint(None)?;
+                self.give_back(Instant::now() + GIVE_BACK_WAIT);
             }
         }
     }
@@ -207,7 +209,7 @@ impl Core {
                 None => return Ok(false),
             },
         };
-        let victims = self.victims(&cleaner, aim);
+        let (victims, is_cramped) = self.victims(&cleaner, aim);
         let result = match victims.is_empty() {
             true => Ok(()),
             false => self.empty(&victims, until),
@@ -226,22 +228,25 @@ impl Core {
         if is_complete {
             cleaner.left.extend(left);
         }
-        writer.clean_from = match has_gained {
-            true => 0,
-            false => self.wasted(&writer) + self.slack(&writer),
-        };
+        if has_gained {
+            writer.clean_from = 0;
+        } else if !is_cramped {
+            writer.clean_from = self.wasted(&writer) + self.slack(&writer);
+        }
         match result {
             Err(error) if !has_gained => Err(error),
             _ => Ok(has_gained),
         }
     }
 
-    /// The segments that are to come free.
-    fn victims(&self, cleaner: &Cleaner, aim: Aim) -> BTreeSet<SegmentNo> {
+    /// The segments that are to come free; and whether there is less room for moving than is set aside for that (V6), so
+    /// that there may be more to gain in a moment.
+    fn victims(&self, cleaner: &Cleaner, aim: Aim) -> (BTreeSet<SegmentNo>, bool) {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
-        let (table, wasted, slack, open) = {
+        let (table, wasted, slack, owed, open) = {
             let writer = self.writer.lock();
-            (writer.table.clone(), self.wasted(&writer), self.slack(&writer), self.log.open_segments())
+            let (wasted, slack) = (self.wasted(&writer), self.slack(&writer));
+            (writer.table.clone(), wasted, slack, writer.owed_bytes(), self.log.open_segments())
         };
         let (live_max, gain_wanted) = match aim {
             Aim::Ceiling => (segment_bytes / 4 * 3, wasted.saturating_sub(table.held() / 3)),
@@ -264,19 +269,22 @@ impl Core {
             .map(|(number, entry)| (worth(number, entry.live), number, entry.live))
             .collect();
         found.sort_unstable_by(|(one, ..), (other, ..)| other.total_cmp(one));
-        let free = self.log.disk().map_or(0, |disk| disk.free_space().unwrap_or(0));
-        let room = free.min(self.log.unallocated_bytes()).max(slack) / 4 * 3;
+        let room = self.log.capacity_max().saturating_sub(owed);
         let (mut gained, mut moved) = (0, 0);
         let mut victims = BTreeSet::new();
         for (_, number, live) in found {
-            if gained >= gain_wanted || moved + live > MOVED_MAX.min(room) {
+            // The rest is for pages.
+            if gained >= gain_wanted || moved + live > MOVED_MAX.min(room / 3 * 2) {
                 break;
             }
             gained += segment_bytes - live;
             moved += live;
             victims.insert(number);
         }
-        if gained >= segment_bytes / 2 { victims } else { BTreeSet::new() }
+        if gained < segment_bytes / 8 {
+            victims.clear();
+        }
+        (victims, room < slack)
     }
 
     /// Moves what lives in these segments.
@@ -432,7 +440,7 @@ impl Core {
         let done = self.change_once_there(&keys, until, |txn| {
             let values = txn.get_all_before(&keys)?;
             // Only now: what misses anything is begun again.
-            let owed = txn.owed_bytes() + bytes + bytes / 4;
+            let owed = txn.owed_bytes() + bytes;
             self.log.ensure_capacity(owed, Need::Growth)?;
             let placed = self.append_units(&raw)?;
             for (place, (.., extent)) in moved.places[first..].iter_mut().zip(placed) {

@@ -401,24 +401,12 @@ impl Store {
         if self.core.read_only {
             return false;
         }
-        let mut has_gained = self.give_back(until);
+        let mut has_gained = self.core.give_back(until);
         while !self.core.has_room_to_grow() && matches!(self.core.clean(Aim::Space, Some(until)), Ok(true)) {
             has_gained = true;
-            self.give_back(until);
+            self.core.give_back(until);
         }
         has_gained
-    }
-
-    /// Has the space of what is dead given back; answers whether there was any.
-    fn give_back(&self, until: Instant) -> bool {
-        let frees = |writer: &Writer| writer.table.dead() > writer.dead_before || writer.tree.leaves_behind() > 0;
-        let frees = self.core.writer.try_lock_until(until).is_some_and(|writer| frees(&writer));
-        let freed = frees && self.core.checkpoint(Some(until)).is_ok();
-        // A checkpoint is complete before readers of older states, and then the storage thread, have come to
-        // what it frees.
-        let buried = self.core.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
-        self.core.log.wait_until_freed(until);
-        freed || buried
     }
 
     /// Moves what lives in the segments that hold least, now, so that the next checkpoint frees them; answers whether
@@ -455,6 +443,18 @@ impl Core {
             Some(room) => self.wait_for_room(room, until),
             None => self.fetch_data(miss, until),
         }
+    }
+
+    /// Has the space of what is dead given back; answers whether there was any.
+    fn give_back(self: &Arc<Self>, until: Instant) -> bool {
+        let frees = |writer: &Writer| writer.table.dead() > writer.dead_before || writer.tree.leaves_behind() > 0;
+        let frees = self.writer.try_lock_until(until).is_some_and(|writer| frees(&writer));
+        let freed = frees && self.checkpoint(Some(until)).is_ok();
+        // A checkpoint is complete before readers of older states, and then the storage thread, have come to
+        // what it frees.
+        let buried = self.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
+        self.log.wait_until_freed(until);
+        freed || buried
     }
 
     /// The first failure, as callers get it.

@@ -184,6 +184,34 @@ bounded() {
     no_disk
 }
 
+# A file that changes in place, again and again: what lives is moved out of segments that are mostly dead. Without
+# that hardly one of them comes free: as much again is written here as the store has, and it would be full.
+changed_in_place() {
+    local round
+    new_disk 300
+    "$KIVAFS" create --size 200M "$disk/store"
+    on_disk
+    random "$here/file" 120
+    cp --reflink=never "$here/file" "$place/expected"
+    for round in $(seq 2400); do
+        # One of its 1920 parts, and what it becomes.
+        printf '%s %s\n' $((RANDOM % 1920)) $((RANDOM % 128))
+    done | while read -r part noise; do
+        dd if="$place/noise" skip="$noise" of="$here/file" seek="$part" bs=64K count=1 conv=notrunc status=none
+        dd if="$place/noise" skip="$noise" of="$place/expected" seek="$part" bs=64K count=1 conv=notrunc status=none
+    done
+    sync "$here/file"
+    cmp "$here/file" "$place/expected"
+    grep -q 'cleaned  *[1-9]' "$here/.kivafs/stats"
+    "$KIVAFS" umount "$here"
+    "$KIVAFS" check --data "$disk/store"
+    on_disk
+    cmp "$here/file" "$place/expected"
+    rm "$place/expected"
+    "$KIVAFS" umount "$here"
+    no_disk
+}
+
 command -v mkfs.ext4 >/dev/null || fail "full: mkfs.ext4 is missing: install the package e2fsprogs"
 begin full
 here=$place/here
@@ -194,5 +222,6 @@ for kind in ${KINDS:-ext4 tmpfs}; do
     try "$kind: a disk that others fill" filled_by_others
     try "$kind: checkpoints on a full disk" checkpoints
     try "$kind: a store of bounded size" bounded
+    try "$kind: a store of bounded size that changes in place" changed_in_place
 done
 finish

@@ -81,6 +81,8 @@ fn of_store(families: &mut Families, figures: &kivafs::store::Figures) {
     let stored = [("commits", activity.commit_bytes), ("data", activity.data_bytes)];
     let stored = stored.map(|(what, value)| Labelled { label: [("what", what)], value });
     families.counters("kivafs_stored_bytes_total", "Bytes written to storage.", stored);
+    let help = "Bytes of data that were moved out of segments that were mostly dead.";
+    families.counter("kivafs_moved_bytes_total", help, activity.moved_bytes);
     families.counter("kivafs_storage_reads_total", "Pages and units read from storage.", activity.reads);
     families.counter("kivafs_storage_read_bytes_total", "Bytes of these, as stored.", activity.read_bytes);
     families.gauge("kivafs_unstored_bytes", "Bytes accepted and not stored yet.", figures.unstored_bytes);

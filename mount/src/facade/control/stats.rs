@@ -34,6 +34,7 @@ fn write(out: &mut String, figures: &Figures) -> Result {
     let (commits, flushes) = (count(activity.commits), count(activity.syncs));
     let (commit_bytes, data_bytes) = (bytes(activity.commit_bytes), bytes(activity.data_bytes));
     writeln!(out, "stored       {commits} commits of {commit_bytes}, data of {data_bytes}, {flushes} flushes")?;
+    writeln!(out, "cleaned      {} of data moved", bytes(activity.moved_bytes))?;
     writeln!(out, "loaded       {} in {} pages and units", bytes(activity.read_bytes), count(activity.reads))?;
     let (unstored, changed) = (bytes(store.unstored_bytes), bytes(store.changed_bytes));
     writeln!(out, "on its way   {unstored}, and {changed} of changed pages")?;

@@ -1,0 +1,87 @@
+//! The cleaner, seen from outside: what it moves survives every crash, and a store of bounded size can be changed in
+//! place for ever.
+
+mod support;
+
+use kivafs::backend::MemoryDisk;
+use kivafs::store::{CreateOptions, Store, StoreError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use support::crash_disk::Effort;
+use support::crash_run::CrashRun;
+use support::medium::OneFile;
+use support::random::{Random, for_each_seed, scaled};
+use support::store::{
+    Change, SMALL, State, TINY, apply, commit, difference, end_with_the_store, read_state, unhurried,
+};
+
+#[test]
+fn crash_anywhere_while_segments_are_emptied() {
+    for_each_seed(4, |seed| {
+        let mut random = Random::new(seed);
+        let mut run = CrashRun::<OneFile>::create(TINY);
+        let store = run.open(&unhurried()).unwrap();
+        for step in 0..100 {
+            let key = vec![b'k', random.within(0..30) as u8];
+            let change = match random.within(0..8) {
+                0 => Change::Delete(key),
+                1 => Change::Put(key, random.bytes(300)),
+                _ => Change::Put(key, random.bytes(1500)),
+            };
+            run.commit(&store, &[change]).unwrap();
+            match step % 6 {
+                2 => run.sync(&store).unwrap(),
+                4 => drop(store.clean().unwrap()),
+                5 => store.checkpoint().unwrap(),
+                _ => {}
+            }
+        }
+        let moved = store.activity().moved_bytes;
+        assert!(moved > 10_000, "{moved} bytes");
+        run.close(store).unwrap();
+        let effort = Effort { cuts_max: scaled(200), fates_max: scaled(16), shuffled: 4, seed };
+        let mut recovered = 0;
+        run.verify(effort, &unhurried(), |_, _| recovered += 1);
+        assert!(recovered > 0, "no image held a store");
+    });
+}
+
+/// Without the cleaner each segment soon held a little that lived, and the store was full for good.
+#[test]
+fn a_store_of_bounded_size_can_be_changed_in_place_for_ever() {
+    const SIZE: u64 = 3 << 20;
+    const KEYS: usize = 370;
+    end_with_the_store();
+    for_each_seed(3, |seed| {
+        let mut random = Random::new(seed);
+        let disk = Arc::new(MemoryDisk::default());
+        let options = CreateOptions { size: Some(SIZE), geometry: Some(SMALL.geometry), ..CreateOptions::default() };
+        Store::create_on(disk.clone(), &options).unwrap();
+        let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+        let mut state = State::new();
+        for step in 0..3000 {
+            // Two thirds of it are full then.
+            let number = if step < KEYS { step } else { random.within(0..KEYS) };
+            let changes = [Change::Put((number as u32).to_be_bytes().to_vec(), random.bytes(5000))];
+            let mut refused = 0;
+            while let Err(error) = commit(&store, &changes) {
+                assert!(matches!(error, StoreError::NoSpace), "step {step}: {error}");
+                refused += 1;
+                assert!(refused < 4, "step {step}: {:?}, {:?}", store.space(), store.figures().segments);
+                store.reclaim(Instant::now() + Duration::from_secs(20));
+            }
+            apply(&mut state, &changes);
+            if step % 10 == 0 {
+                // While much is on its way, more space is set aside for it than it needs in the end.
+                store.sync().unwrap();
+            }
+            assert!(disk.occupied_bytes() <= SIZE, "{} bytes", disk.occupied_bytes());
+        }
+        assert!(store.activity().moved_bytes > 0);
+        let found = read_state(&store).unwrap();
+        assert!(found == state, "{}", difference(&found, &state));
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(Store::check_on(disk, true).unwrap(), Vec::<String>::new());
+    });
+}
