@@ -464,8 +464,7 @@ impl Log {
     /// How many bytes of new data [`Log::ensure_capacity`] can make sure of, if nobody else takes the disk's space.
     pub fn capacity_max(&self) -> u64 {
         let free = self.disk().map_or(u64::MAX, |disk| disk.free_space().unwrap_or(0));
-        let streams = self.shared.streams.lock();
-        streams.capacity_max().min(streams.capacity(Need::Growth).saturating_add(free))
+        self.shared.streams.lock().capacity_max(free)
     }
 
     /// Whether nothing is set aside for deleting (R7): the next mount may then find nothing, either. A

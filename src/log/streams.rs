@@ -311,10 +311,11 @@ impl Streams {
         open as u64 / 2 + slots.ready(need) * self.slot_capacity()
     }
 
-    /// What that can come to be for new data, within the size limit and the quota.
-    pub fn capacity_max(&self) -> u64 {
+    /// What that can come to be for new data, within the size limit and the quota, on a disk with that many free bytes.
+    pub fn capacity_max(&self, free: u64) -> u64 {
         let Some(slots) = &self.slots else { return u64::MAX };
-        let unallocated = slots.remaining().saturating_sub(slots.ready(Need::Growth));
+        let allowed = slots.remaining().saturating_sub(slots.ready(Need::Growth));
+        let unallocated = allowed.min(free / self.segment_bytes as u64);
         self.capacity(Need::Growth).saturating_add(unallocated.saturating_mul(self.slot_capacity()))
     }
 

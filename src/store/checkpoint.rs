@@ -556,7 +556,7 @@ impl Core {
     /// Frees what no reader can know any more.
     pub(super) fn bury(self: &Arc<Self>) {
         // Later, if the cleaner reads just now.
-        let Some(_unfreed) = self.unfreed.try_lock() else { return };
+        let Some(_unfreed) = self.unfreed.try_read() else { return };
         let mut graveyard = self.graveyard.lock();
         while graveyard.front().is_some_and(|(era, _)| Arc::strong_count(era) == 1) {
             let (_, dead) = graveyard.pop_front().expect("just seen");

@@ -12,9 +12,11 @@
 //! * From the segments with the best ratio of what is gained, and of how long it will last, to what it costs: cost-benefit
 //!   (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992), where
 //!   the number of a segment stands for its age. What changes often soon dies by itself where it is.
+//! * What lives is counted as the segment table counts it, before compression. So of what compresses less is moved, and
+//!   later, and the ceiling is one of what the store holds, not of what that takes.
 //! * What refers to them is found by walking the tree: its inner pages, and all its leaves if there is
-//!   more in these segments than pages. A walk moves up to [`MOVED_MAX`]; so it reads far less than it moves.
-//!   (The index of a segment names owners, but neither copies nor what has got another name.)
+//!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] at once. (The index of a segment names
+//!   owners, but neither copies nor what has got another name.)
 //!
 //! # How
 //!
@@ -30,7 +32,8 @@
 //! * V4 A page is moved by putting a pair below it again as it is: that has it, and all above it, stored anew by the
 //!   next checkpoint.
 //! * V5 What cannot be moved, or came to refer to a segment behind the walk, keeps that segment; it is not tried
-//!   again before something else of it has died.
+//!   again before something else of it has died. After a pass that gained nothing there is none before the store has
+//!   changed: one that is idle is left alone.
 //! * V6 Moving takes space before it gives any. So as long as there may be something to be gained, others leave it some
 //!   ([`Core::room_to_clean`]).
 
@@ -44,6 +47,7 @@ use bytes::Bytes;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// Most bytes that one pass moves.
@@ -52,8 +56,12 @@ const MOVED_MAX: u64 = 128 << 20;
 const STEP_BYTES: u64 = 1 << 20;
 /// Pairs that are looked at in one step: as long it keeps what was freed from being used.
 const STEP_PAIRS: usize = 50_000;
-/// Pages that are moved in one step.
+/// Pages that are moved in one step, and pieces: each may be in a leaf of its own, and all of these have to find room in
+/// the cache together.
 const STEP_PAGES: usize = 128;
+const STEP_PIECES: usize = 256;
+/// Units that are read for one step: each may have 64 KiB in memory.
+const STEP_UNITS: usize = 64;
 /// What was moved is remembered for so many pieces, so that their copies can share it.
 const REMEMBERED_MAX: usize = 100_000;
 /// What a moved piece has in a transaction beside its key.
@@ -62,6 +70,10 @@ const PIECE_COST: usize = 60;
 const PAGE_COST: usize = KEY_MAX + VALUE_INLINE_MAX + 20;
 /// A step that finds the store busy, or what it needs pushed out of memory, is begun again so often.
 const TRIES_MAX: usize = 10;
+/// And what it needs is fetched so often. A tree has fewer levels.
+const FETCHES_MAX: usize = 20;
+/// How long none is made after one that gained nothing.
+const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a pass waits for what the one before it gained.
 const GIVE_BACK_WAIT: Duration = Duration::from_secs(5);
 /// How long room is waited for before it is looked whether the store is to end.
@@ -141,7 +153,11 @@ impl Core {
     }
 
     fn due_aim(&self, writer: &Writer) -> Option<Aim> {
-        self.aim(writer).filter(|_| self.wasted(writer) >= writer.clean_from)
+        let is_too_early = writer.clean_after.is_some_and(|(at, begun)| {
+            Instant::now() < at || (self.begun.load(Ordering::SeqCst) == begun && !writer.starved)
+        });
+        let is_too_early = is_too_early && !writer.squeezed;
+        self.aim(writer).filter(|_| !is_too_early && self.wasted(writer) >= writer.clean_from)
     }
 
     fn aim(&self, writer: &Writer) -> Option<Aim> {
@@ -150,11 +166,11 @@ impl Core {
             return None;
         }
         let (wasted, slack) = (self.wasted(writer), self.slack(writer));
-        if wasted > writer.table.held() / 2 + slack {
-            return Some(Aim::Ceiling);
+        let is_short = || writer.starved || writer.squeezed || self.log.unallocated_bytes() < slack + 4 * segment_bytes;
+        if wasted > slack && is_short() {
+            return Some(Aim::Space);
         }
-        let is_short = writer.starved || self.log.unallocated_bytes() < slack + 4 * segment_bytes;
-        (is_short && wasted > slack).then_some(Aim::Space)
+        (wasted > writer.table.held() / 2 + slack).then_some(Aim::Ceiling)
     }
 
     /// Bytes of segments that hold something, and that do not. Those that are being filled do not count.
@@ -178,25 +194,35 @@ impl Core {
         if is_of_use { slack } else { 0 }
     }
 
-    /// Whether something can be added to the store. Where there is no end to it, there is room.
-    pub(super) fn has_room_to_grow(&self) -> bool {
-        let writer = self.writer.lock();
+    /// Whether something can be added to the store; not, if that cannot be told before the deadline.
+    pub(super) fn has_room_to_grow(&self, until: Instant) -> bool {
+        let Some(writer) = self.writer.try_lock_until(until) else { return false };
         let room = writer.owed_bytes() + self.room_to_clean(&writer) + u64::from(self.log.geometry().segment_bytes);
-        self.log.ensure_capacity(room, Need::Growth).is_ok()
+        self.log.capacity_max() >= room
     }
 
     /// Cleans as long as that is due. On the cleaner's thread.
     pub(super) fn clean_when_due(self: &Arc<Self>) -> Result<(), StoreError> {
-        loop {
-            let Some(aim) = self.due_aim(&self.writer.lock()) else { return Ok(()) };
-            if !self.clean(aim, None)? {
-                return Ok(());
-            }
-            if aim == Aim::Space {
+        let mut due = self.due_aim(&self.writer.lock());
+        while let Some(aim) = due {
+            let before = self.wasted(&self.writer.lock());
+            let outcome = self.clean(aim, None);
+            let has_gained = matches!(outcome, Ok(true));
+            if aim == Aim::Space && has_gained {
                 // Then the next pass has what this one gained.
                 self.give_back(Instant::now() + GIVE_BACK_WAIT);
             }
+            let mut writer = self.writer.lock();
+            let wasted = self.wasted(&writer);
+            let begun = self.begun.load(Ordering::SeqCst);
+            // Values that do not fit together into a segment may be moved for ever, and gain nothing.
+            let is_of_use = has_gained && wasted < before;
+            writer.clean_after = (!is_of_use).then(|| (Instant::now() + RETRY_AFTER, begun));
+            outcome?;
+            let goes_on = aim == Aim::Ceiling && is_of_use && wasted > writer.table.held() / 3 + self.slack(&writer);
+            due = self.due_aim(&writer).or(goes_on.then_some(Aim::Ceiling));
         }
+        Ok(())
     }
 
     /// Makes one pass, until the deadline at most; answers whether a segment is dead for it. It comes free with the
@@ -209,13 +235,14 @@ impl Core {
                 None => return Ok(false),
             },
         };
-        let (victims, is_cramped) = self.victims(&cleaner, aim);
+        let (victims, is_cramped) = self.victims(&cleaner, aim, until);
         let result = match victims.is_empty() {
             true => Ok(()),
             false => self.empty(&victims, until),
         };
         let is_complete = result.is_ok() && self.goes_on(until);
         let mut writer = self.writer.lock();
+        writer.squeezed = false;
         let lives = |number: &SegmentNo| writer.table.get(*number).map(|entry| entry.live).filter(|live| *live > 0);
         let left: Vec<(SegmentNo, u64)> =
             victims.iter().filter_map(|number| lives(number).map(|live| (*number, live))).collect();
@@ -230,7 +257,8 @@ impl Core {
         }
         if has_gained {
             writer.clean_from = 0;
-        } else if !is_cramped {
+        } else if (is_complete && !is_cramped) || (is_cramped && self.nothing_comes(&writer)) {
+            // Others may have what room there is (V6).
             writer.clean_from = self.wasted(&writer) + self.slack(&writer);
         }
         match result {
@@ -239,12 +267,23 @@ impl Core {
         }
     }
 
-    /// The segments that are to come free; and whether there is less room for moving than is set aside for that (V6), so
+    /// Whether there will be no more room in a moment than there is now.
+    fn nothing_comes(&self, writer: &Writer) -> bool {
+        !writer.has_raw() && writer.freeable() == 0 && self.graveyard.lock().iter().all(|(_, dead)| dead.is_empty())
+    }
+
+    /// The segments that are to come free; and whether there is much less room for moving than is set aside for that (V6), so
     /// that there may be more to gain in a moment.
-    fn victims(&self, cleaner: &Cleaner, aim: Aim) -> (BTreeSet<SegmentNo>, bool) {
+    fn victims(&self, cleaner: &Cleaner, aim: Aim, until: Option<Instant>) -> (BTreeSet<SegmentNo>, bool) {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
         let (table, wasted, slack, owed, open) = {
-            let writer = self.writer.lock();
+            let writer = match until {
+                None => Some(self.writer.lock()),
+                Some(until) => self.writer.try_lock_until(until),
+            };
+            // Walking over leaves that are behind would have them catch up in memory, all of them.
+            let writer = writer.filter(|writer| writer.tree.leaves_behind() == 0);
+            let Some(writer) = writer else { return (BTreeSet::new(), true) };
             let (wasted, slack) = (self.wasted(&writer), self.slack(&writer));
             (writer.table.clone(), wasted, slack, writer.owed_bytes(), self.log.open_segments())
         };
@@ -273,8 +312,8 @@ impl Core {
         let (mut gained, mut moved) = (0, 0);
         let mut victims = BTreeSet::new();
         for (_, number, live) in found {
-            // The rest is for pages.
-            if gained >= gain_wanted || moved + live > MOVED_MAX.min(room / 3 * 2) {
+            // The rest is for pages, and for what is lost at the ends of segments.
+            if gained >= gain_wanted || moved + live > MOVED_MAX.min(room / 2) {
                 break;
             }
             gained += segment_bytes - live;
@@ -284,7 +323,7 @@ impl Core {
         if gained < segment_bytes / 8 {
             victims.clear();
         }
-        (victims, room < slack)
+        (victims, room < slack / 2)
     }
 
     /// Moves what lives in these segments.
@@ -305,6 +344,8 @@ impl Core {
         let mut behind: Option<Key> = None;
         while self.goes_on(until) {
             let (keys, last) = self.pages_of(victims, behind.as_deref(), most)?;
+            // Between two steps: nobody else may come to it.
+            self.bury();
             self.change_once_there(&keys, until, |txn| {
                 let values = txn.get_all_before(&keys)?;
                 for (key, value) in keys.iter().zip(values) {
@@ -331,7 +372,7 @@ impl Core {
         behind: Option<&[u8]>,
         most: usize,
     ) -> Result<(Vec<Key>, Option<Key>), StoreError> {
-        let _unfreed = self.unfreed.lock();
+        let _unfreed = self.unfreed.write();
         let root = self.published.read().root.clone();
         let reading = Reading(self);
         let mut from: Vec<Key> = Vec::new();
@@ -361,7 +402,8 @@ impl Core {
             if moved.places.len() > REMEMBERED_MAX {
                 moved = Moved::default();
             }
-            let step = self.next_pieces(victims, last.as_deref(), &moved)?;
+            let step = self.next_pieces(victims, last.as_deref(), &moved, until)?;
+            self.bury();
             if !step.pieces.is_empty() {
                 self.log.wait_for_room(until);
                 self.move_pieces(&step, &mut moved, until)?;
@@ -380,9 +422,10 @@ impl Core {
         victims: &BTreeSet<SegmentNo>,
         behind: Option<&[u8]>,
         moved: &Moved,
+        until: Option<Instant>,
     ) -> Result<Step, StoreError> {
         // Until the units have been read.
-        let _unfreed = self.unfreed.lock();
+        let _unfreed = self.unfreed.write();
         let root = self.published.read().root.clone();
         let (mut pieces, mut last) = (Vec::new(), None);
         let mut units = HashSet::new();
@@ -399,7 +442,12 @@ impl Core {
                 cost += key.len() + PIECE_COST;
                 pieces.push(Piece { key: key.into(), extent: *extent });
             }
-            if pairs < STEP_PAIRS && bytes < STEP_BYTES && cost < self.limits.txn / 2 - KEY_MAX - PIECE_COST {
+            let is_small = bytes < STEP_BYTES
+                && units.len() < STEP_UNITS
+                && pieces.len() < STEP_PIECES
+                && cost < self.limits.txn / 2 - KEY_MAX - PIECE_COST;
+            let is_in_time = pairs % 1024 != 0 || self.goes_on(until);
+            if pairs < STEP_PAIRS && is_small && is_in_time {
                 return ControlFlow::Continue(());
             }
             last = Some(key.into());
@@ -439,9 +487,12 @@ impl Core {
         let bytes: u64 = raw.iter().map(|(_, bytes)| bytes.len() as u64).sum();
         let done = self.change_once_there(&keys, until, |txn| {
             let values = txn.get_all_before(&keys)?;
-            // Only now: what misses anything is begun again.
-            let owed = txn.owed_bytes() + bytes;
-            self.log.ensure_capacity(owed, Need::Growth)?;
+            // Only now: what misses anything is begun again. And with all that the transaction will need: refused
+            // after this it would leave garbage behind, and less room than there was.
+            let of_txn =
+                self.pages_of_changes(keys.len()) + keys.iter().map(|key| (key.len() + PIECE_COST) as u64).sum::<u64>();
+            // And somewhat more, since what is left of an open segment counts by half.
+            self.log.ensure_capacity(txn.owed_bytes() + bytes + bytes / 2 + of_txn, Need::Growth)?;
             let placed = self.append_units(&raw)?;
             for (place, (.., extent)) in moved.places[first..].iter_mut().zip(placed) {
                 *place = Some(extent);
@@ -487,7 +538,9 @@ impl Core {
             if !self.goes_on(until) {
                 return Ok(false);
             }
-            self.have_leaves(keys)?;
+            if !self.have_leaves(keys, until)? {
+                return Ok(false);
+            }
             while !self.wait_for_room(Room::Change, Some(Instant::now() + ROOM_WAIT))? {
                 if !self.goes_on(until) {
                     return Ok(false);
@@ -508,16 +561,17 @@ impl Core {
         Ok(false)
     }
 
-    /// Has the leaves of these keys in memory.
-    fn have_leaves<K: AsRef<[u8]>>(self: &Arc<Self>, keys: &[K]) -> Result<(), StoreError> {
-        loop {
-            let view = View::new(self);
-            match view.get_all(keys) {
-                Ok(_) => return Ok(()),
-                Err(StoreError::Miss(miss)) => self.fetch(&miss, None).map(|_| ())?,
+    /// Has the leaves of these keys in memory, unless there is no time for it, or others push them out.
+    fn have_leaves<K: AsRef<[u8]>>(self: &Arc<Self>, keys: &[K], until: Option<Instant>) -> Result<bool, StoreError> {
+        for _ in 0..FETCHES_MAX {
+            match View::new(self).get_all(keys) {
+                Ok(_) => return Ok(true),
+                Err(StoreError::Miss(miss)) if self.goes_on(until) && self.fetch(&miss, until)? => {}
+                Err(StoreError::Miss(_)) => return Ok(false),
                 Err(error) => return Err(error),
             }
         }
+        Ok(false)
     }
 
     fn goes_on(&self, until: Option<Instant>) -> bool {
@@ -706,7 +760,7 @@ mod tests {
         let core = &store.core;
         let victims = BTreeSet::from([extent(&store, 0).unit.segment]);
         let mut moved = Moved::default();
-        let mut step = core.next_pieces(&victims, None, &moved).unwrap();
+        let mut step = core.next_pieces(&victims, None, &moved, None).unwrap();
         let of_copy = step.pieces.pop().unwrap();
         assert!(*of_copy.key == key(700) && *step.pieces[0].key == key(0));
         core.move_pieces(&step, &mut moved, None).unwrap();
@@ -734,7 +788,7 @@ mod tests {
         let core = &store.core;
         let victims = BTreeSet::from([extent(&store, 0).unit.segment]);
         let mut moved = Moved::default();
-        let step = core.next_pieces(&victims, None, &moved).unwrap();
+        let step = core.next_pieces(&victims, None, &moved, None).unwrap();
         let number = |piece: &Piece| u32::from_be_bytes((*piece.key).try_into().unwrap()) as usize;
         let (first, second) = (number(&step.pieces[0]), number(&step.pieces[1]));
         let mut txn = store.begin().unwrap();

@@ -135,9 +135,9 @@ struct Core {
     /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
     cleaner: Mutex<Cleaner>,
-    /// While it is held no segment is freed: by the cleaner, which reads the current state for long. (With an era
+    /// While it is held for writing no segment is freed: by the cleaner, which reads the current state for long. (With an era
     /// it would count as a reader of the cache, and pages that are left meanwhile would be kept there, in vain.)
-    unfreed: Mutex<()>,
+    unfreed: RwLock<()>,
     /// Bytes that the cleaner has moved.
     moved_bytes: Counter,
     seen: Mutex<Seen>,
@@ -402,9 +402,14 @@ impl Store {
             return false;
         }
         let mut has_gained = self.core.give_back(until);
-        while !self.core.has_room_to_grow() && matches!(self.core.clean(Aim::Space, Some(until)), Ok(true)) {
-            has_gained = true;
-            self.core.give_back(until);
+        while !self.core.has_room_to_grow(until) {
+            let has_cleaned = matches!(self.core.clean(Aim::Space, Some(until)), Ok(true));
+            // Also what the cleaner gained meanwhile.
+            let gives_back = self.core.give_back(until);
+            has_gained |= has_cleaned || gives_back;
+            if !has_cleaned {
+                break;
+            }
         }
         has_gained
     }

@@ -365,7 +365,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         cache,
         ahead: Ahead::default(),
         cleaner: Mutex::default(),
-        unfreed: Mutex::new(()),
+        unfreed: RwLock::new(()),
         moved_bytes: Counter::default(),
         seen: Mutex::new(Seen::of(&writer)),
         writer: Mutex::new(writer),

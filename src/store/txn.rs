@@ -126,7 +126,8 @@ impl<'a> Txn<'a> {
 
     /// Sets `key` (1 to [`KEY_MAX`] bytes) to `value` (at most [`VALUE_MAX`] bytes; see also
     /// [`Store::value_bytes_max`](super::Store::value_bytes_max)). Out of bounds is a caller's bug
-    /// and panics.
+    /// and panics. So is an extent that this transaction has not read itself: read before it, it may have been
+    /// moved since, though nobody has changed its key, and its space be freed.
     pub fn put(&mut self, key: &[u8], value: impl Into<Value>) {
         let value = value.into();
         assert!((1..=KEY_MAX).contains(&key.len()), "a key of {} bytes", key.len());
@@ -409,12 +410,8 @@ impl Core {
         if writer.is_short_of_space() && writer.skipped_since.is_none() {
             writer.skips_redo = false;
         }
-        let page_bytes = u64::from(self.log.geometry().page_bytes);
-        let pages = (count as u64 + 4) * page_bytes;
-        let mut owed = writer.owed_bytes() + total as u64 + pages;
-        if need == Need::Growth && !moves {
-            owed += self.room_to_clean(writer);
-        }
+        let owed = writer.owed_bytes() + total as u64 + self.pages_of_changes(count);
+        let for_cleaner = if need == Need::Growth && !moves { self.room_to_clean(writer) } else { 0 };
         let is_beyond_limit = || self.size_limit > 0 && writer.table.held() + owed > self.size_limit;
         // Beyond the quota of a file each checkpoint would let some more data in: into the rest of the reserve.
         if need == Need::Growth && (is_beyond_limit() || self.log.is_beyond_quota()) {
@@ -432,8 +429,14 @@ impl Core {
                 self.want_checkpoint(writer);
             }
         }
-        match self.log.ensure_capacity(owed, need) {
+        match self.log.ensure_capacity(owed + for_cleaner, need) {
             Ok(()) => Ok(()),
+            // V6. It is the cleaner that makes room, or finds that it cannot: a checkpoint would only use some up.
+            Err(LogError::NoSpace) if for_cleaner > 0 && self.log.ensure_capacity(owed, need).is_ok() => {
+                writer.squeezed = true;
+                self.signals.want_cleaning();
+                Err(StoreError::NoSpace)
+            }
             // It makes the debt smaller, and the log has room for it: what was accepted before
             // finds its space when enough has been deleted.
             Err(LogError::NoSpace)
@@ -460,6 +463,11 @@ impl Core {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Most bytes of pages that so many changes of one transaction are in.
+    pub(super) fn pages_of_changes(&self, count: usize) -> u64 {
+        (count as u64 + 4) * u64::from(self.log.geometry().page_bytes)
     }
 
     /// Keeps the count of bytes in flight.

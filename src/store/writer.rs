@@ -92,8 +92,12 @@ pub struct Writer {
     pub relieves: bool,
     /// Somebody who deletes waits for the checkpoint that is wanted or under way.
     pub awaits_relief: bool,
+    /// A transaction was refused for the room that is the cleaner's, since the cleaner looked last.
+    pub squeezed: bool,
     /// The cleaner has nothing to gain before so many bytes are wasted.
     pub clean_from: u64,
+    /// Nor before then, nor before more transactions have begun than these.
+    pub clean_after: Option<(Instant, u64)>,
     /// No more transactions.
     pub closing: bool,
     /// No more commits.
@@ -132,7 +136,9 @@ impl Writer {
             starved: false,
             relieves: false,
             awaits_relief: false,
+            squeezed: false,
             clean_from: 0,
+            clean_after: None,
             closing: false,
             closed: false,
         }
