@@ -6,12 +6,12 @@
 //!
 //! # What is moved, and when
 //!
-//! * In a file, when its segments take half as much again as what lives in them and a few segments more, until they take a
-//!   third more; or when space is running short, until there is some. The keeper looks; nothing happens in a
-//!   store that is idle below that ceiling. (In a bucket the table does not know how long an object is.)
-//! * From the segments with the best ratio of what is gained, and of how long it will last, to what it costs: cost-benefit
-//!   (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992), where
-//!   the number of a segment stands for its age. What changes often soon dies by itself where it is.
+//! * In a file, when its segments take half as much again as what lives in them and a few segments more, until they
+//!   take a third more; or when space is running short, until there is some. The keeper looks. (In a bucket the table
+//!   does not know how long an object is.)
+//! * From the segments with the best ratio of what is gained, and of how long it will last, to what it costs:
+//!   cost-benefit (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992),
+//!   where the number of a segment stands for its age. What changes often soon dies by itself where it is.
 //! * What lives is counted as the segment table counts it, before compression. So of what compresses less is moved, and
 //!   later, and the ceiling is one of what the store holds, not of what that takes.
 //! * What refers to them is found by walking the tree: its inner pages, and all its leaves if there is
@@ -272,8 +272,8 @@ impl Core {
         !writer.has_raw() && writer.freeable() == 0 && self.graveyard.lock().iter().all(|(_, dead)| dead.is_empty())
     }
 
-    /// The segments that are to come free; and whether there is much less room for moving than is set aside for that (V6), so
-    /// that there may be more to gain in a moment.
+    /// The segments that are to come free; and whether there is much less room for moving than is set aside for that
+    /// (V6), so that there may be more to gain in a moment.
     fn victims(&self, cleaner: &Cleaner, aim: Aim, until: Option<Instant>) -> (BTreeSet<SegmentNo>, bool) {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
         let (table, wasted, slack, owed, open) = {

@@ -4,9 +4,10 @@
 //! opened; `gathered`: the last change of each key), `look` (info, check), `view` (reading),
 //! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock; `pending` in
 //! it is what a commit takes, and `marks` tells of most keys that they are not in there), `commit` (what goes into a
-//! commit), `durable` (what a crash would leave), `place` (moving long values into data segments), `checkpoint`, `keeper` (the
-//! background threads), `abandon` (waiting no longer), `cache`, `ahead` (fetching, also before it is
-//! asked for), `figures` (what is counted), `check`; the formats `redo` and `table`.
+//! commit), `durable` (what a crash would leave), `place` (moving long values into data segments), `checkpoint`, `clean`
+//! (moving what lives out of segments that are mostly dead), `keeper` (the background threads), `abandon` (waiting no
+//! longer), `cache`, `ahead` (fetching, also before it is asked for), `figures` (what is counted), `check`; the formats
+//! `redo` and `table`.
 //!
 //! # Contract
 //!
@@ -135,8 +136,9 @@ struct Core {
     /// Segments to free once nobody reads a state that is older than the checkpoint they died in.
     graveyard: Mutex<VecDeque<(Era, Vec<SegmentNo>)>>,
     cleaner: Mutex<Cleaner>,
-    /// While it is held for writing no segment is freed: by the cleaner, which reads the current state for long. (With an era
-    /// it would count as a reader of the cache, and pages that are left meanwhile would be kept there, in vain.)
+    /// While it is held for writing no segment is freed: by the cleaner, which reads the current state for long.
+    /// (With an era it would count as a reader of the cache, and pages that are left meanwhile would be kept
+    /// there, in vain.)
     unfreed: RwLock<()>,
     /// Bytes that the cleaner has moved.
     moved_bytes: Counter,
