@@ -140,7 +140,8 @@ struct Core {
     /// (With an era it would count as a reader of the cache, and pages that are left meanwhile would be kept
     /// there, in vain.)
     unfreed: RwLock<()>,
-    /// Bytes that the cleaner has moved.
+    /// Transactions of the cleaner's, and bytes that it has moved.
+    moves: Counter,
     moved_bytes: Counter,
     seen: Mutex<Seen>,
     signals: Signals,
@@ -404,7 +405,13 @@ impl Store {
             return false;
         }
         let mut has_gained = self.core.give_back(until);
+        let mut wasted = u64::MAX;
         while !self.core.has_room_to_grow(until) {
+            // What fills segments badly may be moved for ever, and gain nothing.
+            let wasted_before = std::mem::replace(&mut wasted, self.core.wasted_now());
+            if wasted >= wasted_before {
+                break;
+            }
             let has_cleaned = matches!(self.core.clean(Aim::Space, Some(until)), Ok(true));
             // Also what the cleaner gained meanwhile.
             let gives_back = self.core.give_back(until);

@@ -366,6 +366,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         ahead: Ahead::default(),
         cleaner: Mutex::default(),
         unfreed: RwLock::new(()),
+        moves: Counter::default(),
         moved_bytes: Counter::default(),
         seen: Mutex::new(Seen::of(&writer)),
         writer: Mutex::new(writer),
