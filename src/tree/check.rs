@@ -14,8 +14,6 @@ pub enum Reference<'a> {
         pointer: Pointer,
         /// 0 for a leaf.
         level: u8,
-        /// No key below it is less.
-        from: &'a [u8],
     },
     /// A value that lies in a data segment; counts `extent.length` bytes in the ledger.
     Extent {
@@ -53,7 +51,7 @@ impl Root {
     /// memory there is no [`TreeError::Miss`].
     pub fn references(&self, pages: &dyn Pages, visit: &mut dyn FnMut(Reference<'_>)) -> Result<(), TreeError> {
         match &self.edge {
-            Some(edge) => references(edge, None, &[], pages, visit),
+            Some(edge) => references(edge, None, pages, visit),
             None => Ok(()),
         }
     }
@@ -62,7 +60,6 @@ impl Root {
 fn references(
     edge: &Edge,
     level: Option<u8>,
-    from: &[u8],
     pages: &dyn Pages,
     visit: &mut dyn FnMut(Reference<'_>),
 ) -> Result<(), TreeError> {
@@ -70,7 +67,7 @@ fn references(
     let edge = edge.as_stored();
     let node = edge.reach(pages, level)?;
     if let Some(pointer) = node.place() {
-        visit(Reference::Page { pointer, level: node.level(), from });
+        visit(Reference::Page { pointer, level: node.level() });
     }
     match &node.body {
         Body::Leaf(leaf) => {
@@ -81,9 +78,8 @@ fn references(
             }
         }
         Body::Inner(inner) => {
-            for (i, edge) in inner.edges.iter().enumerate() {
-                let from = if i == 0 { from } else { inner.keys.key(i) };
-                references(edge, Some(inner.level - 1), from, pages, visit)?;
+            for edge in &inner.edges {
+                references(edge, Some(inner.level - 1), pages, visit)?;
             }
         }
     }
