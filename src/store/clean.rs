@@ -832,7 +832,7 @@ mod tests {
 
     /// V5.
     #[test]
-    fn what_cannot_be_read_is_not_tried_again() {
+    fn what_cannot_be_read_stays_where_it_is() {
         let disk: Arc<MemoryDisk> = Arc::default();
         let store = store_on(&disk);
         store.core.writer.lock().clean_from = u64::MAX;

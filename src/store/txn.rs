@@ -109,7 +109,7 @@ impl<'a> Txn<'a> {
         self.need = Need::Reserve;
     }
 
-    /// This transaction only moves what is stored: it may use the space that is set aside for that (V6).
+    /// This transaction only moves what is stored: it may use the space that is set aside for that (V6, in `clean`).
     pub(super) fn only_moves(&mut self) {
         self.moves = true;
     }
@@ -431,7 +431,7 @@ impl Core {
         }
         match self.log.ensure_capacity(owed + for_cleaner, need) {
             Ok(()) => Ok(()),
-            // V6. It is the cleaner that makes room, or finds that it cannot: a checkpoint would only use some up.
+            // V6, in `clean`. It is the cleaner that makes room, or finds that it cannot: a checkpoint would only use some up.
             Err(LogError::NoSpace) if for_cleaner > 0 && self.log.ensure_capacity(owed, need).is_ok() => {
                 writer.squeezed = true;
                 self.signals.want_cleaning();

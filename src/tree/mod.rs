@@ -5,7 +5,8 @@
 //! `read` (get and scan), `abreast` (many gets side by side), `ahead` (what a miss names beside the
 //! page that is missing), `change` (apply a batch), `balance` (where pages are cut), `behind` (changes that leaves take later;
 //! `postponed` holds them), `checkpoint` (freeze, write, install), `check`
-//! (walk everything). For tests: `shelf` (storage, cache and ledger in memory), `model` (the tree
+//! (walk everything), `places` (where pages lie). For tests: `shelf` (storage, cache and ledger in
+//! memory), `model` (the tree
 //! against a map).
 //!
 //! # Contract
@@ -69,6 +70,7 @@ mod inner;
 mod leaf;
 mod node;
 mod page;
+mod places;
 mod postponed;
 mod read;
 mod sorted;
