@@ -304,8 +304,10 @@ fn copies_share_what_is_stored(medium: Medium) {
     assert!(cp(&["--reflink=auto"]).status.success());
     sync(&dir);
     let (copying, taken) = (written(&place) - written_before, used(&dir).saturating_sub(used_before));
-    // In a bucket what is shared counts twice as far as its segment is not full.
-    assert!(copying < SHARED / 16 && taken < SHARED / 4, "{copying} bytes written, {taken} taken");
+    // The last few MiB lie in commits only when copying begins: each copy takes them as bytes, which
+    // a commit may hold before they are stored. In a bucket what is shared counts twice as far as its
+    // segment is not full.
+    assert!(copying < SHARED / 4 && taken < SHARED / 4, "{copying} bytes written, {taken} taken");
     for name in ["one", "two", "three"] {
         assert_eq!(std::fs::metadata(path(name)).unwrap().blocks(), SHARED / 512);
     }
