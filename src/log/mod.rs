@@ -485,7 +485,14 @@ impl Log {
         self.shared.streams.lock().is_beyond_quota()
     }
 
-    /// Bytes that slots not yet allocated could hold within the size limit and the quota.
+    /// Bytes that a file on a disk with so many free ones has left for more data, within the size limit and the
+    /// quota. What is allocated and empty is not free to others.
+    pub fn free_bytes(&self, of_disk: u64) -> u64 {
+        let spare = self.shared.streams.lock().slots().ready(Need::Growth);
+        of_disk.saturating_add(spare * u64::from(self.geometry.segment_bytes)).min(self.unallocated_bytes())
+    }
+
+    /// Bytes that slots with nothing in them, allocated or not, could hold within the size limit and the quota.
     pub fn unallocated_bytes(&self) -> u64 {
         match self.medium {
             Medium::Disk(_) => {

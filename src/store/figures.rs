@@ -134,7 +134,7 @@ impl Core {
         let freeable = segments.freeable * u64::from(geometry.segment_bytes);
         let held = segments.count * u64::from(geometry.segment_bytes) - freeable;
         let used = geometry.slots_offset() + held + self.log.reserve_bytes();
-        let free = disk.free_space().unwrap_or(0).min(self.log.unallocated_bytes()) + freeable;
+        let free = self.log.free_bytes(disk.free_space().unwrap_or(0)) + freeable;
         Space { total: used + free, used, free }
     }
 
@@ -211,5 +211,26 @@ mod tests {
         assert!(after.usage.is_none() && after.disk_cache.is_none() && after.failure.is_none());
         store.abandon("given up");
         assert!(store.figures().failure.is_some_and(|why| why.contains("given up")));
+    }
+
+    #[test]
+    fn space_that_is_set_aside_for_data_is_free() {
+        let disk = Arc::new(MemoryDisk::default());
+        Store::create_on(disk.clone(), &CreateOptions::default()).unwrap();
+        let store = open(&disk);
+        disk.set_capacity(disk.occupied_bytes() + (64 << 20));
+        let before = store.space();
+        let occupied = disk.occupied_bytes();
+        for number in 0..160_u32 {
+            let put = || {
+                let mut txn = store.begin()?;
+                txn.put(&number.to_be_bytes(), vec![number as u8; 60_000]);
+                txn.commit()
+            };
+            store.patiently(put).unwrap();
+        }
+        assert!(disk.occupied_bytes() >= occupied + 160 * 60_000, "R7: it is there before it is needed");
+        let after = store.space();
+        assert!(after.total == before.total && after.free <= before.free, "{before:?} {after:?}");
     }
 }
