@@ -72,6 +72,10 @@ pub trait Disk: Send + Sync {
     /// Writes all of `bytes` at `offset`; the disk grows where it must.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
+    /// Begins to bring what was written in a range to the disk, and does not wait for it: a `sync` later
+    /// has less left to do. Advice: what survives is up to `sync` alone, which also tells what failed.
+    fn will_sync(&self, _offset: u64, _length: u64) {}
+
     /// Makes everything so far survive a power cut (fdatasync(2)).
     fn sync(&self) -> io::Result<()>;
 

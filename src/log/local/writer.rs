@@ -126,6 +126,9 @@ impl Writer {
             // So that a commit never has much more than this left to flush.
             if self.unsynced >= UNSYNCED_BYTES_MAX && self.shared.failure().is_none() {
                 self.sync_data();
+            } else {
+                // So that the disk is at work while more is put together, and does not begin with the flush.
+                self.disk.will_sync(offset, length);
             }
         }
         self.parts_written += 1;
