@@ -19,6 +19,9 @@ use std::io;
 
 /// How much of the ring is looked through at once.
 const SCAN_BYTES: u64 = 256 << 10;
+/// As much of it is on its way from the disk while the log is read, if there may be so much: commits are short, and to
+/// wait for each of a thousand takes longer than all else that opening does.
+const AHEAD_BYTES_MAX: u64 = 4 << 20;
 
 /// Where the next commit goes, and how far the ring may be overwritten.
 pub struct Ring {
@@ -111,7 +114,15 @@ pub fn read_log(disk: &dyn Disk, geometry: Geometry, store: &[u8; 16], start: St
     let mut found: Vec<Found> = Vec::new();
     let mut ring = Ring::new(ring_bytes, start.position, start.position);
     let mut expected = (start.sequence, start.predecessor);
+    let mut asked = start.position;
     loop {
+        // Twice as far as it has gone: a log is not read far behind its end, and a long one with the disk at work.
+        let ahead = (2 * (ring.head() - start.position)).clamp(SCAN_BYTES, AHEAD_BYTES_MAX);
+        while asked < (ring.head() + ahead).min(start.position + ring_bytes) {
+            let length = SCAN_BYTES.min(ring_bytes - asked % ring_bytes);
+            disk.will_read(ring.offset_of(asked), length);
+            asked += length;
+        }
         let wrapped = ring.head().next_multiple_of(ring_bytes);
         let mut next = None;
         for position in [ring.head(), wrapped] {
