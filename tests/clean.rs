@@ -7,8 +7,10 @@ use kivafs::backend::MemoryDisk;
 use kivafs::store::{CreateOptions, Store, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use support::bucket::Bucket;
 use support::crash_disk::Effort;
 use support::crash_run::CrashRun;
+use support::machine::{Machine, final_state, new_store};
 use support::medium::OneFile;
 use support::random::{Random, for_each_seed, scaled};
 use support::store::{
@@ -83,5 +85,53 @@ fn a_store_of_bounded_size_can_be_changed_in_place_for_ever() {
         store.close().unwrap();
         drop(store);
         assert_eq!(Store::check_on(disk, true).unwrap(), Vec::<String>::new());
+    });
+}
+
+/// Bytes of all data segments in it.
+fn taken(bucket: &Bucket) -> u64 {
+    let segments = bucket.names().into_iter().filter(|name| name.starts_with("d/"));
+    segments.filter_map(|name| bucket.body(&name)).map(|body| body.len() as u64).sum()
+}
+
+/// Without the cleaner it came to take more than twice what it holds.
+#[test]
+fn a_bucket_can_be_changed_in_place_for_ever() {
+    const KEYS: usize = 1200;
+    const VALUE: usize = 1500;
+    end_with_the_store();
+    for_each_seed(3, |seed| {
+        let mut random = Random::new(seed);
+        let bucket = new_store(SMALL);
+        let mut state = State::new();
+        let mut moved = 0;
+        // What one mount has written, the next cleans.
+        for round in 0..3 {
+            let machine = Machine::start(&bucket);
+            for step in 0..5000 {
+                let number = if round == 0 && step < KEYS { step } else { random.within(0..KEYS) };
+                let changes = [Change::Put((number as u32).to_be_bytes().to_vec(), random.bytes(VALUE))];
+                commit(&machine.store, &changes).unwrap();
+                apply(&mut state, &changes);
+                if step % 40 == 0 {
+                    machine.store.sync().unwrap();
+                }
+            }
+            let until = Instant::now() + Duration::from_secs(60);
+            machine.put("more", "of it");
+            while taken(&bucket) > 2 * (KEYS * VALUE) as u64 {
+                assert!(Instant::now() < until, "{} bytes, {:?}", taken(&bucket), machine.store.figures().segments);
+                machine.store.checkpoint().unwrap();
+                // What that freed is deleted behind a commit.
+                machine.put("more", "of it");
+                machine.store.sync().unwrap();
+            }
+            moved += machine.store.activity().moved_bytes;
+            apply(&mut state, &[Change::Put(b"more".to_vec(), b"of it".to_vec())]);
+            machine.close();
+        }
+        assert!(moved > 0);
+        let found = final_state(&bucket);
+        assert!(found == state, "{}", difference(&found, &state));
     });
 }

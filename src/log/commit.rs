@@ -75,7 +75,8 @@ pub enum RootKind {
 pub struct Birth {
     /// The segment.
     pub number: SegmentNo,
-    /// Its slot (local); 0 in a bucket.
+    /// Its slot (local). In a bucket how many bytes the object has, as far as the segment table knows; 0 elsewhere, and
+    /// where that is not known.
     pub place: u32,
 }
 

@@ -442,6 +442,12 @@ impl Log {
         (streams.take_births(), streams.next_number())
     }
 
+    /// In a bucket: the segments that have ended since this was last asked, and how many bytes each has. Asked before
+    /// [`Log::take_births`], it knows of none that this does not, now or earlier.
+    pub fn take_lengths(&self) -> Vec<(SegmentNo, u32)> {
+        self.shared.streams.lock().take_lengths()
+    }
+
     /// Segments opened since [`Log::take_births`].
     pub fn unannounced_births(&self) -> usize {
         self.shared.streams.lock().unannounced_births()

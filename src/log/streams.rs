@@ -66,6 +66,8 @@ pub struct Streams {
     /// Numbers below this are covered by a durable commit.
     pub reservation: u64,
     births: Vec<Birth>,
+    /// Of a bucket's segments that have ended since that was last asked.
+    lengths: Vec<(SegmentNo, u32)>,
     parts: BTreeMap<(SegmentNo, u32), (Bytes, usize)>,
     parts_handed_over: u64,
     places: HashMap<SegmentNo, u32>,
@@ -91,6 +93,7 @@ impl Streams {
             next_number,
             reservation: next_number,
             births: Vec::new(),
+            lengths: Vec::new(),
             parts: BTreeMap::new(),
             parts_handed_over: 0,
             places,
@@ -224,6 +227,9 @@ impl Streams {
             open.buffer.resize(room - end.len(), 0);
         }
         open.buffer.extend_from_slice(&end);
+        if self.slots.is_none() {
+            self.lengths.push((open.number, open.buffer.len() as u32));
+        }
         let bytes = Bytes::from(open.buffer);
         self.hand_over(which, (open.number, open.place, open.base), bytes, send);
     }
@@ -281,6 +287,12 @@ impl Streams {
     /// The segments opened since this was last asked.
     pub fn take_births(&mut self) -> Vec<Birth> {
         std::mem::take(&mut self.births)
+    }
+
+    /// How long those segments are that have ended since this was last asked: in a bucket, where each is an object of
+    /// its own length.
+    pub fn take_lengths(&mut self) -> Vec<(SegmentNo, u32)> {
+        std::mem::take(&mut self.lengths)
     }
 
     /// How many segments were opened since that was last asked.

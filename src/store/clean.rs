@@ -6,17 +6,19 @@
 //!
 //! # What is moved, and when
 //!
-//! * In a file, when its segments take half as much again as what lives in them and a few segments more, until they
-//!   take a third more; or when space is running short, until there is some. The keeper looks. (In a bucket the table
-//!   does not know how long an object is.)
+//! * When the segments take half as much again as what lives in them and a few segments more, until they take a third
+//!   more; or when space is running short in a file, until there is some. The keeper looks. (How long an object in a
+//!   bucket is, the table knows unless a crash came first, or it is one of those that a store was closed with: then it
+//!   counts as a full one, and is moved the sooner.)
 //! * From the segments with the best ratio of what is gained, and of how long it will last, to what it costs:
 //!   cost-benefit (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992),
 //!   where the number of a segment stands for its age. What changes often soon dies by itself where it is.
 //! * What lives is counted as the segment table counts it, before compression. So of what compresses less is moved, and
 //!   later, and the ceiling is one of what the store holds, not of what that takes.
 //! * What refers to them is found by walking the tree: its inner pages, and all its leaves if there is
-//!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] at once. (The index of a segment names
-//!   owners, but neither copies nor what has got another name.)
+//!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] at once; in a bucket, where each leaf that is
+//!   not at hand costs a request, for all that is to be moved. (The index of a segment names owners, but neither copies
+//!   nor what has got another name.)
 //!
 //! # How
 //!
@@ -50,7 +52,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Most bytes that one pass moves.
+/// Most bytes that one pass moves in a file.
 const MOVED_MAX: u64 = 128 << 20;
 /// Units are read for one step until they have so many bytes where they are stored.
 const STEP_BYTES: u64 = 1 << 20;
@@ -162,12 +164,12 @@ impl Core {
 
     fn aim(&self, writer: &Writer) -> Option<Aim> {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
-        if self.log.disk().is_none() || writer.closing || writer.tree.leaves_behind() > 0 {
+        if writer.closing || writer.tree.leaves_behind() > 0 {
             return None;
         }
         let (wasted, slack) = (self.wasted(writer), self.slack(writer));
         let is_short = || writer.starved || writer.squeezed || self.log.unallocated_bytes() < slack + 4 * segment_bytes;
-        if wasted > slack && is_short() {
+        if wasted > slack && self.log.disk().is_some() && is_short() {
             return Some(Aim::Space);
         }
         (wasted > writer.table.held() / 2 + slack).then_some(Aim::Ceiling)
@@ -175,9 +177,8 @@ impl Core {
 
     /// Bytes of segments that hold something, and that do not. Those that are being filled do not count.
     fn wasted(&self, writer: &Writer) -> u64 {
-        let table = &writer.table;
-        let filled = (table.count() - table.dead()).saturating_sub(2);
-        (filled * u64::from(self.log.geometry().segment_bytes)).saturating_sub(table.held())
+        let being_filled = 2 * u64::from(self.log.geometry().segment_bytes);
+        writer.table.taken().saturating_sub(being_filled + writer.table.held())
     }
 
     /// The same, now.
@@ -294,36 +295,39 @@ impl Core {
             let (wasted, slack) = (self.wasted(&writer), self.slack(&writer));
             (writer.table.clone(), wasted, slack, writer.owed_bytes(), self.log.open_segments())
         };
-        let (live_max, gain_wanted) = match aim {
-            Aim::Ceiling => (segment_bytes / 4 * 3, wasted.saturating_sub(table.held() / 3)),
-            Aim::Space => (segment_bytes / 16 * 15, 8 * segment_bytes),
+        let (sixteenths_max, gain_wanted) = match aim {
+            Aim::Ceiling => (12, wasted.saturating_sub(table.held() / 3)),
+            Aim::Space => (15, 8 * segment_bytes),
         };
+        let moved_max = if self.log.disk().is_some() { MOVED_MAX } else { u64::MAX };
         let newest = table.iter().last().map_or(0, |(number, _)| number.0);
-        let worth = |number: SegmentNo, live: u64| {
+        let worth = |number: SegmentNo, bytes: u64, live: u64| {
             let age = match aim {
                 Aim::Ceiling => newest - number.0 + 1,
                 Aim::Space => 1,
             };
-            (segment_bytes - live) as f64 * age as f64 / (segment_bytes + live) as f64
+            (bytes - live) as f64 * age as f64 / (bytes + live) as f64
         };
-        let mut found: Vec<(f64, SegmentNo, u64)> = table
+        let mut found: Vec<(f64, SegmentNo, u64, u64)> = table
             .iter()
             .filter(|(number, entry)| {
                 let is_left = cleaner.left.get(number) == Some(&entry.live);
+                let live_max = table.bytes_of(*entry) * sixteenths_max / 16;
                 (1..=live_max).contains(&entry.live) && !open.contains(number) && !is_left
             })
-            .map(|(number, entry)| (worth(number, entry.live), number, entry.live))
+            .map(|(number, entry)| (number, table.bytes_of(entry), entry.live))
+            .map(|(number, bytes, live)| (worth(number, bytes, live), number, bytes, live))
             .collect();
         found.sort_unstable_by(|(one, ..), (other, ..)| other.total_cmp(one));
         let room = self.log.capacity_max().saturating_sub(owed);
         let (mut gained, mut moved) = (0, 0);
         let mut victims = BTreeSet::new();
-        for (_, number, live) in found {
+        for (_, number, bytes, live) in found {
             // The rest is for pages, and for what is lost at the ends of segments.
-            if gained >= gain_wanted || moved + live > MOVED_MAX.min(room / 2) {
+            if gained >= gain_wanted || moved + live > moved_max.min(room / 2) {
                 break;
             }
-            gained += segment_bytes - live;
+            gained += bytes - live;
             moved += live;
             victims.insert(number);
         }

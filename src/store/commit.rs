@@ -168,11 +168,15 @@ impl Core {
             _ => {}
         }
         writer.is_stuck = false;
+        let lengths = self.log.take_lengths();
         let (births, next_segment) = self.log.take_births();
         for birth in &births {
             if writer.table.get(birth.number).is_none() {
                 writer.table.born(*birth);
             }
+        }
+        for (number, bytes) in lengths {
+            writer.table.ended(number, bytes);
         }
         let completes_skipped = match &errand {
             Errand::Complete(checkpoint) if writer.skipped_in_frozen.take().is_some() => {

@@ -424,13 +424,10 @@ impl Store {
     }
 
     /// Moves what lives in the segments that hold least, now, so that the next checkpoint frees them; answers whether
-    /// there are any. It comes by itself where a store in a file takes much more than it holds; this is for tests and
-    /// for measuring. In a bucket it does nothing.
+    /// there are any. It comes by itself where a store takes much more than it holds; this is for tests and for
+    /// measuring.
     pub fn clean(&self) -> Result<bool, StoreError> {
-        match self.core.log.disk() {
-            Some(_) if !self.core.read_only => self.core.clean(Aim::Space, None),
-            _ => Ok(false),
-        }
+        if self.core.read_only { Ok(false) } else { self.core.clean(Aim::Space, None) }
     }
 
     /// Bytes that were accepted and are not stored yet.

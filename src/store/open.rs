@@ -430,7 +430,9 @@ fn recover(
 
 /// The segment table as of the checkpoint, and the segments opened since.
 pub fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable), StoreError> {
-    let mut table = Table::new(u64::from(log.geometry().segment_bytes));
+    let segment_bytes = u64::from(log.geometry().segment_bytes);
+    let mut table =
+        if log.disk().is_some() { Table::of_slots(segment_bytes) } else { Table::of_objects(segment_bytes) };
     let list = recovery.root(RootKind::Table);
     let mut chunks = BTreeMap::new();
     if let Some(pointer) = &list {

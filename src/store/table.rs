@@ -16,7 +16,7 @@
 //! | 4 | magic `kvTC` |
 //! | 8 | chunk number: the segments' numbers divided by 256 |
 //! | 2 | number of entries |
-//! | 13 each | number modulo 256 (1), live bytes (8), place (4); rising |
+//! | 13 each | number modulo 256 (1), live bytes (8), place (4): in a file the slot, in a bucket the object's length in bytes, or 0 if that is not known; rising |
 //!
 //! List:
 //!
@@ -42,7 +42,7 @@ const ITEM_BYTES: usize = 8 + POINTER_BYTES + 4;
 pub struct Entry {
     /// Bytes of it that are referred to.
     pub live: u64,
-    /// Its slot.
+    /// Its slot; in a bucket its length, or 0 if that is not known.
     pub place: u32,
 }
 
@@ -53,6 +53,8 @@ type Chunk = BTreeMap<u8, Entry>;
 pub struct Table {
     /// What a segment can hold.
     segment_bytes: u64,
+    /// Segments are objects of their own lengths, not slots of one.
+    is_of_objects: bool,
     chunks: BTreeMap<u64, Arc<Chunk>>,
     /// Chunks that differ from what is stored.
     changed: BTreeSet<u64>,
@@ -62,7 +64,9 @@ pub struct Table {
     dead: u64,
     /// Live bytes of all.
     live: u64,
-    /// The same, but of no segment more than it holds.
+    /// What those take that have live bytes.
+    taken: u64,
+    /// Live bytes of all, but of no segment more than it holds.
     held: u64,
 }
 
@@ -89,9 +93,24 @@ impl Deltas {
 }
 
 impl Table {
-    /// Without segments. Those to come hold at most that many bytes each.
-    pub fn new(segment_bytes: u64) -> Table {
-        Table { segment_bytes, chunks: BTreeMap::new(), changed: BTreeSet::new(), count: 0, dead: 0, live: 0, held: 0 }
+    /// Of a file, without segments. Those to come have that many bytes each.
+    pub fn of_slots(segment_bytes: u64) -> Table {
+        Table {
+            segment_bytes,
+            is_of_objects: false,
+            chunks: BTreeMap::new(),
+            changed: BTreeSet::new(),
+            count: 0,
+            dead: 0,
+            live: 0,
+            taken: 0,
+            held: 0,
+        }
+    }
+
+    /// Of a bucket, without segments. Those to come have at most that many bytes each.
+    pub fn of_objects(segment_bytes: u64) -> Table {
+        Table { is_of_objects: true, ..Table::of_slots(segment_bytes) }
     }
 
     /// A segment was opened.
@@ -100,6 +119,15 @@ impl Table {
         assert!(before.is_none(), "R3: {:?} is born twice", birth.number);
         self.count += 1;
         self.dead += 1;
+    }
+
+    /// A bucket's segment has so many bytes, and will not have more. (Nothing happens if it has been freed.)
+    pub fn ended(&mut self, number: SegmentNo, bytes: u32) {
+        assert!(self.is_of_objects, "slots are all of one size");
+        let Some(before) = self.get(number) else { return };
+        let after = Entry { place: bytes, ..before };
+        self.count_as(before, after);
+        self.chunk_mut(number).insert(low(number), after);
     }
 
     /// A freed segment is forgotten.
@@ -127,12 +155,30 @@ impl Table {
             }
             let entry = self.chunk_mut(number).get_mut(&low(number)).expect("just seen");
             let Some(live) = entry.live.checked_add_signed(delta) else { return false };
-            let before = std::mem::replace(&mut entry.live, live);
+            let (before, after) = (*entry, Entry { live, ..*entry });
+            *entry = after;
             self.live = self.live.wrapping_add_signed(delta);
-            self.held = self.held - before.min(self.segment_bytes) + live.min(self.segment_bytes);
-            self.dead = self.dead - u64::from(before == 0) + u64::from(live == 0);
+            self.dead = self.dead - u64::from(before.live == 0) + u64::from(live == 0);
+            self.count_as(before, after);
         }
         true
+    }
+
+    /// What a segment takes.
+    pub fn bytes_of(&self, entry: Entry) -> u64 {
+        if self.is_of_objects && entry.place > 0 { entry.place.into() } else { self.segment_bytes }
+    }
+
+    /// What it takes as long as anything in it lives, and how much of that holds what lives.
+    fn figures(&self, entry: Entry) -> (u64, u64) {
+        let bytes = self.bytes_of(entry);
+        if entry.live > 0 { (bytes, bytes.min(entry.live)) } else { (0, 0) }
+    }
+
+    fn count_as(&mut self, before: Entry, after: Entry) {
+        let ((taken_before, held_before), (taken, held)) = (self.figures(before), self.figures(after));
+        self.taken = self.taken - taken_before + taken;
+        self.held = self.held - held_before + held;
     }
 
     /// How many segments have no live bytes: those that are being filled for the first time, and
@@ -146,7 +192,12 @@ impl Table {
         self.live
     }
 
-    /// Bytes that hold what is live: copies that share an extent count for it once more each, and an
+    /// What the segments take that have live bytes.
+    pub fn taken(&self) -> u64 {
+        self.taken
+    }
+
+    /// Bytes of these that hold what is live: copies that share an extent count for it once more each, and an
     /// extent by its length before compression, so that the counters of one segment may add up to more
     /// than it has.
     pub fn held(&self) -> u64 {
@@ -223,7 +274,9 @@ impl Table {
         }
         self.count += chunk.len() as u64;
         self.live = chunk.values().fold(self.live, |sum, entry| sum.saturating_add(entry.live));
-        self.held += chunk.values().map(|entry| entry.live.min(self.segment_bytes)).sum::<u64>();
+        for entry in chunk.values() {
+            self.count_as(Entry { live: 0, place: 0 }, *entry);
+        }
         self.dead += chunk.values().filter(|entry| entry.live == 0).count() as u64;
         let before = self.chunks.insert(number, Arc::new(chunk));
         assert!(before.is_none(), "a chunk is read once");
@@ -289,7 +342,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let mut table = Table::new(8 << 20);
+        let mut table = Table::of_slots(8 << 20);
         table.born(Birth { number: SegmentNo(257), place: 3 });
         let mut deltas = Deltas::default();
         deltas.sub(SegmentNo(257), 5);
@@ -298,7 +351,7 @@ mod tests {
         let golden = b"kvTC\x01\0\0\0\0\0\0\0\x01\0\x01\x07\0\0\0\0\0\0\0\x03\0\0\0";
         assert_eq!(table.encode_chunk(1).as_deref(), Some(&golden[..]));
         assert_eq!(table.take_changed(), BTreeSet::from([1]));
-        let mut read = Table::new(8 << 20);
+        let mut read = Table::of_slots(8 << 20);
         for cut in 0..golden.len() {
             assert!(read.decode_chunk(1, &golden[..cut]).is_err(), "cut at {cut}");
         }
@@ -323,7 +376,7 @@ mod tests {
 
     #[test]
     fn the_dead_are_counted() {
-        let mut table = Table::new(8 << 20);
+        let mut table = Table::of_slots(8 << 20);
         table.born(Birth { number: SegmentNo(1), place: 0 });
         table.born(Birth { number: SegmentNo(300), place: 1 });
         assert_eq!(table.dead(), 2);
@@ -331,7 +384,7 @@ mod tests {
         deltas.add(SegmentNo(1), 5);
         assert!(table.apply(deltas));
         assert_eq!(table.dead(), 1);
-        let mut read = Table::new(8 << 20);
+        let mut read = Table::of_slots(8 << 20);
         for chunk in [0, 1] {
             read.decode_chunk(chunk, &table.encode_chunk(chunk).expect("not empty")).expect("just encoded");
         }
@@ -346,7 +399,7 @@ mod tests {
     /// Copies that share, and what compresses.
     #[test]
     fn a_segment_holds_no_more_than_it_can() {
-        let mut table = Table::new(100);
+        let mut table = Table::of_slots(100);
         let mut add = |bytes: i64| {
             let mut deltas = Deltas::default();
             match bytes {
@@ -357,7 +410,7 @@ mod tests {
                 table.born(Birth { number: SegmentNo(1), place: 0 });
             }
             assert!(table.apply(deltas));
-            let mut read = Table::new(100);
+            let mut read = Table::of_slots(100);
             read.decode_chunk(0, &table.encode_chunk(0).expect("not empty")).expect("just encoded");
             assert_eq!(read.held(), table.held());
             (table.live(), table.held())
@@ -366,9 +419,35 @@ mod tests {
         assert_eq!([add(-60), add(-60), add(-60)], [(120, 100), (60, 60), (0, 0)]);
     }
 
+    /// In a bucket.
+    #[test]
+    fn an_object_takes_as_much_as_it_has() {
+        let mut table = Table::of_objects(100);
+        let number = SegmentNo(1);
+        let add = |table: &mut Table, bytes: u64| {
+            let mut deltas = Deltas::default();
+            deltas.add(number, bytes);
+            assert!(table.apply(deltas));
+            (table.taken(), table.held())
+        };
+        table.born(Birth { number, place: 0 });
+        assert_eq!((table.taken(), table.held()), (0, 0));
+        assert_eq!(add(&mut table, 30), (100, 30), "as long as it is not known, as much as any may have");
+        table.ended(number, 40);
+        assert_eq!((table.taken(), table.held(), add(&mut table, 30)), (40, 30, (40, 40)));
+        table.ended(SegmentNo(2), 40);
+        let mut read = Table::of_objects(100);
+        read.decode_chunk(0, &table.encode_chunk(0).expect("not empty")).expect("just encoded");
+        assert_eq!((read.taken(), read.held(), read.count()), (40, 40, 1));
+        let mut deltas = Deltas::default();
+        deltas.sub(number, 60);
+        assert!(table.apply(deltas));
+        assert_eq!((table.taken(), table.held(), table.dead()), (0, 0, 1));
+    }
+
     #[test]
     fn counters_do_not_fall_below_zero() {
-        let mut table = Table::new(8 << 20);
+        let mut table = Table::of_slots(8 << 20);
         table.born(Birth { number: SegmentNo(1), place: 0 });
         let mut deltas = Deltas::default();
         deltas.sub(SegmentNo(1), 1);
