@@ -16,9 +16,9 @@
 //! * What lives is counted as the segment table counts it, before compression. So of what compresses less is moved, and
 //!   later, and the ceiling is one of what the store holds, not of what that takes.
 //! * What refers to them is found by walking the tree: its inner pages, and all its leaves if there is
-//!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] at once; in a bucket, where each leaf that is
-//!   not at hand costs a request, for all that is to be moved. (The index of a segment names owners, but neither copies
-//!   nor what has got another name.)
+//!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] at once; in a bucket, where leaves that are
+//!   not at hand cost requests, for [`BUCKET_MOVED_MAX`]. (The index of a segment names owners, but neither copies nor
+//!   what has got another name.)
 //!
 //! # How
 //!
@@ -29,8 +29,9 @@
 //!   written in its place is garbage. (Pointers are never used twice, R3: equal is the same.)
 //! * V2 `placing` is held from the append of what is moved to the change that refers to it, as for all data: else a
 //!   checkpoint could take its segment for dead.
-//! * V3 What shared an extent, or a part of one, shares it afterwards. To what was moved in an earlier step only while its
-//!   segment lives: if it is dead, it may be on its way to be freed.
+//! * V3 What shared an extent, or a part of one, shares it afterwards: all that refers to a unit is found before any of it
+//!   is moved, and remembered as long. (To what was moved in an earlier step only while its segment lives: if it is
+//!   dead, it may be on its way to be freed.)
 //! * V4 A page is moved by putting a pair below it again as it is: that has it, and all above it, stored anew by the
 //!   next checkpoint.
 //! * V5 What cannot be moved, or came to refer to a segment behind the walk, keeps that segment; it is not tried
@@ -39,22 +40,25 @@
 //! * V6 Moving takes space before it gives any. So as long as there may be something to be gained, others leave it some
 //!   ([`Core::room_to_clean`]).
 
+use super::cache::Cache;
 use super::txn::Txn;
 use super::view::View;
 use super::writer::Writer;
 use super::{Core, Reading, Room, StoreError};
 use crate::log::{LogError, Need, Payload, Pointer, SegmentNo};
-use crate::tree::{Direction, Extent, KEY_MAX, Key, VALUE_INLINE_MAX, Value};
+use crate::tree::{Direction, Extent, InMemory, KEY_MAX, Key, Node, Pages, Root, TreeError, VALUE_INLINE_MAX, Value};
 use bytes::Bytes;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Most bytes that one pass moves in a file.
+/// Most bytes that one pass moves: in a file, and in a bucket.
 const MOVED_MAX: u64 = 128 << 20;
-/// Units are read for one step until they have so many bytes where they are stored.
+const BUCKET_MOVED_MAX: u64 = 1 << 30;
+/// Most bytes that one step moves.
 const STEP_BYTES: u64 = 1 << 20;
 /// Pairs that are looked at in one step: as long it keeps what was freed from being used.
 const STEP_PAIRS: usize = 50_000;
@@ -62,10 +66,11 @@ const STEP_PAIRS: usize = 50_000;
 /// the cache together.
 const STEP_PAGES: usize = 128;
 const STEP_PIECES: usize = 256;
-/// Units that are read for one step: each may have 64 KiB in memory.
-const STEP_UNITS: usize = 64;
-/// What was moved is remembered for so many pieces, so that their copies can share it.
-const REMEMBERED_MAX: usize = 100_000;
+/// So many pieces are found before they are moved: each takes a hundred bytes or two. If there are more, fewer segments
+/// are emptied. (In the tests below so few that it comes to that.)
+const GATHERED_MAX: usize = if cfg!(test) { 40 } else { 100_000 };
+/// Units that are read together: each may have 64 KiB in memory.
+const UNITS_MAX: usize = if cfg!(test) { 16 } else { 512 };
 /// What a moved piece has in a transaction beside its key.
 const PIECE_COST: usize = 60;
 /// The same of a page: a pair with the longest key and value in it.
@@ -130,22 +135,51 @@ impl Moved {
         self.pieces.entry((extent.unit.segment, extent.unit.offset)).or_default().push(piece);
         self.places.push(None);
     }
+
+    /// Those from that one on were not moved after all.
+    fn take_back(&mut self, first: usize) {
+        self.places.truncate(first);
+        self.pieces.values_mut().for_each(|of_unit| of_unit.retain(|piece| piece.place < first));
+    }
 }
 
 /// An extent in a segment that is to come free.
+#[derive(Clone)]
 struct Piece {
     key: Key,
     extent: Extent,
 }
 
-/// Some pieces, and what they are.
-struct Step {
-    pieces: Vec<Piece>,
-    /// Of each unit that is not moved yet.
-    units: HashMap<Pointer, Payload>,
-    /// The last key that was looked at, unless there are no more.
-    last: Option<Key>,
+/// Pages that are in memory; those that were found stay there.
+struct Fetched<'a> {
+    cache: &'a Cache,
+    pages: RefCell<HashMap<Pointer, Arc<Node>>>,
 }
+
+impl Pages for Fetched<'_> {
+    fn page(&self, at: &Pointer) -> Result<Arc<Node>, TreeError> {
+        if let Some(page) = self.pages.borrow().get(at) {
+            return Ok(page.clone());
+        }
+        let page = self.cache.page(at)?;
+        self.pages.borrow_mut().insert(*at, page.clone());
+        Ok(page)
+    }
+
+    fn hold(&self, look: &mut dyn FnMut(&dyn InMemory)) {
+        self.cache.hold(look);
+    }
+
+    fn together(&self) -> usize {
+        self.cache.together()
+    }
+}
+
+/// What a part of a walk found; and up to which key there are no more, if there may be some behind that.
+type Found<T> = (Vec<T>, Option<Key>);
+
+/// What units hold.
+type Units = HashMap<Pointer, Payload>;
 
 impl Core {
     /// Whether the store takes much more than it holds, or so that it has hardly any space left, and something
@@ -245,10 +279,11 @@ impl Core {
         };
         let (victims, is_cramped) = self.victims(&cleaner, aim, until);
         let result = match victims.is_empty() {
-            true => Ok(()),
+            true => Ok(BTreeSet::new()),
             false => self.empty(&victims, until),
         };
         let is_complete = result.is_ok() && self.goes_on(until);
+        let is_put_off = |number: &SegmentNo| result.as_ref().is_ok_and(|put_off| put_off.contains(number));
         let mut writer = self.writer.lock();
         writer.squeezed = false;
         let lives = |number: &SegmentNo| writer.table.get(*number).map(|entry| entry.live).filter(|live| *live > 0);
@@ -261,11 +296,12 @@ impl Core {
         }
         cleaner.left.retain(|number, live| lives(number) == Some(*live));
         if is_complete {
-            cleaner.left.extend(left);
+            cleaner.left.extend(left.into_iter().filter(|(number, _)| !is_put_off(number)));
         }
+        let is_all = is_complete && !victims.iter().any(is_put_off);
         if has_gained {
             writer.clean_from = 0;
-        } else if (is_complete && !is_cramped) || (is_cramped && self.nothing_comes(&writer)) {
+        } else if (is_all && !is_cramped) || (is_cramped && self.nothing_comes(&writer)) {
             // Others may have what room there is (V6).
             writer.clean_from = self.wasted(&writer) + self.slack(&writer);
         }
@@ -299,7 +335,7 @@ impl Core {
             Aim::Ceiling => (12, wasted.saturating_sub(table.held() / 3)),
             Aim::Space => (15, 8 * segment_bytes),
         };
-        let moved_max = if self.log.disk().is_some() { MOVED_MAX } else { u64::MAX };
+        let moved_max = if self.log.disk().is_some() { MOVED_MAX } else { BUCKET_MOVED_MAX };
         let newest = table.iter().last().map_or(0, |(number, _)| number.0);
         let worth = |number: SegmentNo, bytes: u64, live: u64| {
             let age = match aim {
@@ -337,16 +373,20 @@ impl Core {
         (victims, room < slack / 2)
     }
 
-    /// Moves what lives in these segments.
-    fn empty(self: &Arc<Self>, victims: &BTreeSet<SegmentNo>, until: Option<Instant>) -> Result<(), StoreError> {
+    /// Moves what lives in these segments; answers of which of them it did not, since there was too much to do.
+    fn empty(
+        self: &Arc<Self>,
+        victims: &BTreeSet<SegmentNo>,
+        until: Option<Instant>,
+    ) -> Result<BTreeSet<SegmentNo>, StoreError> {
         self.move_pages(victims, until)?;
         // In segments of pages there is nothing else, and no leaf has to be read for them.
         let is_left = |number: &&SegmentNo| self.writer.lock().table.get(**number).is_some_and(|entry| entry.live > 0);
         let rest: BTreeSet<SegmentNo> = victims.iter().filter(is_left).copied().collect();
         if rest.is_empty() {
-            return Ok(());
+            return Ok(BTreeSet::new());
         }
-        self.move_data(&rest, until)
+        self.move_data(rest, until)
     }
 
     /// V4.
@@ -354,7 +394,7 @@ impl Core {
         let most = (self.limits.txn / 2 / PAGE_COST).clamp(1, STEP_PAGES);
         let mut behind: Option<Key> = None;
         while self.goes_on(until) {
-            let (keys, last) = self.pages_of(victims, behind.as_deref(), most)?;
+            let Some((keys, last)) = self.pages_of(victims, behind.as_deref(), most, until)? else { break };
             // Between two steps: nobody else may come to it.
             self.bury();
             self.change_once_there(&keys, until, |txn| {
@@ -382,117 +422,235 @@ impl Core {
         victims: &BTreeSet<SegmentNo>,
         behind: Option<&[u8]>,
         most: usize,
-    ) -> Result<(Vec<Key>, Option<Key>), StoreError> {
-        let _unfreed = self.unfreed.write();
-        let root = self.published.read().root.clone();
-        let reading = Reading(self);
-        let mut from: Vec<Key> = Vec::new();
-        root.stored_pages(&reading, behind, &mut |key, at| {
-            // Pages that begin with one key lie above each other.
-            if victims.contains(&at.segment) && from.last().is_none_or(|last| **last != *key) {
-                from.push(key.into());
+        until: Option<Instant>,
+    ) -> Result<Option<Found<Key>>, StoreError> {
+        self.walk(until, |root, pages| {
+            let mut from: Vec<Key> = Vec::new();
+            let (mut seen, mut seen_pages, mut is_over) = (Vec::new(), 0, false);
+            root.stored_pages(pages, behind, &mut |key, at| {
+                // Pages that begin with one key lie above each other.
+                let is_new = seen_pages == 0 || seen != key;
+                is_over = is_new && (from.len() >= most || seen_pages >= STEP_PAIRS);
+                if is_over {
+                    return ControlFlow::Break(());
+                }
+                if victims.contains(&at.segment) && from.last().is_none_or(|last| **last != *key) {
+                    from.push(key.into());
+                }
+                if is_new {
+                    seen.clear();
+                    seen.extend_from_slice(key);
+                }
+                seen_pages += 1;
+                ControlFlow::Continue(())
+            })?;
+            let mut keys = Vec::with_capacity(from.len());
+            for from in &from {
+                let first = &mut |key: &[u8], _: &Value| {
+                    keys.push(Key::from(key));
+                    ControlFlow::Break(())
+                };
+                root.scan(pages, Bound::Included(from), Bound::Unbounded, Direction::Forward, first)?;
             }
-            if from.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
-        })?;
-        let mut keys = Vec::with_capacity(from.len());
-        for from in &from {
-            let first = &mut |key: &[u8], _: &Value| {
-                keys.push(Key::from(key));
-                ControlFlow::Break(())
-            };
-            root.scan(&reading, Bound::Included(from), Bound::Unbounded, Direction::Forward, first)?;
-        }
-        let last = if from.len() < most { None } else { from.pop() };
-        Ok((keys, last))
+            Ok((keys, is_over.then(|| Key::from(seen))))
+        })
     }
 
-    fn move_data(self: &Arc<Self>, victims: &BTreeSet<SegmentNo>, until: Option<Instant>) -> Result<(), StoreError> {
-        let mut moved = Moved::default();
-        let mut last = None;
+    /// Walks over a part of the current state; none: there is no time. In a file what is not in memory is read without
+    /// keeping it, and nothing is freed meanwhile. In a bucket it is fetched, neighbours together, and `walk` is begun
+    /// again; with what it had found before, however small the cache is.
+    fn walk<T>(
+        self: &Arc<Self>,
+        until: Option<Instant>,
+        mut walk: impl FnMut(&Root, &dyn Pages) -> Result<T, TreeError>,
+    ) -> Result<Option<T>, StoreError> {
+        if self.log.disk().is_some() {
+            let _unfreed = self.unfreed.write();
+            let root = self.published.read().root.clone();
+            return Ok(Some(walk(&root, &Reading(self))?));
+        }
+        let (root, era) = {
+            let published = self.published.read();
+            (published.root.clone(), published.era.clone())
+        };
+        let pages = Fetched { cache: &self.cache, pages: RefCell::default() };
         while self.goes_on(until) {
-            if moved.places.len() > REMEMBERED_MAX {
-                moved = Moved::default();
+            match walk(&root, &pages).map_err(|error| StoreError::from(error).in_era(&era)) {
+                Err(StoreError::Miss(miss)) if self.fetch(&miss, until)? => {}
+                Err(StoreError::Miss(_)) => break,
+                done => return done.map(Some),
             }
-            let step = self.next_pieces(victims, last.as_deref(), &moved, until)?;
+        }
+        Ok(None)
+    }
+
+    /// All that refers to a unit is found first: so each unit is read once, in a bucket with much of its segment, and what
+    /// shared it shares it afterwards (V3). Of what is read together, what is moved in one step are neighbours in the
+    /// tree: they are in few leaves.
+    fn move_data(
+        self: &Arc<Self>,
+        mut victims: BTreeSet<SegmentNo>,
+        until: Option<Instant>,
+    ) -> Result<BTreeSet<SegmentNo>, StoreError> {
+        let (mut pieces, mut put_off) = (Vec::new(), BTreeSet::new());
+        let mut behind = None;
+        loop {
+            let Some((some, last)) = self.next_pieces(&victims, behind.as_deref(), until)? else { return Ok(put_off) };
+            // Between two steps.
             self.bury();
-            if !step.pieces.is_empty() {
-                self.log.wait_for_room(until);
-                self.move_pieces(&step, &mut moved, until)?;
+            pieces.extend(some);
+            while pieces.len() > GATHERED_MAX {
+                // A single one that is referred to so often will not come free (V5).
+                let Some(first) = victims.iter().nth(victims.len() / 2).copied() else { break };
+                let mut others = victims.split_off(&first);
+                pieces.retain(|piece| piece.extent.unit.segment < first);
+                if !victims.is_empty() {
+                    put_off.append(&mut others);
+                }
             }
-            match step.last {
-                Some(key) => last = Some(key),
+            match last {
+                Some(key) => behind = Some(key),
                 None => break,
             }
         }
-        Ok(())
+        self.move_gathered(pieces, until)?;
+        Ok(put_off)
     }
 
-    /// The next extents in these segments behind that key, and what they are.
+    /// The next extents in these segments behind that key; and up to which key there are no more, if there may be some
+    /// behind that. None: there is no time.
     fn next_pieces(
         self: &Arc<Self>,
         victims: &BTreeSet<SegmentNo>,
         behind: Option<&[u8]>,
-        moved: &Moved,
         until: Option<Instant>,
-    ) -> Result<Step, StoreError> {
-        // Until the units have been read.
-        let _unfreed = self.unfreed.write();
-        let root = self.published.read().root.clone();
-        let (mut pieces, mut last) = (Vec::new(), None);
-        let mut units = HashSet::new();
-        let (mut pairs, mut bytes, mut cost) = (0, 0, 0);
-        let from = behind.map_or(Bound::Unbounded, Bound::Excluded);
-        root.scan(&Reading(self), from, Bound::Unbounded, Direction::Forward, &mut |key, value| {
-            pairs += 1;
-            if let Value::Extent(extent) = value
-                && victims.contains(&extent.unit.segment)
-            {
-                if moved.covering(extent).is_none() && units.insert(extent.unit) {
-                    bytes += u64::from(extent.unit.length);
+    ) -> Result<Option<Found<Piece>>, StoreError> {
+        let (mut pieces, mut pairs, mut is_over) = (Vec::new(), 0, false);
+        let mut seen = behind.map(<[u8]>::to_vec);
+        let walked = self.walk(until, |root, pages| {
+            let from = seen.clone();
+            let from = from.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            root.scan(pages, from, Bound::Unbounded, Direction::Forward, &mut |key, value| {
+                pairs += 1;
+                if let Value::Extent(extent) = value
+                    && victims.contains(&extent.unit.segment)
+                {
+                    pieces.push(Piece { key: key.into(), extent: *extent });
                 }
-                cost += key.len() + PIECE_COST;
-                pieces.push(Piece { key: key.into(), extent: *extent });
-            }
-            let is_small = bytes < STEP_BYTES
-                && units.len() < STEP_UNITS
-                && pieces.len() < STEP_PIECES
-                && cost < self.limits.txn / 2 - KEY_MAX - PIECE_COST;
-            let is_in_time = pairs % 1024 != 0 || self.goes_on(until);
-            if pairs < STEP_PAIRS && is_small && is_in_time {
-                return ControlFlow::Continue(());
-            }
-            last = Some(key.into());
-            ControlFlow::Break(())
+                let seen = seen.get_or_insert_default();
+                seen.clear();
+                seen.extend_from_slice(key);
+                is_over = pairs >= STEP_PAIRS || pairs % 1024 == 0 && !self.goes_on(until);
+                if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            })
         })?;
-        let units: Vec<Pointer> = units.into_iter().collect();
-        let units: HashMap<Pointer, Payload> = match self.log.read_all(&units) {
-            Ok(payloads) => units.into_iter().zip(payloads).collect(),
-            // One that is damaged is left where it is (V5).
-            Err(LogError::Damaged(_)) => {
-                let read = |unit: Pointer| match self.log.read(&unit) {
-                    Ok(payload) => Some((unit, payload)),
-                    Err(error) => {
-                        tracing::warn!("cannot be moved: {error}");
-                        None
-                    }
-                };
-                units.into_iter().filter_map(read).collect()
-            }
-            Err(error) => return Err(error.into()),
+        Ok(walked.map(|()| (pieces, seen.filter(|_| is_over).map(Key::from))))
+    }
+
+    /// Moves these pieces, of which the keys rise: all that there are of their units.
+    fn move_gathered(self: &Arc<Self>, mut pieces: Vec<Piece>, until: Option<Instant>) -> Result<(), StoreError> {
+        let at = |unit: &Pointer| (unit.segment, unit.offset);
+        let mut units: Vec<Pointer> = pieces.iter().map(|piece| piece.extent.unit).collect();
+        units.sort_unstable_by_key(at);
+        units.dedup();
+        let lots: Vec<&[Pointer]> = units.chunks(UNITS_MAX).collect();
+        let lot_of = |piece: &Piece| {
+            lots.partition_point(|lot| lot.last().is_some_and(|last| at(last) < at(&piece.extent.unit)))
         };
-        pieces.retain(|piece| units.contains_key(&piece.extent.unit) || moved.covering(&piece.extent).is_some());
-        Ok(Step { pieces, units, last })
+        pieces.sort_by_cached_key(lot_of);
+        let mut rest = &pieces[..];
+        for lot in &lots {
+            let end = lot.last().map(at);
+            let of_lot;
+            (of_lot, rest) = rest.split_at(rest.partition_point(|piece| Some(at(&piece.extent.unit)) <= end));
+            if !self.goes_on(until) {
+                break;
+            }
+            let units = self.read_units(lot.to_vec(), until)?;
+            self.bury();
+            self.move_lot(of_lot, &units, &mut Moved::default(), until)?;
+        }
+        Ok(())
+    }
+
+    /// Moves these pieces of these units.
+    fn move_lot(
+        self: &Arc<Self>,
+        pieces: &[Piece],
+        units: &Units,
+        moved: &mut Moved,
+        until: Option<Instant>,
+    ) -> Result<(), StoreError> {
+        // What nobody can read stays (V5).
+        let pieces: Vec<Piece> =
+            pieces.iter().filter(|piece| units.contains_key(&piece.extent.unit)).cloned().collect();
+        let mut left = &pieces[..];
+        while !left.is_empty() && self.goes_on(until) {
+            let step;
+            (step, left) = left.split_at(self.step(left));
+            self.log.wait_for_room(until);
+            self.move_pieces(step, units, moved, until)?;
+        }
+        Ok(())
+    }
+
+    /// How many of the first of these are moved in one step: at least one.
+    fn step(&self, pieces: &[Piece]) -> usize {
+        let (mut bytes, mut cost) = (0, 0);
+        let fits = |piece: &&Piece| {
+            bytes += u64::from(piece.extent.length);
+            cost += piece.key.len() + PIECE_COST;
+            bytes <= STEP_BYTES && cost < self.limits.txn / 2
+        };
+        pieces.iter().take(STEP_PIECES).take_while(fits).count().max(1)
+    }
+
+    /// What these hold, as far as their segments are still there and it can be read.
+    fn read_units(self: &Arc<Self>, mut units: Vec<Pointer>, until: Option<Instant>) -> Result<Units, StoreError> {
+        // A segment that something lives in now cannot be freed before the units have been read.
+        let _unfreed = self.unfreed.write();
+        {
+            let writer = self.writer.lock();
+            units.retain(|unit| writer.table.get(unit.segment).is_some_and(|entry| entry.live > 0));
+        }
+        match self.log.read_all(&units) {
+            Ok(payloads) => Ok(units.into_iter().zip(payloads).collect()),
+            // Something of it is damaged, or not there. Then its segment stays, and all that is in it (V5).
+            Err(LogError::Damaged(_) | LogError::Gone(_)) => {
+                let mut found = Units::new();
+                for of_segment in units.chunk_by(|one, other| one.segment == other.segment) {
+                    if !self.goes_on(until) {
+                        break;
+                    }
+                    match self.log.read_all(of_segment) {
+                        Ok(payloads) => found.extend(of_segment.iter().copied().zip(payloads)),
+                        Err(error @ (LogError::Damaged(_) | LogError::Gone(_))) => {
+                            tracing::warn!("cannot be moved: {error}");
+                        }
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                Ok(found)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Puts them elsewhere.
-    fn move_pieces(self: &Arc<Self>, step: &Step, moved: &mut Moved, until: Option<Instant>) -> Result<(), StoreError> {
-        let keys: Vec<&Key> = step.pieces.iter().map(|piece| &piece.key).collect();
+    fn move_pieces(
+        self: &Arc<Self>,
+        pieces: &[Piece],
+        units: &Units,
+        moved: &mut Moved,
+        until: Option<Instant>,
+    ) -> Result<(), StoreError> {
+        let keys: Vec<&Key> = pieces.iter().map(|piece| &piece.key).collect();
         let mut raw: Vec<(Key, Bytes)> = Vec::new();
         let first = moved.places.len();
-        for Piece { key, extent } in &step.pieces {
+        for Piece { key, extent } in pieces {
             if moved.covering(extent).is_none() {
                 moved.add(extent);
-                raw.push((key.clone(), self.bytes_of(step, extent)?));
+                raw.push((key.clone(), bytes_of(units, extent)?));
             }
         }
         let bytes: u64 = raw.iter().map(|(_, bytes)| bytes.len() as u64).sum();
@@ -508,7 +666,7 @@ impl Core {
             for (place, (.., extent)) in moved.places[first..].iter_mut().zip(placed) {
                 *place = Some(extent);
             }
-            for (Piece { key, extent }, value) in step.pieces.iter().zip(values) {
+            for (Piece { key, extent }, value) in pieces.iter().zip(values) {
                 let (which, start) = moved.covering(extent).expect("each was looked for");
                 let place = moved.places[which].expect("appended just now, or before");
                 // V1, V3.
@@ -521,20 +679,9 @@ impl Core {
         match done {
             true => self.moved_bytes.add(bytes),
             // They have no place.
-            false => *moved = Moved::default(),
+            false => moved.take_back(first),
         }
         Ok(())
-    }
-
-    fn bytes_of(&self, step: &Step, extent: &Extent) -> Result<Bytes, StoreError> {
-        let Extent { unit, offset, length } = *extent;
-        let (start, end) = (offset as usize, offset as usize + length as usize);
-        let payload = step.units.get(&unit).expect("each unit was read");
-        if payload.len() < end {
-            let what = format!("unit at {unit}: {} bytes, of which {start}..{end} are in use", payload.len());
-            return Err(StoreError::Damaged(what.into()));
-        }
-        Ok(payload.slice(start..end).into_bytes())
     }
 
     /// Makes a change when the leaves of these keys are in memory and there is room for it; answers whether it came to
@@ -590,6 +737,18 @@ impl Core {
     fn goes_on(&self, until: Option<Instant>) -> bool {
         !self.signals.are_to_stop() && self.log.failure().is_none() && until.is_none_or(|until| Instant::now() < until)
     }
+}
+
+/// What of a unit an extent is.
+fn bytes_of(units: &Units, extent: &Extent) -> Result<Bytes, StoreError> {
+    let Extent { unit, offset, length } = *extent;
+    let (start, end) = (offset as usize, offset as usize + length as usize);
+    let payload = units.get(&unit).expect("each unit was read");
+    if payload.len() < end {
+        let what = format!("unit at {unit}: {} bytes, of which {start}..{end} are in use", payload.len());
+        return Err(StoreError::Damaged(what.into()));
+    }
+    Ok(payload.slice(start..end).into_bytes())
 }
 
 #[cfg(test)]
@@ -790,11 +949,17 @@ mod tests {
         store.checkpoint().unwrap();
         let core = &store.core;
         let victims = BTreeSet::from([extent(&store, 0).unit.segment]);
-        let mut moved = Moved::default();
-        let mut step = core.next_pieces(&victims, None, &moved, None).unwrap();
-        let of_copy = step.pieces.pop().unwrap();
-        assert!(*of_copy.key == key(700) && *step.pieces[0].key == key(0));
-        core.move_pieces(&step, &mut moved, None).unwrap();
+        let (mut pieces, _) = core.next_pieces(&victims, None, None).unwrap().unwrap();
+        let of_copy = pieces.pop().unwrap();
+        assert!(*of_copy.key == key(700) && *pieces[0].key == key(0));
+        let all = pieces
+            .iter()
+            .map(|piece| piece.extent.unit)
+            .collect::<std::collections::HashSet<_>>()
+            .into_iter()
+            .collect();
+        let (units, mut moved) = (core.read_units(all, None).unwrap(), Moved::default());
+        core.move_lot(&pieces, &units, &mut moved, None).unwrap();
         // All that is in it dies.
         let place = moved.places[0].unwrap().unit.segment;
         let mut round = 2;
@@ -805,9 +970,8 @@ mod tests {
             assert!(round < 100, "{place:?} does not come free");
         }
         let still = extent(&store, 700);
-        let later = Step { pieces: vec![Piece { key: of_copy.key, extent: still }], units: HashMap::new(), last: None };
         assert!(moved.covering(&still).is_some());
-        core.move_pieces(&later, &mut moved, None).unwrap();
+        core.move_lot(&[Piece { key: of_copy.key, extent: still }], &units, &mut moved, None).unwrap();
         assert_eq!(extent(&store, 700), still);
         assert_whole(&store);
     }
@@ -818,15 +982,14 @@ mod tests {
         let store = mostly_dead();
         let core = &store.core;
         let victims = BTreeSet::from([extent(&store, 0).unit.segment]);
-        let mut moved = Moved::default();
-        let step = core.next_pieces(&victims, None, &moved, None).unwrap();
+        let (pieces, _) = core.next_pieces(&victims, None, None).unwrap().unwrap();
         let number = |piece: &Piece| u32::from_be_bytes((*piece.key).try_into().unwrap()) as usize;
-        let (first, second) = (number(&step.pieces[0]), number(&step.pieces[1]));
+        let (first, second) = (number(&pieces[0]), number(&pieces[1]));
         let mut txn = store.begin().unwrap();
         txn.put(&key(first), b"new".to_vec());
         txn.delete(&key(second));
         txn.commit().unwrap();
-        core.move_pieces(&step, &mut moved, None).unwrap();
+        core.move_gathered(pieces, None).unwrap();
         assert_eq!(bytes(&store, first), &b"new"[..]);
         assert!(store.view().get(&key(second)).unwrap().is_none());
         assert!(core.writer.lock().table.get(*victims.first().unwrap()).unwrap().live == 0);

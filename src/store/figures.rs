@@ -48,6 +48,8 @@ pub struct Activity {
 pub struct Segments {
     /// How many there are.
     pub count: u64,
+    /// Bytes that they take; those of a bucket's segments of which the length is not known, as much as one may have.
+    pub bytes: u64,
     /// Those without live bytes: being filled for the first time, or to be freed by the next checkpoint.
     pub dead: u64,
     /// Of these, those that the next checkpoint frees.
@@ -70,6 +72,7 @@ impl Seen {
         let table = &writer.table;
         let segments = Segments {
             count: table.count(),
+            bytes: table.occupied(),
             dead: table.dead(),
             freeable: writer.freeable(),
             live_bytes: table.live(),

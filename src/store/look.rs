@@ -83,7 +83,7 @@ pub struct Info {
     pub sequence: u64,
     /// When that was written.
     pub committed_at: SystemTime,
-    /// Bytes of disk that the file occupies; in a bucket nobody knows without asking for each object.
+    /// Bytes of disk that the file occupies; in a bucket, what its data segments have, as far as that is known.
     pub occupied_bytes: Option<u64>,
     /// Bytes that live data occupies in data segments.
     pub live_bytes: u64,
@@ -236,7 +236,7 @@ fn info(recovery: &Recovery, table: &Table) -> Info {
         epoch: recovery.epoch,
         sequence: recovery.last.0,
         committed_at: instant(recovery.time_ns),
-        occupied_bytes: None,
+        occupied_bytes: recovery.remote().map(|_| table.occupied()),
         live_bytes: table.live(),
         segments: table.iter().count() as u64,
         size: (recovery.size_limit > 0).then_some(recovery.size_limit),

@@ -64,7 +64,9 @@ pub struct Table {
     dead: u64,
     /// Live bytes of all.
     live: u64,
-    /// What those take that have live bytes.
+    /// What all take.
+    occupied: u64,
+    /// What those of them take that have live bytes.
     taken: u64,
     /// Live bytes of all, but of no segment more than it holds.
     held: u64,
@@ -103,6 +105,7 @@ impl Table {
             count: 0,
             dead: 0,
             live: 0,
+            occupied: 0,
             taken: 0,
             held: 0,
         }
@@ -115,10 +118,12 @@ impl Table {
 
     /// A segment was opened.
     pub fn born(&mut self, birth: Birth) {
-        let before = self.chunk_mut(birth.number).insert(low(birth.number), Entry { live: 0, place: birth.place });
+        let entry = Entry { live: 0, place: birth.place };
+        let before = self.chunk_mut(birth.number).insert(low(birth.number), entry);
         assert!(before.is_none(), "R3: {:?} is born twice", birth.number);
         self.count += 1;
         self.dead += 1;
+        self.occupied += self.bytes_of(entry);
     }
 
     /// A bucket's segment has so many bytes, and will not have more. (Nothing happens if it has been freed.)
@@ -127,6 +132,7 @@ impl Table {
         let Some(before) = self.get(number) else { return };
         let after = Entry { place: bytes, ..before };
         self.count_as(before, after);
+        self.occupied = self.occupied - self.bytes_of(before) + self.bytes_of(after);
         self.chunk_mut(number).insert(low(number), after);
     }
 
@@ -134,6 +140,7 @@ impl Table {
     pub fn remove(&mut self, number: SegmentNo) {
         let entry = self.chunk_mut(number).remove(&low(number));
         assert!(entry.is_some_and(|entry| entry.live == 0), "{number:?} is freed as {entry:?}");
+        self.occupied -= entry.map_or(0, |entry| self.bytes_of(entry));
         self.count -= 1;
         self.dead -= 1;
         let chunk = number.0 / CHUNK_SEGMENTS;
@@ -192,7 +199,12 @@ impl Table {
         self.live
     }
 
-    /// What the segments take that have live bytes.
+    /// What all segments take.
+    pub fn occupied(&self) -> u64 {
+        self.occupied
+    }
+
+    /// What those of them take that have live bytes.
     pub fn taken(&self) -> u64 {
         self.taken
     }
@@ -276,6 +288,7 @@ impl Table {
         self.live = chunk.values().fold(self.live, |sum, entry| sum.saturating_add(entry.live));
         for entry in chunk.values() {
             self.count_as(Entry { live: 0, place: 0 }, *entry);
+            self.occupied += self.bytes_of(*entry);
         }
         self.dead += chunk.values().filter(|entry| entry.live == 0).count() as u64;
         let before = self.chunks.insert(number, Arc::new(chunk));
@@ -438,11 +451,13 @@ mod tests {
         table.ended(SegmentNo(2), 40);
         let mut read = Table::of_objects(100);
         read.decode_chunk(0, &table.encode_chunk(0).expect("not empty")).expect("just encoded");
-        assert_eq!((read.taken(), read.held(), read.count()), (40, 40, 1));
+        assert_eq!((read.occupied(), read.taken(), read.held(), read.count()), (40, 40, 40, 1));
         let mut deltas = Deltas::default();
         deltas.sub(number, 60);
         assert!(table.apply(deltas));
-        assert_eq!((table.taken(), table.held(), table.dead()), (0, 0, 1));
+        assert_eq!((table.occupied(), table.taken(), table.held(), table.dead()), (40, 0, 0, 1));
+        table.remove(number);
+        assert_eq!((table.occupied(), table.count()), (0, 0));
     }
 
     #[test]

@@ -168,7 +168,10 @@ impl<'a> Txn<'a> {
         if writer.skips_redo && core.checkpoint_is_due(&writer) {
             core.want_checkpoint(&mut writer);
         }
-        if writer.bytes_since_freeze >= core.limits.changed || core.is_full(&writer) || core.signals.commits_at_once() {
+        if writer.bytes_since_freeze >= core.limits.changed
+            || core.is_full(&writer)
+            || core.signals.commits_at_once() && !moves
+        {
             core.request_commit(&mut writer);
         }
         if need == Need::Reserve && writer.starved && self.core.frees_much(&writer) {
@@ -414,7 +417,8 @@ impl Core {
         let for_cleaner = if need == Need::Growth && !moves { self.room_to_clean(writer) } else { 0 };
         let is_beyond_limit = || self.size_limit > 0 && writer.table.held() + owed > self.size_limit;
         // Beyond the quota of a file each checkpoint would let some more data in: into the rest of the reserve.
-        if need == Need::Growth && (is_beyond_limit() || self.log.is_beyond_quota()) {
+        // What is moved in a bucket adds nothing to what it holds.
+        if need == Need::Growth && (!moves && is_beyond_limit() || self.log.is_beyond_quota()) {
             writer.starved = true;
             self.want_checkpoint(writer);
             return Err(StoreError::NoSpace);

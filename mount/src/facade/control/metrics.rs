@@ -93,6 +93,7 @@ fn of_store(families: &mut Families, figures: &kivafs::store::Figures) {
     families.gauges("kivafs_store_bytes", "What the store takes, and what it can still take.", space);
     let segments = &figures.segments;
     families.gauge("kivafs_segments", "Data segments of the log.", segments.count);
+    families.gauge("kivafs_segment_bytes", "Bytes that they take.", segments.bytes);
     let help = "Those of them that hold nothing: being filled, or about to be freed.";
     families.gauge("kivafs_segments_dead", help, segments.dead);
     families.gauge("kivafs_live_bytes", "Bytes of data segments that are in use.", segments.live_bytes);

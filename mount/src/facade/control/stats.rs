@@ -29,7 +29,8 @@ fn write(out: &mut String, figures: &Figures) -> Result {
     writeln!(out, "kernel       holds {held} of them, at most {held_max}")?;
     let segments = &store.segments;
     let (all, dead) = (count(segments.count), count(segments.dead));
-    writeln!(out, "log          {all} segments, {dead} without live bytes; {} live", bytes(segments.live_bytes))?;
+    let (taken, live) = (bytes(segments.bytes), bytes(segments.live_bytes));
+    writeln!(out, "log          {all} segments of {taken}, {dead} without live bytes; {live} live")?;
     let activity = &store.activity;
     let (commits, flushes) = (count(activity.commits), count(activity.syncs));
     let (commit_bytes, data_bytes) = (bytes(activity.commit_bytes), bytes(activity.data_bytes));
