@@ -29,9 +29,8 @@
 //!   written in its place is garbage. (Pointers are never used twice, R3: equal is the same.)
 //! * V2 `placing` is held from the append of what is moved to the change that refers to it, as for all data: else a
 //!   checkpoint could take its segment for dead.
-//! * V3 What shared an extent, or a part of one, shares it afterwards: all that refers to a unit is found before any of it
-//!   is moved, and remembered as long. (To what was moved in an earlier step only while its segment lives: if it is
-//!   dead, it may be on its way to be freed.)
+//! * V3 What shared an extent, or a part of one, shares it afterwards. To what was moved in an earlier step only while its
+//!   segment lives: if it is dead, it may be on its way to be freed.
 //! * V4 A page is moved by putting a pair below it again as it is: that has it, and all above it, stored anew by the
 //!   next checkpoint.
 //! * V5 What cannot be moved, or came to refer to a segment behind the walk, keeps that segment; it is not tried
@@ -49,7 +48,7 @@ use crate::log::{LogError, Need, Payload, Pointer, SegmentNo};
 use crate::tree::{Direction, Extent, InMemory, KEY_MAX, Key, Node, Pages, Root, TreeError, VALUE_INLINE_MAX, Value};
 use bytes::Bytes;
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -69,8 +68,11 @@ const STEP_PIECES: usize = 256;
 /// So many pieces are found before they are moved: each takes a hundred bytes or two. If there are more, fewer segments
 /// are emptied. (In the tests below so few that it comes to that.)
 const GATHERED_MAX: usize = if cfg!(test) { 40 } else { 100_000 };
-/// Units that are read together: each may have 64 KiB in memory.
-const UNITS_MAX: usize = if cfg!(test) { 16 } else { 512 };
+/// Units that are read together, each of which may have 64 KiB in memory: from a file, and from a bucket.
+const UNITS_MAX: usize = 64;
+const BUCKET_UNITS_MAX: usize = 512;
+/// How often what is left in the segments of a bucket is looked for.
+const ROUNDS_MAX: usize = 3;
 /// What a moved piece has in a transaction beside its key.
 const PIECE_COST: usize = 60;
 /// The same of a page: a pair with the longest key and value in it.
@@ -484,20 +486,69 @@ impl Core {
         Ok(None)
     }
 
-    /// All that refers to a unit is found first: so each unit is read once, in a bucket with much of its segment, and what
-    /// shared it shares it afterwards (V3). Of what is read together, what is moved in one step are neighbours in the
-    /// tree: they are in few leaves.
     fn move_data(
+        self: &Arc<Self>,
+        victims: BTreeSet<SegmentNo>,
+        until: Option<Instant>,
+    ) -> Result<BTreeSet<SegmentNo>, StoreError> {
+        if self.log.disk().is_none() {
+            return self.move_data_in_bucket(victims, until);
+        }
+        // Found, read and moved in steps: what is found is mostly still so when it is to be moved, few leaves change for
+        // much that is moved, and to read a unit twice costs little.
+        let mut moved = Moved::default();
+        let mut behind = None;
+        while let Some((pieces, last)) = self.next_pieces(&victims, behind.as_deref(), UNITS_MAX, until)? {
+            self.move_lot(&pieces, &mut moved, until)?;
+            match last {
+                Some(key) => behind = Some(key),
+                None => break,
+            }
+        }
+        Ok(BTreeSet::new())
+    }
+
+    /// All that refers to a unit is found first, and then moved together: each unit is read once, and much of a segment
+    /// with one request. What others changed meanwhile is looked for once more.
+    fn move_data_in_bucket(
         self: &Arc<Self>,
         mut victims: BTreeSet<SegmentNo>,
         until: Option<Instant>,
     ) -> Result<BTreeSet<SegmentNo>, StoreError> {
-        let (mut pieces, mut put_off) = (Vec::new(), BTreeSet::new());
+        let mut put_off = BTreeSet::new();
+        let mut moved = Moved::default();
+        for _ in 0..ROUNDS_MAX {
+            let Some(mut pieces) = self.gather(&mut victims, &mut put_off, until)? else { break };
+            let units = units_of(pieces.iter());
+            let lots: Vec<&[Pointer]> = units.chunks(BUCKET_UNITS_MAX).collect();
+            let lot_of = |piece: &Piece| lots.partition_point(|lot| lot.last().map(at) < Some(at(&piece.extent.unit)));
+            // In each lot the keys rise: so neighbours in the tree are moved together.
+            pieces.sort_by_cached_key(lot_of);
+            for lot in pieces.chunk_by(|one, other| lot_of(one) == lot_of(other)) {
+                self.move_lot(lot, &mut moved, until)?;
+            }
+            let lives = |number: &SegmentNo| self.writer.lock().table.get(*number).is_some_and(|entry| entry.live > 0);
+            victims.retain(lives);
+            if victims.is_empty() {
+                break;
+            }
+        }
+        Ok(put_off)
+    }
+
+    /// All extents in these segments, or if they are too many, in some of them. None: there is no time.
+    fn gather(
+        self: &Arc<Self>,
+        victims: &mut BTreeSet<SegmentNo>,
+        put_off: &mut BTreeSet<SegmentNo>,
+        until: Option<Instant>,
+    ) -> Result<Option<Vec<Piece>>, StoreError> {
+        let mut pieces = Vec::new();
         let mut behind = None;
         loop {
-            let Some((some, last)) = self.next_pieces(&victims, behind.as_deref(), until)? else { return Ok(put_off) };
-            // Between two steps.
-            self.bury();
+            let Some((some, last)) = self.next_pieces(victims, behind.as_deref(), usize::MAX, until)? else {
+                return Ok(None);
+            };
             pieces.extend(some);
             while pieces.len() > GATHERED_MAX {
                 // A single one that is referred to so often will not come free (V5).
@@ -510,22 +561,22 @@ impl Core {
             }
             match last {
                 Some(key) => behind = Some(key),
-                None => break,
+                None => return Ok(Some(pieces)),
             }
         }
-        self.move_gathered(pieces, until)?;
-        Ok(put_off)
     }
 
-    /// The next extents in these segments behind that key; and up to which key there are no more, if there may be some
-    /// behind that. None: there is no time.
+    /// The next extents in these segments behind that key, in so many units or few more pairs; and up to which key there
+    /// are no more, if there may be some behind that. None: there is no time.
     fn next_pieces(
         self: &Arc<Self>,
         victims: &BTreeSet<SegmentNo>,
         behind: Option<&[u8]>,
+        units_max: usize,
         until: Option<Instant>,
     ) -> Result<Option<Found<Piece>>, StoreError> {
-        let (mut pieces, mut pairs, mut is_over) = (Vec::new(), 0, false);
+        let (mut pieces, mut units) = (Vec::new(), HashSet::new());
+        let (mut pairs, mut is_over) = (0, false);
         let mut seen = behind.map(<[u8]>::to_vec);
         let walked = self.walk(until, |root, pages| {
             let from = seen.clone();
@@ -535,61 +586,43 @@ impl Core {
                 if let Value::Extent(extent) = value
                     && victims.contains(&extent.unit.segment)
                 {
+                    units.insert(extent.unit);
                     pieces.push(Piece { key: key.into(), extent: *extent });
                 }
                 let seen = seen.get_or_insert_default();
                 seen.clear();
                 seen.extend_from_slice(key);
-                is_over = pairs >= STEP_PAIRS || pairs % 1024 == 0 && !self.goes_on(until);
+                let is_late = pairs % 1024 == 0 && !self.goes_on(until);
+                is_over = pairs >= STEP_PAIRS || units.len() >= units_max || is_late;
                 if is_over { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             })
         })?;
         Ok(walked.map(|()| (pieces, seen.filter(|_| is_over).map(Key::from))))
     }
 
-    /// Moves these pieces, of which the keys rise: all that there are of their units.
-    fn move_gathered(self: &Arc<Self>, mut pieces: Vec<Piece>, until: Option<Instant>) -> Result<(), StoreError> {
-        let at = |unit: &Pointer| (unit.segment, unit.offset);
-        let mut units: Vec<Pointer> = pieces.iter().map(|piece| piece.extent.unit).collect();
-        units.sort_unstable_by_key(at);
-        units.dedup();
-        let lots: Vec<&[Pointer]> = units.chunks(UNITS_MAX).collect();
-        let lot_of = |piece: &Piece| {
-            lots.partition_point(|lot| lot.last().is_some_and(|last| at(last) < at(&piece.extent.unit)))
-        };
-        pieces.sort_by_cached_key(lot_of);
-        let mut rest = &pieces[..];
-        for lot in &lots {
-            let end = lot.last().map(at);
-            let of_lot;
-            (of_lot, rest) = rest.split_at(rest.partition_point(|piece| Some(at(&piece.extent.unit)) <= end));
-            if !self.goes_on(until) {
-                break;
-            }
-            let units = self.read_units(lot.to_vec(), until)?;
-            self.bury();
-            self.move_lot(of_lot, &units, &mut Moved::default(), until)?;
-        }
-        Ok(())
-    }
-
-    /// Moves these pieces of these units.
+    /// Reads what these are, and moves it.
     fn move_lot(
         self: &Arc<Self>,
         pieces: &[Piece],
-        units: &Units,
         moved: &mut Moved,
         until: Option<Instant>,
     ) -> Result<(), StoreError> {
-        // What nobody can read stays (V5).
-        let pieces: Vec<Piece> =
-            pieces.iter().filter(|piece| units.contains_key(&piece.extent.unit)).cloned().collect();
-        let mut left = &pieces[..];
+        let to_read = pieces.iter().filter(|piece| moved.covering(&piece.extent).is_none());
+        let units = self.read_units(units_of(to_read), until)?;
+        // Between two steps: nobody else may come to it.
+        self.bury();
+        let mut left = pieces;
         while !left.is_empty() && self.goes_on(until) {
             let step;
             (step, left) = left.split_at(self.step(left));
-            self.log.wait_for_room(until);
-            self.move_pieces(step, units, moved, until)?;
+            // What nobody can read stays (V5). And so does what another piece was to bring that was not moved.
+            let can_be_moved =
+                |piece: &&Piece| units.contains_key(&piece.extent.unit) || moved.covering(&piece.extent).is_some();
+            let step: Vec<Piece> = step.iter().filter(can_be_moved).cloned().collect();
+            if !step.is_empty() {
+                self.log.wait_for_room(until);
+                self.move_pieces(&step, &units, moved, until)?;
+            }
         }
         Ok(())
     }
@@ -737,6 +770,19 @@ impl Core {
     fn goes_on(&self, until: Option<Instant>) -> bool {
         !self.signals.are_to_stop() && self.log.failure().is_none() && until.is_none_or(|until| Instant::now() < until)
     }
+}
+
+/// Where a unit lies: so neighbours are in order.
+fn at(unit: &Pointer) -> (SegmentNo, u32) {
+    (unit.segment, unit.offset)
+}
+
+/// The units of these pieces, each once and in order.
+fn units_of<'a>(pieces: impl Iterator<Item = &'a Piece>) -> Vec<Pointer> {
+    let mut units: Vec<Pointer> = pieces.map(|piece| piece.extent.unit).collect();
+    units.sort_unstable_by_key(at);
+    units.dedup();
+    units
 }
 
 /// What of a unit an extent is.
@@ -949,17 +995,11 @@ mod tests {
         store.checkpoint().unwrap();
         let core = &store.core;
         let victims = BTreeSet::from([extent(&store, 0).unit.segment]);
-        let (mut pieces, _) = core.next_pieces(&victims, None, None).unwrap().unwrap();
+        let (mut pieces, _) = core.next_pieces(&victims, None, usize::MAX, None).unwrap().unwrap();
         let of_copy = pieces.pop().unwrap();
         assert!(*of_copy.key == key(700) && *pieces[0].key == key(0));
-        let all = pieces
-            .iter()
-            .map(|piece| piece.extent.unit)
-            .collect::<std::collections::HashSet<_>>()
-            .into_iter()
-            .collect();
-        let (units, mut moved) = (core.read_units(all, None).unwrap(), Moved::default());
-        core.move_lot(&pieces, &units, &mut moved, None).unwrap();
+        let mut moved = Moved::default();
+        core.move_lot(&pieces, &mut moved, None).unwrap();
         // All that is in it dies.
         let place = moved.places[0].unwrap().unit.segment;
         let mut round = 2;
@@ -971,7 +1011,7 @@ mod tests {
         }
         let still = extent(&store, 700);
         assert!(moved.covering(&still).is_some());
-        core.move_lot(&[Piece { key: of_copy.key, extent: still }], &units, &mut moved, None).unwrap();
+        core.move_lot(&[Piece { key: of_copy.key, extent: still }], &mut moved, None).unwrap();
         assert_eq!(extent(&store, 700), still);
         assert_whole(&store);
     }
@@ -982,14 +1022,14 @@ mod tests {
         let store = mostly_dead();
         let core = &store.core;
         let victims = BTreeSet::from([extent(&store, 0).unit.segment]);
-        let (pieces, _) = core.next_pieces(&victims, None, None).unwrap().unwrap();
+        let (pieces, _) = core.next_pieces(&victims, None, usize::MAX, None).unwrap().unwrap();
         let number = |piece: &Piece| u32::from_be_bytes((*piece.key).try_into().unwrap()) as usize;
         let (first, second) = (number(&pieces[0]), number(&pieces[1]));
         let mut txn = store.begin().unwrap();
         txn.put(&key(first), b"new".to_vec());
         txn.delete(&key(second));
         txn.commit().unwrap();
-        core.move_gathered(pieces, None).unwrap();
+        core.move_lot(&pieces, &mut Moved::default(), None).unwrap();
         assert_eq!(bytes(&store, first), &b"new"[..]);
         assert!(store.view().get(&key(second)).unwrap().is_none());
         assert!(core.writer.lock().table.get(*victims.first().unwrap()).unwrap().live == 0);

@@ -84,7 +84,7 @@ pub struct Cost {
     pub lists: Dollars,
     /// For what it has received, if that left Amazon's network; in the region it is free.
     pub received_outside: Dollars,
-    /// For what it holds, a month.
+    /// For what it takes, a month.
     pub stored: Dollars,
     /// The fewest units that DynamoDB would have counted for the same writes.
     pub write_units: u64,
@@ -93,8 +93,8 @@ pub struct Cost {
 }
 
 impl Cost {
-    /// Of a store of so many live bytes in a bucket.
-    pub fn of(bucket: &BucketInfo, live_bytes: u64) -> Cost {
+    /// Of a store in a bucket, of which the segments take so many bytes, and so many live.
+    pub fn of(bucket: &BucketInfo, taken_bytes: u64, live_bytes: u64) -> Cost {
         let usage = &bucket.usage;
         let write_units = bucket.changes.max(bucket.changed_bytes.div_ceil(WRITE_UNIT_BYTES));
         Cost {
@@ -102,7 +102,7 @@ impl Cost {
             gets: Dollars::of(usage.gets, GET),
             lists: Dollars::of(usage.lists, LIST),
             received_outside: Dollars::of_bytes(usage.bytes_down, OUT_OF_THE_REGION),
-            stored: Dollars::of_bytes(live_bytes, STORED_A_MONTH),
+            stored: Dollars::of_bytes(taken_bytes, STORED_A_MONTH),
             write_units,
             dynamo_writes: Dollars::of(write_units, WRITE_UNIT),
             dynamo_stored: Dollars::of_bytes(live_bytes, DYNAMO_STORED_A_MONTH),
@@ -139,7 +139,8 @@ impl Cost {
             "free in the region",
             format!("$0 (elsewhere {}: $0.09 a GB)", self.received_outside),
         );
-        line(format!("{live} of live data"), "$0.023 a GB", format!("{} a month", self.stored));
+        let taken = bytes(info.occupied_bytes.unwrap_or(info.live_bytes));
+        line(format!("{taken} of segments"), "$0.023 a GB", format!("{} a month", self.stored));
         text.push_str("\nThe same writes in DynamoDB on demand, at least\n");
         let mut line = |what: String, price: &str, cost: String| {
             text.push_str(&format!("  {what:<34}{price:<27}{cost}\n"));
@@ -202,7 +203,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_request_has_its_price() {
-        let cost = Cost::of(&bucket(), 10 << 30);
+        let cost = Cost::of(&bucket(), 10 << 30, 8 << 30);
         // $0.005 a 1,000; $0.0004 a 1,000; $0.09 and $0.023 a GB.
         assert_eq!(cost.puts, Dollars(6_172_835_000));
         assert_eq!(cost.gets, Dollars(4_000_000_000));
@@ -210,15 +211,15 @@ mod tests {
         assert_eq!(cost.requests(), Dollars(10_172_895_000));
         assert_eq!(cost.received_outside, Dollars(135_000_000));
         assert_eq!(cost.stored, Dollars(230_000_000));
-        assert_eq!(cost.dynamo_stored, Dollars(2_500_000_000));
+        assert_eq!(cost.dynamo_stored, Dollars(2_000_000_000));
     }
 
     #[test]
     fn a_write_takes_a_unit_for_each_kib_and_at_least_one() {
-        let cost = Cost::of(&bucket(), 0);
+        let cost = Cost::of(&bucket(), 0, 0);
         assert_eq!((cost.write_units, cost.dynamo_writes), (1_000_000_000, Dollars(625_000_000_000)));
         let units =
-            |changes, changed_bytes| Cost::of(&BucketInfo { changes, changed_bytes, ..bucket() }, 0).write_units;
+            |changes, changed_bytes| Cost::of(&BucketInfo { changes, changed_bytes, ..bucket() }, 0, 0).write_units;
         assert_eq!([units(0, 0), units(1, 1), units(1, 1024), units(1, 1025)], [0, 1, 1, 2]);
         assert_eq!(units(7, 1 << 20), 1024);
         assert_eq!(units(u64::MAX, u64::MAX), u64::MAX);
@@ -240,9 +241,9 @@ mod tests {
     #[test]
     fn nothing_is_compared_with_nothing() {
         let none = BucketInfo { usage: Usage::default(), changes: 0, changed_bytes: 0, ..bucket() };
-        assert_eq!(Cost::of(&none, 0).ratio(), None);
-        assert_eq!(Cost::of(&none, 0).json()["ratio"], serde_json::Value::Null);
-        let ratio = Cost::of(&bucket(), 0).ratio().unwrap();
+        assert_eq!(Cost::of(&none, 0, 0).ratio(), None);
+        assert_eq!(Cost::of(&none, 0, 0).json()["ratio"], serde_json::Value::Null);
+        let ratio = Cost::of(&bucket(), 0, 0).ratio().unwrap();
         assert!((61.4..61.5).contains(&ratio), "{ratio}");
     }
 }

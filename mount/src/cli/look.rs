@@ -17,7 +17,7 @@ pub fn info(words: &InfoWords) -> Result<(), Failure> {
     let info = place.info()?;
     let cost = match (words.cost, &info.bucket) {
         (false, _) => None,
-        (true, Some(bucket)) => Some(Cost::of(bucket, info.live_bytes)),
+        (true, Some(bucket)) => Some(Cost::of(bucket, info.occupied_bytes.unwrap_or(info.live_bytes), info.live_bytes)),
         (true, None) => {
             let why = "--cost: a store in a local file sends no requests: there is nothing to price";
             return Err(Failure::Usage(why.into()));
