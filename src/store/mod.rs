@@ -5,7 +5,7 @@
 //! `txn` (changing; `batch` holds its changes), `writer` (the state under the writer lock; `pending` in
 //! it is what a commit takes, and `marks` tells of most keys that they are not in there), `commit` (what goes into a
 //! commit), `durable` (what a crash would leave), `place` (moving long values into data segments), `checkpoint`, `clean`
-//! (moving what lives out of segments that are mostly dead), `keeper` (the background threads), `abandon` (waiting no
+//! (emptying segments that are mostly dead) and `moving` (how), `keeper` (the background threads), `abandon` (waiting no
 //! longer), `cache`, `ahead` (fetching, also before it is asked for), `figures` (what is counted), `check`; the formats
 //! `redo` and `table`.
 //!
@@ -71,6 +71,7 @@ mod gathered;
 mod keeper;
 mod look;
 mod marks;
+mod moving;
 mod open;
 mod pending;
 mod place;
