@@ -16,13 +16,13 @@
 //! * What lives is counted as the segment table counts it, before compression. So of what compresses less is moved, and
 //!   later, and the ceiling is one of what the store holds, not of what that takes.
 //! * What refers to them is found by walking the tree: its inner pages, and all its leaves if there is
-//!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] at once; in a bucket, where leaves that are
+//!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] that are moved; in a bucket, where leaves that are
 //!   not at hand cost requests, for [`BUCKET_MOVED_MAX`]. (The index of a segment names owners, but neither copies nor
 //!   what has got another name.)
 //!
 //! # How
 //!
-//! A move is a transaction as any other: durable, atomic and undone as such, and a crash leaves what there was or
+//! (In `moving`.) A move is a transaction as any other: durable, atomic and undone as such, and a crash leaves what there was or
 //! what there is. So segments come free with the next checkpoint, under its rules (R2, K1).
 //!
 //! * V1 A value is replaced only if it still is the extent that was read. One that was put meanwhile stays, and what was

@@ -244,6 +244,7 @@ impl Core {
         Ok(None)
     }
 
+    /// What is not in pages. Answers as [`Core::empty`] does.
     fn move_data(
         self: &Arc<Self>,
         victims: BTreeSet<SegmentNo>,
@@ -277,7 +278,7 @@ impl Core {
         let mut moved = Moved::default();
         for _ in 0..ROUNDS_MAX {
             let Some(mut pieces) = self.gather(&mut victims, &mut put_off, until)? else { break };
-            let moves_before = self.moved_bytes.get();
+            let moved_before = self.moved_bytes.get();
             let units = units_of(pieces.iter());
             let lots: Vec<&[Pointer]> = units.chunks(BUCKET_UNITS_MAX).collect();
             let lot_of = |piece: &Piece| lots.partition_point(|lot| lot.last().map(at) < Some(at(&piece.extent.unit)));
@@ -289,14 +290,15 @@ impl Core {
             let lives = |number: &SegmentNo| self.writer.lock().table.get(*number).is_some_and(|entry| entry.live > 0);
             victims.retain(lives);
             // What could not be moved the first time will not be the next.
-            if victims.is_empty() || self.moved_bytes.get() == moves_before {
+            if victims.is_empty() || self.moved_bytes.get() == moved_before {
                 break;
             }
         }
         Ok(put_off)
     }
 
-    /// All extents in these segments, or if they are too many, in some of them. None: there is no time.
+    /// All extents in these segments, keys rising. Where they are too many, the newer segments are taken out of `victims`,
+    /// and but for a last one, put off. None: there is no time.
     pub(super) fn gather(
         self: &Arc<Self>,
         victims: &mut BTreeSet<SegmentNo>,

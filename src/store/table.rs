@@ -182,6 +182,7 @@ impl Table {
         if entry.live > 0 { (bytes, bytes.min(entry.live)) } else { (0, 0) }
     }
 
+    /// A segment is no longer this but that.
     fn count_as(&mut self, before: Entry, after: Entry) {
         let ((taken_before, held_before), (taken, held)) = (self.figures(before), self.figures(after));
         self.taken = self.taken - taken_before + taken;
