@@ -37,7 +37,8 @@
 //!   again before something else of it has died. After a pass that gained nothing there is none before the store has
 //!   changed: one that is idle is left alone.
 //! * V6 Moving takes space before it gives any. So as long as there may be something to be gained, others leave it some
-//!   ([`Core::room_to_clean`]).
+//!   ([`Core::room_to_clean`]). Where all was tried in vain, still what one segment is moved with: with that taken, the
+//!   store would be full for good. Nothing where that is not enough to move anything.
 
 use super::writer::Writer;
 use super::{Core, StoreError};
@@ -83,7 +84,8 @@ impl Core {
             Instant::now() < at || (self.begun.load(Ordering::SeqCst) == begun && !writer.starved)
         });
         let is_too_early = is_too_early && !writer.squeezed;
-        self.aim(writer).filter(|_| !is_too_early && self.wasted(writer) >= writer.clean_from)
+        let is_of_use = writer.squeezed || self.wasted(writer) >= writer.clean_from;
+        self.aim(writer).filter(|_| !is_too_early && is_of_use)
     }
 
     fn aim(&self, writer: &Writer) -> Option<Aim> {
@@ -110,25 +112,34 @@ impl Core {
         self.wasted(&self.writer.lock())
     }
 
-    /// What may be wasted in any store; and as much room is needed to gain some where most of each segment lives.
+    /// What may be wasted in any store; and as much room is needed to gain some where most of each segment lives. Less
+    /// where there is little beside what lives: a part of it is to be wasted, a part is that room, and the rest is for
+    /// who writes meanwhile.
     fn slack(&self, writer: &Writer) -> u64 {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
-        (writer.table.held() / 8).clamp(2 * segment_bytes, 8 * segment_bytes)
+        let beside = self.log.unallocated_bytes().saturating_add(self.wasted(writer));
+        (writer.table.held() / 8).min(beside / 2).clamp(2 * segment_bytes, 8 * segment_bytes)
+    }
+
+    /// Whether there may be something to be gained in a file.
+    pub(super) fn is_worth_cleaning(&self, writer: &Writer) -> bool {
+        let wasted = self.wasted(writer);
+        self.log.disk().is_some() && wasted > self.slack(writer) && wasted >= writer.clean_from
     }
 
     /// V6: what is not for who adds to the store.
     pub(super) fn room_to_clean(&self, writer: &Writer) -> u64 {
-        let (wasted, slack) = (self.wasted(writer), self.slack(writer));
-        // Where there is nothing to be gained, others may have it.
-        let is_of_use = self.log.disk().is_some() && wasted > slack && wasted >= writer.clean_from;
-        if is_of_use { slack } else { 0 }
-    }
-
-    /// Whether something can be added to the store; not, if that cannot be told before the deadline.
-    pub(super) fn has_room_to_grow(&self, until: Instant) -> bool {
-        let Some(writer) = self.writer.try_lock_until(until) else { return false };
-        let room = writer.owed_bytes() + self.room_to_clean(&writer) + u64::from(self.log.geometry().segment_bytes);
-        self.log.capacity_max() >= room
+        let slack = self.slack(writer);
+        if self.log.disk().is_none() || self.wasted(writer) <= slack {
+            0
+        } else if self.is_worth_cleaning(writer) {
+            slack
+        } else if writer.is_cramped {
+            0
+        } else {
+            // Others may have most of it. But not the last: if there is something to be gained later, it is with that.
+            slack.min(2 * u64::from(self.log.geometry().segment_bytes))
+        }
     }
 
     /// Cleans as long as that is due. On the cleaner's thread.
@@ -167,7 +178,16 @@ impl Core {
                 None => return Ok(false),
             },
         };
-        let (victims, is_cramped) = self.victims(&cleaner, aim, until);
+        let wait = until.unwrap_or_else(|| Instant::now() + GIVE_BACK_WAIT);
+        let (mut victims, mut is_cramped) = self.victims(&cleaner, aim, until);
+        let mut nothing_came = false;
+        if victims.is_empty() && is_cramped {
+            // The log may just be about to give some back. Asked before it is looked what there is: what a checkpoint
+            // frees behind that is not in it.
+            nothing_came = self.writer.try_lock_until(wait).is_some_and(|writer| self.nothing_comes(&writer));
+            self.log.wait_until_freed(wait);
+            (victims, is_cramped) = self.victims(&cleaner, aim, until);
+        }
         let result = match victims.is_empty() {
             true => Ok(BTreeSet::new()),
             false => self.empty(&victims, until),
@@ -191,9 +211,10 @@ impl Core {
         let is_all = is_complete && !victims.iter().any(is_put_off);
         if has_gained {
             writer.clean_from = 0;
-        } else if (is_all && !is_cramped) || (is_cramped && self.nothing_comes(&writer)) {
+        } else if (is_all && !is_cramped) || (is_cramped && nothing_came && self.nothing_comes(&writer)) {
             // Others may have what room there is (V6).
             writer.clean_from = self.wasted(&writer) + self.slack(&writer);
+            writer.is_cramped = is_cramped;
         }
         match result {
             Err(error) if !has_gained => Err(error),
@@ -206,8 +227,8 @@ impl Core {
         !writer.has_raw() && writer.freeable() == 0 && self.graveyard.lock().iter().all(|(_, dead)| dead.is_empty())
     }
 
-    /// The segments that are to come free; and whether there is much less room for moving than is set aside for that
-    /// (V6), so that there may be more to gain in a moment.
+    /// The segments that are to come free; and whether there is too little room for moving, or much less than is set
+    /// aside for that (V6), so that there may be more to gain in a moment.
     fn victims(&self, cleaner: &Cleaner, aim: Aim, until: Option<Instant>) -> (BTreeSet<SegmentNo>, bool) {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
         let (table, wasted, slack, owed, open) = {
@@ -221,9 +242,10 @@ impl Core {
             let (wasted, slack) = (self.wasted(&writer), self.slack(&writer));
             (writer.table.clone(), wasted, slack, writer.owed_bytes(), self.log.open_segments())
         };
-        let (sixteenths_max, gain_wanted) = match aim {
-            Aim::Ceiling => (12, wasted.saturating_sub(table.held() / 3)),
-            Aim::Space => (15, 8 * segment_bytes),
+        // Where there is no space, any gain is worth it.
+        let (sixteenths_max, gain_min, gain_wanted) = match aim {
+            Aim::Ceiling => (12, segment_bytes / 8, wasted.saturating_sub(table.held() / 3)),
+            Aim::Space => (15, segment_bytes / 16, 8 * segment_bytes),
         };
         let moved_max = if self.log.disk().is_some() { MOVED_MAX } else { BUCKET_MOVED_MAX };
         let newest = table.iter().last().map_or(0, |(number, _)| number.0);
@@ -246,21 +268,23 @@ impl Core {
             .collect();
         found.sort_unstable_by(|(one, ..), (other, ..)| other.total_cmp(one));
         let room = self.log.capacity_max().saturating_sub(owed);
-        let (mut gained, mut moved) = (0, 0);
+        let (mut gained, mut moved, mut lacks_room) = (0, 0, false);
         let mut victims = BTreeSet::new();
         for (_, number, bytes, live) in found {
-            // The rest is for pages, and for what is lost at the ends of segments.
-            if gained >= gain_wanted || moved + live > moved_max.min(room / 2) {
+            // The rest is for pages, and for what is lost at the ends of segments: less for a single one.
+            let most = if victims.is_empty() { room / 3 * 2 } else { room / 2 };
+            lacks_room = moved + live > most;
+            if gained >= gain_wanted || lacks_room || moved + live > moved_max {
                 break;
             }
             gained += bytes - live;
             moved += live;
             victims.insert(number);
         }
-        if gained < segment_bytes / 8 {
+        if gained < gain_min {
             victims.clear();
         }
-        (victims, room < slack / 2)
+        (victims, lacks_room && gained < gain_min || room < slack / 2)
     }
 }
 

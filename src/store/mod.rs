@@ -75,6 +75,7 @@ mod moving;
 mod open;
 mod pending;
 mod place;
+mod reclaim;
 mod redo;
 mod replay;
 mod table;
@@ -89,6 +90,7 @@ pub use error::{AsMiss, Miss, OpenError, Room, StoreError};
 pub use figures::{Activity, Figures, Segments, Space};
 pub use look::{BucketInfo, Elsewhere, Holder, Info};
 pub use open::{Compression, CreateOptions, OPENING_PATIENCE, OpenOptions};
+pub use reclaim::SpaceTries;
 pub use txn::{TXN_BYTES_MAX, Txn};
 pub use view::{Cursor, View};
 
@@ -106,7 +108,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use writer::Writer;
 
 /// An open store. Usable from any number of threads.
@@ -153,9 +155,6 @@ struct Core {
     size_limit: u64,
     limits: Limits,
 }
-
-/// How long who wants space waits for readers of older states. A few keep theirs for longer.
-const READERS_WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// What readers hold, so that space they may read is not reused (R2): an era ends with each
 /// durable checkpoint.
@@ -398,32 +397,6 @@ impl Store {
         crate::tree::VALUE_MAX.min(self.core.log.payload_bytes_max())
     }
 
-    /// Has the space of what was deleted given back, where there was none, and then of what is mostly dead; answers whether
-    /// that gained anything. If not, what others freed since then is there, too: trying once more is worth it in any
-    /// case. Waits for storage, until the deadline at most, and some of that for who reads an older state.
-    pub fn reclaim(&self, until: Instant) -> bool {
-        if self.core.read_only {
-            return false;
-        }
-        let mut has_gained = self.core.give_back(until);
-        let mut wasted = u64::MAX;
-        while !self.core.has_room_to_grow(until) {
-            // What fills segments badly may be moved for ever, and gain nothing.
-            let wasted_before = std::mem::replace(&mut wasted, self.core.wasted_now());
-            if wasted >= wasted_before {
-                break;
-            }
-            let has_cleaned = matches!(self.core.clean(Aim::Space, Some(until)), Ok(true));
-            // Also what the cleaner gained meanwhile.
-            let gives_back = self.core.give_back(until);
-            has_gained |= has_cleaned || gives_back;
-            if !has_cleaned {
-                break;
-            }
-        }
-        has_gained
-    }
-
     /// Moves what lives in the segments that hold least, now, so that the next checkpoint frees them; answers whether
     /// there are any. It comes by itself where a store takes much more than it holds; this is for tests and for
     /// measuring.
@@ -455,18 +428,6 @@ impl Core {
             Some(room) => self.wait_for_room(room, until),
             None => self.fetch_data(miss, until),
         }
-    }
-
-    /// Has the space of what is dead given back; answers whether there was any.
-    fn give_back(self: &Arc<Self>, until: Instant) -> bool {
-        let frees = |writer: &Writer| writer.table.dead() > writer.dead_before || writer.tree.leaves_behind() > 0;
-        let frees = self.writer.try_lock_until(until).is_some_and(|writer| frees(&writer));
-        let freed = frees && self.checkpoint(Some(until)).is_ok();
-        // A checkpoint is complete before readers of older states, and then the storage thread, have come to
-        // what it frees.
-        let buried = self.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
-        self.log.wait_until_freed(until);
-        freed || buried
     }
 
     /// The first failure, as callers get it.

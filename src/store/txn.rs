@@ -413,12 +413,15 @@ impl Core {
         if writer.is_short_of_space() && writer.skipped_since.is_none() {
             writer.skips_redo = false;
         }
-        let owed = writer.owed_bytes() + total as u64 + self.pages_of_changes(count);
+        let more = total as u64 + self.pages_of_changes(count);
+        let owed = writer.owed_bytes() + more;
+        if need == Need::Growth && !moves {
+            writer.wanted = more;
+        }
         let for_cleaner = if need == Need::Growth && !moves { self.room_to_clean(writer) } else { 0 };
-        let is_beyond_limit = || self.size_limit > 0 && writer.table.held() + owed > self.size_limit;
         // Beyond the quota of a file each checkpoint would let some more data in: into the rest of the reserve.
         // What is moved in a bucket adds nothing to what it holds.
-        if need == Need::Growth && (!moves && is_beyond_limit() || self.log.is_beyond_quota()) {
+        if need == Need::Growth && (!moves && self.is_beyond_limit(writer, more) || self.log.is_beyond_quota()) {
             writer.starved = true;
             self.want_checkpoint(writer);
             return Err(StoreError::NoSpace);

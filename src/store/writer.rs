@@ -94,8 +94,13 @@ pub struct Writer {
     pub awaits_relief: bool,
     /// A transaction was refused for the room that is the cleaner's, since the cleaner looked last.
     pub squeezed: bool,
+    /// Bytes that the last transaction may have added, as far as it was to make the store larger: of one that was refused,
+    /// until somebody else asks.
+    pub wanted: u64,
     /// The cleaner has nothing to gain before so many bytes are wasted.
     pub clean_from: u64,
+    /// Since it has too little room to move anything.
+    pub is_cramped: bool,
     /// Nor before then, nor before more transactions have begun than these.
     pub clean_after: Option<(Instant, u64)>,
     /// No more transactions.
@@ -137,7 +142,9 @@ impl Writer {
             relieves: false,
             awaits_relief: false,
             squeezed: false,
+            wanted: 0,
             clean_from: 0,
+            is_cramped: false,
             clean_after: None,
             closing: false,
             closed: false,
@@ -242,6 +249,11 @@ impl Writer {
     /// more, once they have caught up.
     pub fn may_free_something(&self) -> bool {
         self.table.dead() > 0 || self.tree.leaves_behind() > 0
+    }
+
+    /// Whether the next may free some that the last did not.
+    pub fn may_free_more(&self) -> bool {
+        self.freeable() > 0 || self.tree.leaves_behind() > 0
     }
 
     /// When the oldest change came that nothing on its way to storage has.

@@ -13,7 +13,7 @@
 use crate::facade::outage::Outage;
 use crate::facade::patience::{Owed, Patience};
 use crate::fs::{FileSystem, FsError};
-use kivafs::store::{Miss, Room};
+use kivafs::store::{Miss, Room, SpaceTries};
 use parking_lot::{Condvar, Mutex};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -25,12 +25,6 @@ const FETCHERS: usize = 16;
 
 /// Most bytes that parked requests may hold before no more of them are taken in.
 const PARKED_BYTES_MAX: usize = 32 << 20;
-
-/// How often one request has space given back: others may be quicker to take it.
-const RECLAIMS_MAX: u32 = 3;
-
-/// Steps of what removals left to do, before those who wait for space are asked again: the first may do.
-const REMOVALS_AT_ONCE: usize = 64;
 
 /// How long the end waits for threads that wait for storage.
 const STOP_MAX: Duration = Duration::from_secs(1);
@@ -84,8 +78,8 @@ impl Obstacle {
 
 /// What became of an obstacle.
 enum Cleared {
-    /// It is gone. How often space was given back for this request so far.
-    Gone { reclaims: u32 },
+    /// It is gone. What this request has tried to get space so far.
+    Gone { tries: SpaceTries },
     /// The request's time was over before.
     TooLate,
 }
@@ -126,7 +120,7 @@ struct Entry {
     /// Bytes that it holds.
     bytes: usize,
     until: Instant,
-    reclaims: u32,
+    tries: SpaceTries,
     /// Its time was over while it was asked.
     too_late: bool,
     alarm: Owed<()>,
@@ -220,7 +214,7 @@ impl Parked {
             queue: obstacle.queue(),
             bytes,
             until,
-            reclaims: 0,
+            tries: SpaceTries::default(),
             too_late: false,
             alarm,
         };
@@ -317,14 +311,14 @@ impl Shared {
     }
 
     fn serve(&self, queue: Queue) {
-        while let Some((number, obstacle, until, reclaims)) = self.next(queue) {
-            let cleared = self.clear(&obstacle, until, reclaims);
+        while let Some((number, obstacle, until, tries)) = self.next(queue) {
+            let cleared = self.clear(&obstacle, until, tries);
             // A miss holds the state that was read: it would be kept for it while the request changes it.
             drop(obstacle);
             match cleared {
-                Ok(Cleared::Gone { reclaims }) => {
+                Ok(Cleared::Gone { tries }) => {
                     self.outage(queue).answered();
-                    self.ask(number, reclaims);
+                    self.ask(number, tries);
                 }
                 // It is taken away just now.
                 Ok(Cleared::TooLate) => {}
@@ -342,7 +336,7 @@ impl Shared {
     }
 
     /// The next request of that queue, and what it waits for; nothing at the end.
-    fn next(&self, queue: Queue) -> Option<(u64, Obstacle, Instant, u32)> {
+    fn next(&self, queue: Queue) -> Option<(u64, Obstacle, Instant, SpaceTries)> {
         let mut state = self.state.lock();
         loop {
             if state.ending {
@@ -351,30 +345,23 @@ impl Shared {
             if let Some(number) = state.queues[queue as usize].pop_first() {
                 let entry = state.requests.get_mut(&number).expect("what is queued is there");
                 let obstacle = entry.obstacle.take().expect("what is queued waits for something");
-                return Some((number, obstacle, entry.until, entry.reclaims));
+                return Some((number, obstacle, entry.until, entry.tries));
             }
             self.came[queue as usize].wait(&mut state);
         }
     }
 
     /// Waits until the obstacle is gone, or until that time.
-    fn clear(&self, obstacle: &Obstacle, until: Instant, reclaims: u32) -> Result<Cleared, FsError> {
-        let store = self.fs.store();
+    fn clear(&self, obstacle: &Obstacle, until: Instant, mut tries: SpaceTries) -> Result<Cleared, FsError> {
         match obstacle {
-            Obstacle::Miss(miss) if store.fetch_until(miss, until)? => Ok(Cleared::Gone { reclaims }),
+            Obstacle::Miss(miss) if self.fs.store().fetch_until(miss, until)? => Ok(Cleared::Gone { tries }),
             Obstacle::Miss(_) => Ok(Cleared::TooLate),
-            Obstacle::Space if reclaims >= RECLAIMS_MAX => Err(FsError::NoSpace),
             Obstacle::Space => {
-                self.fs.let_go_of_the_past();
-                let has_removed = self.remove_some(until);
-                let freed = store.reclaim(until);
+                let is_worth_it = self.fs.get_space(&mut tries, until);
                 if Instant::now() >= until {
                     Ok(Cleared::TooLate)
-                } else if has_removed {
-                    Ok(Cleared::Gone { reclaims })
-                } else if freed || reclaims == 0 {
-                    // The first time somebody else may have freed some since it was refused.
-                    Ok(Cleared::Gone { reclaims: reclaims + 1 })
+                } else if is_worth_it {
+                    Ok(Cleared::Gone { tries })
                 } else {
                     Err(FsError::NoSpace)
                 }
@@ -382,18 +369,11 @@ impl Shared {
         }
     }
 
-    /// Does some of what removals left to do, which holds space, too; answers whether there was any.
-    fn remove_some(&self, until: Instant) -> bool {
-        // A step that fails is left to the thread that does them: it tells why.
-        let step = |_: &usize| matches!(self.fs.store().patiently_until(until, || self.fs.deferred_step()), Ok(true));
-        (0..REMOVALS_AT_ONCE).take_while(|_| Instant::now() < until).take_while(step).count() > 0
-    }
-
-    fn ask(&self, number: u64, reclaims: u32) {
+    fn ask(&self, number: u64, tries: SpaceTries) {
         let request = {
             let mut state = self.state.lock();
             let Some(entry) = state.requests.get_mut(&number) else { return };
-            entry.reclaims = reclaims;
+            entry.tries = tries;
             self.waiting[entry.queue as usize].fetch_sub(1, Ordering::Relaxed);
             entry.request.take().expect("one thread asks for it")
         };

@@ -101,6 +101,7 @@ pub use link::LINKS_MAX;
 pub use name::{NAME_MAX, Name, RESERVED, SHOWN_MAX};
 pub use node_acl::ACCESS_ACL;
 pub use paths::{Listed, PathError, names};
+pub use remove::SPACE_WAIT;
 pub use table::{Forget, Stale};
 #[cfg(test)]
 pub(crate) use tests::{Silence, SilentDisk, open_on, store_on};

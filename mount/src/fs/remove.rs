@@ -15,9 +15,16 @@ use crate::fs::node_acl::Kind;
 use crate::fs::records::{Records, decoded};
 use crate::fs::setattr::{STEP_PIECES, continue_cut};
 use crate::fs::table::{Effect, Place};
-use kivafs::store::View;
+use kivafs::store::{SpaceTries, View};
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+/// How long who has no deadline of their own tries to get space.
+pub const SPACE_WAIT: Duration = Duration::from_secs(30);
+
+/// Steps of what removals left to do, before those who wait for space are asked again: the first may do.
+const REMOVALS_AT_ONCE: usize = 64;
 
 /// Files with more bytes in pieces are removed in steps: finding the pieces may mean reading many
 /// pages.
@@ -90,9 +97,22 @@ impl FileSystem {
         done
     }
 
-    /// Space is wanted: nothing of an older state is kept for who only may read it.
-    pub fn let_go_of_the_past(&self) {
+    /// After a refusal with [`FsError::NoSpace`]: tries to get some, and answers whether to ask again, as
+    /// [`Store::get_space`](kivafs::store::Store::get_space); what removals left to do holds space, too. Waits for storage.
+    pub fn get_space(&self, tries: &mut SpaceTries, until: Instant) -> bool {
+        // Nothing of an older state is kept for who only may read it.
         self.directories.let_go();
+        // A step that fails is left to the thread that does them: it tells why.
+        let step = |_: &usize| matches!(self.store().patiently_until(until, || self.deferred_step()), Ok(true));
+        let has_removed = (0..REMOVALS_AT_ONCE).take_while(|_| Instant::now() < until).take_while(step).count() > 0;
+        match has_removed {
+            // There may be more to remove: that is no try in vain.
+            true => {
+                self.store().reclaim(until);
+                true
+            }
+            false => self.store().get_space(tries, until),
+        }
     }
 
     /// Whether there may be something for `deferred_step` to do. Cheap.

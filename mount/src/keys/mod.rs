@@ -48,11 +48,12 @@ pub use crate::fs::{FsError, If, Outcome, VALUE_MAX};
 pub use change::Change;
 pub use range::Range;
 
-use crate::fs::{FileSystem, KeyChange, NAME_MAX, Name, coarse_now};
+use crate::fs::{FileSystem, KeyChange, NAME_MAX, Name, SPACE_WAIT, coarse_now};
 use bytes::Bytes;
-use kivafs::store::{CreateOptions, OpenError, OpenOptions, Store};
+use kivafs::store::{CreateOptions, OpenError, OpenOptions, SpaceTries, Store};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 use thiserror::Error;
 
 /// Longest key, in bytes.
@@ -138,9 +139,14 @@ impl Keys {
     pub fn apply(&self, changes: &[Change]) -> Result<Vec<Outcome>> {
         let changes = changes.iter().map(Change::checked).collect::<Result<Vec<KeyChange>>>()?;
         let mut outcomes = Vec::with_capacity(changes.len());
+        let (mut tries, until) = (SpaceTries::default(), Instant::now() + SPACE_WAIT);
         while outcomes.len() < changes.len() {
-            // Nobody else looks at this store's files: nothing is stale.
-            outcomes.extend(self.fs.store().patiently(|| self.fs.change_keys(&changes[outcomes.len()..]))?.outcomes);
+            match self.fs.store().patiently(|| self.fs.change_keys(&changes[outcomes.len()..])) {
+                // Nobody else looks at this store's files: nothing is stale.
+                Ok(changed) => outcomes.extend(changed.outcomes),
+                Err(FsError::NoSpace) if self.fs.get_space(&mut tries, until) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         self.fs.deferred_all();
         Ok(outcomes)

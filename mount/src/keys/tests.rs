@@ -2,6 +2,7 @@
 
 use super::*;
 use kivafs::backend::MemoryDisk;
+use kivafs::store::Geometry;
 use std::collections::BTreeMap;
 
 fn keys_on(disk: &Arc<MemoryDisk>) -> Keys {
@@ -54,6 +55,40 @@ fn a_long_batch_is_made_in_order_and_a_range_shows_one_instant() {
     assert!([first].into_iter().chain(rest).eq(model));
     assert_eq!(all(&keys, b"", None), []);
     assert_eq!(all(&keys, b"b", Some(b"a")), []);
+}
+
+/// What was deleted comes free with the next checkpoint: whoever did not wait for it was refused.
+#[test]
+fn in_a_full_store_what_was_deleted_makes_room() {
+    let disk = Arc::new(MemoryDisk::default());
+    let geometry = Geometry { ring_bytes: 1 << 20, segment_bytes: 1 << 20, page_bytes: 1 << 10 };
+    let options = CreateOptions { size: Some(20 << 20), geometry: Some(geometry), ..CreateOptions::default() };
+    Store::create_on(disk.clone(), &options).unwrap();
+    let keys = keys_on(&disk);
+    let key = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
+    let set = |from: u32| {
+        let changes: Vec<Change> = (from..from + 100).map(|number| Change::set(key(number), vec![7; 200])).collect();
+        keys.apply(&changes)
+    };
+    let mut count = 0;
+    let error = loop {
+        match set(count) {
+            Ok(_) => count += 100,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(error, KeysError::Store(FsError::NoSpace)), "{error}");
+    assert!(count >= 4000, "{count} keys");
+    for round in 0..8 {
+        // A quarter of them, and a quarter of these again.
+        let (first, some) = (round % 4 * count / 4, count / 4);
+        let deletes: Vec<Change> = (first..first + some).map(|number| Change::delete(key(number))).collect();
+        keys.apply(&deletes).unwrap();
+        for from in (first..first + some / 4).step_by(100) {
+            set(from).unwrap_or_else(|error| panic!("round {round}, {from} of {count}: {error}"));
+        }
+    }
+    keys.close().unwrap();
 }
 
 #[test]

@@ -18,11 +18,13 @@ use super::message::{self, Request};
 use super::untold::Untold;
 use super::wire;
 use crate::fs::{
-    Changed, FileSystem, Forget, FsError, If, KEYS_AT_ONCE, KeyChange, KeyRange, NAME_MAX, Name, Outcome, VALUE_MAX,
+    Changed, FileSystem, Forget, FsError, If, KEYS_AT_ONCE, KeyChange, KeyRange, NAME_MAX, Name, Outcome, SPACE_WAIT,
+    VALUE_MAX,
 };
 use bytes::{Bytes, BytesMut};
-use kivafs::store::{StoreError, View};
+use kivafs::store::{SpaceTries, StoreError, View};
 use std::sync::Arc;
+use std::time::Instant;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -444,13 +446,15 @@ fn name(key: &[u8]) -> Name {
 /// A tree has fewer levels.
 const MISSES_MAX: usize = 8;
 
-/// Does it, with so many keys at once or fewer, and fetches what it misses.
+/// Does it, with so many keys at once or fewer, and fetches what it misses; where there is no space, it tries to
+/// get some.
 async fn patiently<T>(
     fs: &Arc<FileSystem>,
     at_once: &mut usize,
     mut operation: impl FnMut(usize) -> crate::fs::Result<T>,
 ) -> Result<T, Dropped> {
     let mut misses = 0;
+    let (mut tries, mut wait) = (SpaceTries::default(), None);
     loop {
         match operation(*at_once) {
             Err(FsError::Miss(miss)) => {
@@ -461,6 +465,18 @@ async fn patiently<T>(
                 let store = fs.store().clone();
                 match tokio::task::spawn_blocking(move || store.fetch(&miss)).await {
                     Ok(fetched) => fetched.map_err(FsError::from)?,
+                    Err(ended) => return Err(Dropped::Io(std::io::Error::other(ended))),
+                }
+            }
+            Err(FsError::NoSpace) => {
+                let (fs, until) = (fs.clone(), *wait.get_or_insert_with(|| Instant::now() + SPACE_WAIT));
+                let got = tokio::task::spawn_blocking(move || {
+                    let is_worth_it = fs.get_space(&mut tries, until);
+                    (tries, is_worth_it && Instant::now() < until)
+                });
+                match got.await {
+                    Ok((so_far, true)) => tries = so_far,
+                    Ok((_, false)) => return Err(FsError::NoSpace.into()),
                     Err(ended) => return Err(Dropped::Io(std::io::Error::other(ended))),
                 }
             }

@@ -1,0 +1,131 @@
+//! Space for who was refused for lack of it: what is dead is given back, and what is mostly dead is cleaned.
+//!
+//! Who is refused is to ask again as long as that may be of use, and then no more: [`Store::get_space`]. Space comes
+//! and goes between a refusal and the next try: others take it, the cleaner holds some while it moves, a checkpoint
+//! gives some back that was asked for by somebody else. Who took the first such moment for the end told of a full
+//! disk where there was none.
+
+use super::clean::Aim;
+use super::writer::{Phase, Writer};
+use super::{Core, Store};
+use crate::log::Need;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How often one that is refused asks again: others may be quicker to take what came free.
+const TRIES_MAX: u32 = 16;
+
+/// And how often where nothing was gained: somebody else may have gained it, or hold it for a moment.
+const VAIN_TRIES_MAX: u32 = 2;
+
+/// How long readers of older states are waited for. A few keep theirs for longer.
+const READERS_WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How long a checkpoint under way is waited for.
+const CHECKPOINT_WAIT_MAX: Duration = Duration::from_secs(5);
+
+/// What one that was refused for lack of space has tried so far.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SpaceTries {
+    all: u32,
+    /// Of the last ones.
+    vain: u32,
+}
+
+impl Store {
+    /// After a refusal with [`NoSpace`](super::StoreError::NoSpace): tries to get some, and answers whether to ask
+    /// again. `tries` begins empty with each request, and is handed in again after its next refusal. Waits as
+    /// [`Store::reclaim`] does.
+    pub fn get_space(&self, tries: &mut SpaceTries, until: Instant) -> bool {
+        if tries.all >= TRIES_MAX || self.core.read_only {
+            return false;
+        }
+        tries.all += 1;
+        let is_there = self.reclaim(until) || self.core.has_room_to_grow(until) || self.core.gains_soon(until);
+        tries.vain = if is_there { 0 } else { tries.vain + 1 };
+        tries.vain <= VAIN_TRIES_MAX
+    }
+
+    /// Has the space of what was deleted given back, where there was none, and then of what is mostly dead; answers whether
+    /// that gained anything. If not, what others freed since then is there, too: trying once more is worth it in any
+    /// case. Waits for storage, until the deadline at most, and some of that for who reads an older state.
+    pub fn reclaim(&self, until: Instant) -> bool {
+        if self.core.read_only {
+            return false;
+        }
+        let mut has_gained = self.core.give_back(until);
+        let mut wasted = u64::MAX;
+        // In a bucket there is always room, but for its size limit; that counts what lives.
+        while self.core.log.disk().is_some() && !self.core.has_room_to_grow(until) {
+            // What fills segments badly may be moved for ever, and gain nothing.
+            let wasted_before = std::mem::replace(&mut wasted, self.core.wasted_now());
+            if wasted >= wasted_before {
+                break;
+            }
+            let has_cleaned = matches!(self.core.clean(Aim::Space, Some(until)), Ok(true));
+            // Also what the cleaner gained meanwhile.
+            let gives_back = self.core.give_back(until);
+            has_gained |= has_cleaned || gives_back;
+            if !has_cleaned {
+                break;
+            }
+        }
+        has_gained
+    }
+}
+
+impl Core {
+    /// Has the space of what is dead given back; answers whether there was any. And what is set aside for pages: each
+    /// counts as a full one until it is stored, and twice while a checkpoint stores it.
+    pub(super) fn give_back(self: &Arc<Self>, until: Instant) -> bool {
+        self.wait_for_the_checkpoint(until);
+        let (frees, owes) = match self.writer.try_lock_until(until) {
+            Some(writer) => (writer.may_free_more(), self.owes_pages(&writer)),
+            None => (false, false),
+        };
+        let freed = (frees || owes) && self.checkpoint(Some(until)).is_ok() && frees;
+        // A checkpoint is complete before readers of older states, and then the storage thread, have come to
+        // what it frees.
+        let buried = self.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
+        self.log.wait_until_freed(until);
+        freed || buried
+    }
+
+    /// Waits for the checkpoint that is wanted or under way, if there is one.
+    fn wait_for_the_checkpoint(&self, until: Instant) {
+        let until = until.min(Instant::now() + CHECKPOINT_WAIT_MAX);
+        let Some(mut writer) = self.writer.try_lock_until(until) else { return };
+        while writer.phase != Phase::Idle && self.log.failure().is_none() {
+            if self.room.wait_until(&mut writer, until).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// Whether much less may be needed than is set aside for changed pages, and a checkpoint, that finds out, does not
+    /// take the reserve.
+    fn owes_pages(&self, writer: &Writer) -> bool {
+        let pages = writer.tree.dirty_bytes();
+        pages > u64::from(self.log.geometry().segment_bytes) / 2
+            && self.log.ensure_capacity(writer.owed_bytes(), Need::Growth).is_ok()
+    }
+
+    /// Whether the cleaner has not found yet that there is nothing to be gained: it may hold what there is just now.
+    fn gains_soon(&self, until: Instant) -> bool {
+        self.writer.try_lock_until(until).is_some_and(|writer| self.is_worth_cleaning(&writer))
+    }
+
+    /// Whether a segment, and what was asked for last, can be added to the store; not, if that cannot be told before the
+    /// deadline.
+    fn has_room_to_grow(&self, until: Instant) -> bool {
+        let Some(writer) = self.writer.try_lock_until(until) else { return false };
+        let more = writer.wanted.max(self.log.geometry().segment_bytes.into());
+        let is_allowed = !self.is_beyond_limit(&writer, more) && !self.log.is_beyond_quota();
+        is_allowed && self.log.capacity_max() >= writer.owed_bytes() + self.room_to_clean(&writer) + more
+    }
+
+    /// Whether the store would hold more than its size limit with so many bytes more.
+    pub(super) fn is_beyond_limit(&self, writer: &Writer, more: u64) -> bool {
+        self.size_limit > 0 && writer.table.held() + writer.owed_bytes() + more > self.size_limit
+    }
+}
