@@ -80,7 +80,8 @@ impl Core {
     pub(super) fn give_back(self: &Arc<Self>, until: Instant) -> bool {
         self.wait_for_the_checkpoint(until);
         let (frees, owes) = match self.writer.try_lock_until(until) {
-            Some(writer) => (writer.may_free_more(), self.owes_pages(&writer)),
+            // What is dead takes nothing from what a bucket may hold.
+            Some(writer) => (self.log.disk().is_some() && writer.may_free_more(), self.owes_pages(&writer)),
             None => (false, false),
         };
         let freed = (frees || owes) && self.checkpoint(Some(until)).is_ok() && frees;

@@ -420,10 +420,19 @@ impl Core {
         }
         let for_cleaner = if need == Need::Growth && !moves { self.room_to_clean(writer) } else { 0 };
         // Beyond the quota of a file each checkpoint would let some more data in: into the rest of the reserve.
-        // What is moved in a bucket adds nothing to what it holds.
-        if need == Need::Growth && (!moves && self.is_beyond_limit(writer, more) || self.log.is_beyond_quota()) {
+        if need == Need::Growth && self.log.is_beyond_quota() {
             writer.starved = true;
             self.want_checkpoint(writer);
+            return Err(StoreError::NoSpace);
+        }
+        // What is moved in a bucket adds nothing to what it holds.
+        if need == Need::Growth && !moves && self.is_beyond_limit(writer, more) {
+            // What is dead does not count there. A checkpoint is of use, and worth its requests, if much counts as what
+            // it may take at most.
+            if writer.owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 8 {
+                writer.starved = true;
+                self.want_checkpoint(writer);
+            }
             return Err(StoreError::NoSpace);
         }
         if need == Need::Reserve && self.log.ensure_capacity(owed, Need::Growth).is_err() {
