@@ -247,6 +247,7 @@ impl Core {
         {
             let mut writer = self.writer.lock();
             writer.phase = Phase::Idle;
+            writer.checkpoints_ended += 1;
             writer.frozen_bytes = 0;
             writer.awaits_relief = false;
             // Each failed try may use up a little of the log.

@@ -35,12 +35,12 @@
 //!   next checkpoint.
 //! * V5 What cannot be moved, or came to refer to a segment behind the walk, keeps that segment; it is not tried
 //!   again before something else of it has died. After a pass that gained nothing there is none before the store has
-//!   changed: one that is idle is left alone.
+//!   changed, or somebody is refused for the cleaner's room: one that is idle is left alone.
 //! * V6 Moving takes space before it gives any. So as long as there may be something to be gained, others leave it some
 //!   ([`Core::room_to_clean`]). Where all was tried in vain, still what one segment is moved with: with that taken, the
-//!   store would be full for good. Nothing where that is not enough to move anything.
+//!   store would be full for good. If even that does not suffice to move anything, nothing is set aside.
 
-use super::writer::Writer;
+use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
 use crate::log::SegmentNo;
 use std::collections::{BTreeSet, HashMap};
@@ -107,9 +107,9 @@ impl Core {
         writer.table.taken().saturating_sub(being_filled + writer.table.held())
     }
 
-    /// The same, now.
-    pub(super) fn wasted_now(&self) -> u64 {
-        self.wasted(&self.writer.lock())
+    /// The same, now; none: that cannot be told before the deadline.
+    pub(super) fn wasted_now(&self, until: Instant) -> Option<u64> {
+        self.writer.try_lock_until(until).map(|writer| self.wasted(&writer))
     }
 
     /// What may be wasted in any store; and as much room is needed to gain some where most of each segment lives. Less
@@ -122,7 +122,7 @@ impl Core {
     }
 
     /// Whether there may be something to be gained in a file.
-    pub(super) fn is_worth_cleaning(&self, writer: &Writer) -> bool {
+    fn is_worth_cleaning(&self, writer: &Writer) -> bool {
         let wasted = self.wasted(writer);
         self.log.disk().is_some() && wasted > self.slack(writer) && wasted >= writer.clean_from
     }
@@ -138,7 +138,7 @@ impl Core {
             0
         } else {
             // Others may have most of it. But not the last: if there is something to be gained later, it is with that.
-            slack.min(2 * u64::from(self.log.geometry().segment_bytes))
+            2 * u64::from(self.log.geometry().segment_bytes)
         }
     }
 
@@ -147,7 +147,7 @@ impl Core {
         let mut due = self.due_aim(&self.writer.lock());
         while let Some(aim) = due {
             let count = || (self.begun.load(Ordering::SeqCst), self.moves.get());
-            let (before, (begun_before, moves_before)) = (self.wasted_now(), count());
+            let (before, (begun_before, moves_before)) = (self.wasted(&self.writer.lock()), count());
             let outcome = self.clean(aim, None);
             let has_gained = matches!(outcome, Ok(true));
             if aim == Aim::Space && has_gained {
@@ -179,15 +179,11 @@ impl Core {
             },
         };
         let wait = until.unwrap_or_else(|| Instant::now() + GIVE_BACK_WAIT);
-        let (mut victims, mut is_cramped) = self.victims(&cleaner, aim, until);
-        let mut nothing_came = false;
-        if victims.is_empty() && is_cramped {
-            // The log may just be about to give some back. Asked before it is looked what there is: what a checkpoint
-            // frees behind that is not in it.
-            nothing_came = self.writer.try_lock_until(wait).is_some_and(|writer| self.nothing_comes(&writer));
-            self.log.wait_until_freed(wait);
-            (victims, is_cramped) = self.victims(&cleaner, aim, until);
-        }
+        // Asked before it is looked what there is: what the next checkpoint frees is not in that. And the log may just be
+        // about to give some back.
+        let nothing_came = self.writer.try_lock_until(wait).is_some_and(|writer| self.nothing_comes(&writer));
+        self.log.wait_until_freed(wait);
+        let (victims, is_cramped) = self.victims(&cleaner, aim, until);
         let result = match victims.is_empty() {
             true => Ok(BTreeSet::new()),
             false => self.empty(&victims, until),
@@ -210,7 +206,9 @@ impl Core {
         }
         let is_all = is_complete && !victims.iter().any(is_put_off);
         if has_gained {
+            self.gains.add(1);
             writer.clean_from = 0;
+            writer.is_cramped = false;
         } else if (is_all && !is_cramped) || (is_cramped && nothing_came && self.nothing_comes(&writer)) {
             // Others may have what room there is (V6).
             writer.clean_from = self.wasted(&writer) + self.slack(&writer);
@@ -224,7 +222,9 @@ impl Core {
 
     /// Whether there will be no more room in a moment than there is now.
     fn nothing_comes(&self, writer: &Writer) -> bool {
-        !writer.has_raw() && writer.freeable() == 0 && self.graveyard.lock().iter().all(|(_, dead)| dead.is_empty())
+        // A checkpoint under way counts its pages twice.
+        let is_quiet = writer.phase == Phase::Idle && !writer.has_raw() && writer.freeable() == 0;
+        is_quiet && self.graveyard.lock().iter().all(|(_, dead)| dead.is_empty())
     }
 
     /// The segments that are to come free; and whether there is too little room for moving, or much less than is set
@@ -379,7 +379,7 @@ mod tests {
     }
 
     fn clean_all(store: &Store) {
-        let wasted = || store.core.wasted_now();
+        let wasted = || store.core.wasted(&store.core.writer.lock());
         loop {
             let before = wasted();
             if !store.clean().unwrap() {
@@ -415,7 +415,7 @@ mod tests {
         }
         assert_whole(&store);
         // And little more is to be gained.
-        let wasted = store.core.wasted_now();
+        let wasted = store.core.wasted(&store.core.writer.lock());
         assert!(wasted <= 8 * u64::from(SEGMENT_BYTES), "{wasted} bytes");
     }
 

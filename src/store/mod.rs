@@ -145,6 +145,8 @@ struct Core {
     unfreed: RwLock<()>,
     /// Transactions of the cleaner's, and bytes that it has moved.
     moves: Counter,
+    /// Its passes that gained something.
+    gains: Counter,
     moved_bytes: Counter,
     seen: Mutex<Seen>,
     signals: Signals,

@@ -367,6 +367,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         cleaner: Mutex::default(),
         unfreed: RwLock::new(()),
         moves: Counter::default(),
+        gains: Counter::default(),
         moved_bytes: Counter::default(),
         seen: Mutex::new(Seen::of(&writer)),
         writer: Mutex::new(writer),

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 const TRIES_MAX: u32 = 16;
 
 /// And how often where nothing was gained: somebody else may have gained it, or hold it for a moment.
-const VAIN_TRIES_MAX: u32 = 2;
+const VAIN_TRIES_MAX: u32 = 1;
 
 /// How long readers of older states are waited for. A few keep theirs for longer.
 const READERS_WAIT_MAX: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const CHECKPOINT_WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpaceTries {
     all: u32,
-    /// Of the last ones.
+    /// How many of the last ones in a row gained nothing.
     vain: u32,
 }
 
@@ -41,8 +41,10 @@ impl Store {
             return false;
         }
         tries.all += 1;
-        let is_there = self.reclaim(until) || self.core.has_room_to_grow(until) || self.core.gains_soon(until);
-        tries.vain = if is_there { 0 } else { tries.vain + 1 };
+        let gains = self.core.gains.get();
+        // Others gain, too.
+        let has_gained = self.reclaim(until) || self.core.gains.get() > gains;
+        tries.vain = if has_gained { 0 } else { tries.vain + 1 };
         tries.vain <= VAIN_TRIES_MAX
     }
 
@@ -58,8 +60,8 @@ impl Store {
         // In a bucket there is always room, but for its size limit; that counts what lives.
         while self.core.log.disk().is_some() && !self.core.has_room_to_grow(until) {
             // What fills segments badly may be moved for ever, and gain nothing.
-            let wasted_before = std::mem::replace(&mut wasted, self.core.wasted_now());
-            if wasted >= wasted_before {
+            let Some(now) = self.core.wasted_now(until) else { break };
+            if now >= std::mem::replace(&mut wasted, now) {
                 break;
             }
             let has_cleaned = matches!(self.core.clean(Aim::Space, Some(until)), Ok(true));
@@ -84,7 +86,8 @@ impl Core {
             Some(writer) => (self.log.disk().is_some() && writer.may_free_more(), self.owes_pages(&writer)),
             None => (false, false),
         };
-        let freed = (frees || owes) && self.checkpoint(Some(until)).is_ok() && frees;
+        let is_done = (frees || owes) && self.checkpoint(Some(until)).is_ok();
+        let freed = frees && is_done;
         // A checkpoint is complete before readers of older states, and then the storage thread, have come to
         // what it frees.
         let buried = self.bury_until(until.min(Instant::now() + READERS_WAIT_MAX));
@@ -96,7 +99,9 @@ impl Core {
     fn wait_for_the_checkpoint(&self, until: Instant) {
         let until = until.min(Instant::now() + CHECKPOINT_WAIT_MAX);
         let Some(mut writer) = self.writer.try_lock_until(until) else { return };
-        while writer.phase != Phase::Idle && self.log.failure().is_none() {
+        let ended = writer.checkpoints_ended;
+        let is_under_way = |writer: &Writer| writer.phase != Phase::Idle && writer.checkpoints_ended == ended;
+        while is_under_way(&writer) && !writer.closing && self.log.failure().is_none() {
             if self.room.wait_until(&mut writer, until).timed_out() {
                 return;
             }
@@ -111,18 +116,11 @@ impl Core {
             && self.log.ensure_capacity(writer.owed_bytes(), Need::Growth).is_ok()
     }
 
-    /// Whether the cleaner has not found yet that there is nothing to be gained: it may hold what there is just now.
-    fn gains_soon(&self, until: Instant) -> bool {
-        self.writer.try_lock_until(until).is_some_and(|writer| self.is_worth_cleaning(&writer))
-    }
-
-    /// Whether a segment, and what was asked for last, can be added to the store; not, if that cannot be told before the
-    /// deadline.
+    /// Whether a segment more can be added to the store; not, if that cannot be told before the deadline.
     fn has_room_to_grow(&self, until: Instant) -> bool {
         let Some(writer) = self.writer.try_lock_until(until) else { return false };
-        let more = writer.wanted.max(self.log.geometry().segment_bytes.into());
-        let is_allowed = !self.is_beyond_limit(&writer, more) && !self.log.is_beyond_quota();
-        is_allowed && self.log.capacity_max() >= writer.owed_bytes() + self.room_to_clean(&writer) + more
+        let more = u64::from(self.log.geometry().segment_bytes);
+        self.log.capacity_max() >= writer.owed_bytes() + self.room_to_clean(&writer) + more
     }
 
     /// Whether the store would hold more than its size limit with so many bytes more.

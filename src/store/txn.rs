@@ -415,9 +415,6 @@ impl Core {
         }
         let more = total as u64 + self.pages_of_changes(count);
         let owed = writer.owed_bytes() + more;
-        if need == Need::Growth && !moves {
-            writer.wanted = more;
-        }
         let for_cleaner = if need == Need::Growth && !moves { self.room_to_clean(writer) } else { 0 };
         // Beyond the quota of a file each checkpoint would let some more data in: into the rest of the reserve.
         if need == Need::Growth && self.log.is_beyond_quota() {
@@ -427,8 +424,8 @@ impl Core {
         }
         // What is moved in a bucket adds nothing to what it holds.
         if need == Need::Growth && !moves && self.is_beyond_limit(writer, more) {
-            // What is dead does not count there. A checkpoint is of use, and worth its requests, if much counts as what
-            // it may take at most.
+            // What is dead does not count there. A checkpoint is of use, and worth its requests, if much of what is owed
+            // may take less than is set aside for it.
             if writer.owed_bytes() > u64::from(self.log.geometry().segment_bytes) / 8 {
                 writer.starved = true;
                 self.want_checkpoint(writer);

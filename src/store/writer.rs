@@ -84,6 +84,8 @@ pub struct Writer {
     pub frozen_bytes: u64,
     /// The last commit found no room in the log.
     pub is_stuck: bool,
+    /// How many checkpoints have ended, done or failed.
+    pub checkpoints_ended: u64,
     /// After a checkpoint failed, the next is not begun before this.
     pub retry_at: Option<Instant>,
     /// A transaction was refused for lack of space since the last checkpoint.
@@ -94,12 +96,9 @@ pub struct Writer {
     pub awaits_relief: bool,
     /// A transaction was refused for the room that is the cleaner's, since the cleaner looked last.
     pub squeezed: bool,
-    /// Bytes that the last transaction may have added, as far as it was to make the store larger: of one that was refused,
-    /// until somebody else asks.
-    pub wanted: u64,
     /// The cleaner has nothing to gain before so many bytes are wasted.
     pub clean_from: u64,
-    /// Since it has too little room to move anything.
+    /// Why: there was too little room to move anything.
     pub is_cramped: bool,
     /// Nor before then, nor before more transactions have begun than these.
     pub clean_after: Option<(Instant, u64)>,
@@ -137,12 +136,12 @@ impl Writer {
             condemned: BTreeSet::new(),
             frozen_bytes: 0,
             is_stuck: false,
+            checkpoints_ended: 0,
             retry_at: None,
             starved: false,
             relieves: false,
             awaits_relief: false,
             squeezed: false,
-            wanted: 0,
             clean_from: 0,
             is_cramped: false,
             clean_after: None,

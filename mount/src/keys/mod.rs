@@ -139,11 +139,14 @@ impl Keys {
     pub fn apply(&self, changes: &[Change]) -> Result<Vec<Outcome>> {
         let changes = changes.iter().map(Change::checked).collect::<Result<Vec<KeyChange>>>()?;
         let mut outcomes = Vec::with_capacity(changes.len());
-        let (mut tries, until) = (SpaceTries::default(), Instant::now() + SPACE_WAIT);
+        let (mut tries, mut until) = (SpaceTries::default(), Instant::now() + SPACE_WAIT);
         while outcomes.len() < changes.len() {
             match self.fs.store().patiently(|| self.fs.change_keys(&changes[outcomes.len()..])) {
                 // Nobody else looks at this store's files: nothing is stale.
-                Ok(changed) => outcomes.extend(changed.outcomes),
+                Ok(changed) => {
+                    outcomes.extend(changed.outcomes);
+                    (tries, until) = (SpaceTries::default(), Instant::now() + SPACE_WAIT);
+                }
                 Err(FsError::NoSpace) if self.fs.get_space(&mut tries, until) => {}
                 Err(error) => return Err(error.into()),
             }

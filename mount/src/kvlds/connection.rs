@@ -275,14 +275,29 @@ async fn carry_out(
     }
     if !changes.is_empty() {
         let (ids, changes): (Vec<u64>, Vec<KeyChange>) = changes.into_iter().unzip();
-        // Before anybody can see what is changed.
-        let ticket = source.copies.as_ref().map(|(forget, untold)| (forget, untold.begin()));
-        let (Changed { outcomes, stale }, made) = make_changes(fs, &changes).await;
-        if let Some((forget, ticket)) = ticket.filter(|_| !stale.is_empty()) {
-            // Also of those before one that could not be made.
-            forget(stale, Box::new(move || drop(ticket)));
+        let mut outcomes = Vec::with_capacity(changes.len());
+        let (mut tries, mut until) = (SpaceTries::default(), None);
+        while outcomes.len() < changes.len() {
+            // Before anybody can see what is changed.
+            let ticket = source.copies.as_ref().map(|(forget, untold)| (forget, untold.begin()));
+            let (Changed { outcomes: some, stale }, made) = make_changes(fs, &changes[outcomes.len()..]).await;
+            if let Some((forget, ticket)) = ticket.filter(|_| !stale.is_empty()) {
+                // Also of those before one that could not be made.
+                forget(stale, Box::new(move || drop(ticket)));
+            }
+            if !some.is_empty() {
+                (tries, until) = (SpaceTries::default(), None);
+            }
+            outcomes.extend(some);
+            match made {
+                // With nothing untold: the answers of all other connections would wait for that.
+                Err(Dropped::Refused(FsError::NoSpace)) => {
+                    let until = *until.get_or_insert_with(|| Instant::now() + SPACE_WAIT);
+                    tries = get_space(fs, tries, until).await?;
+                }
+                made => made?,
+            }
         }
-        made?;
         let mut packets = Vec::with_capacity(ids.len() * (wire::OVERHEAD_BYTES + 4));
         for (id, outcome) in ids.into_iter().zip(outcomes) {
             wire::push(&mut packets, id, |record| message::push_done(record, outcome == Outcome::Done));
@@ -422,6 +437,17 @@ impl Answers {
     }
 }
 
+/// After a refusal for lack of space: tries to get some. Ok: it is worth asking again.
+async fn get_space(fs: &Arc<FileSystem>, mut tries: SpaceTries, until: Instant) -> Result<SpaceTries, Dropped> {
+    let fs = fs.clone();
+    let got = tokio::task::spawn_blocking(move || fs.get_space(&mut tries, until).then_some(tries));
+    match got.await {
+        Ok(Some(tries)) if Instant::now() < until => Ok(tries),
+        Ok(_) => Err(FsError::NoSpace.into()),
+        Err(ended) => Err(Dropped::Io(std::io::Error::other(ended))),
+    }
+}
+
 /// Makes all, or the first of them.
 async fn make_changes(fs: &Arc<FileSystem>, changes: &[KeyChange]) -> (Changed, Result<(), Dropped>) {
     let (mut all, mut at_once) = (Changed::default(), KEYS_AT_ONCE);
@@ -446,15 +472,13 @@ fn name(key: &[u8]) -> Name {
 /// A tree has fewer levels.
 const MISSES_MAX: usize = 8;
 
-/// Does it, with so many keys at once or fewer, and fetches what it misses; where there is no space, it tries to
-/// get some.
+/// Does it, with so many keys at once or fewer, and fetches what it misses.
 async fn patiently<T>(
     fs: &Arc<FileSystem>,
     at_once: &mut usize,
     mut operation: impl FnMut(usize) -> crate::fs::Result<T>,
 ) -> Result<T, Dropped> {
     let mut misses = 0;
-    let (mut tries, mut wait) = (SpaceTries::default(), None);
     loop {
         match operation(*at_once) {
             Err(FsError::Miss(miss)) => {
@@ -465,18 +489,6 @@ async fn patiently<T>(
                 let store = fs.store().clone();
                 match tokio::task::spawn_blocking(move || store.fetch(&miss)).await {
                     Ok(fetched) => fetched.map_err(FsError::from)?,
-                    Err(ended) => return Err(Dropped::Io(std::io::Error::other(ended))),
-                }
-            }
-            Err(FsError::NoSpace) => {
-                let (fs, until) = (fs.clone(), *wait.get_or_insert_with(|| Instant::now() + SPACE_WAIT));
-                let got = tokio::task::spawn_blocking(move || {
-                    let is_worth_it = fs.get_space(&mut tries, until);
-                    (tries, is_worth_it && Instant::now() < until)
-                });
-                match got.await {
-                    Ok((so_far, true)) => tries = so_far,
-                    Ok((_, false)) => return Err(FsError::NoSpace.into()),
                     Err(ended) => return Err(Dropped::Io(std::io::Error::other(ended))),
                 }
             }
