@@ -25,7 +25,12 @@ new_disk() {
 }
 
 no_disk() {
-    umount "$disk"
+    local since=$SECONDS
+    # The store's server ends a moment after it has told that everything is durable.
+    until umount "$disk"; do
+        [ $((SECONDS - since)) -lt 10 ] || fail "the disk is still in use 10 seconds after the store was unmounted"
+        sleep 0.1
+    done
     rm -f "$place/image"
 }
 
