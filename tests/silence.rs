@@ -167,16 +167,18 @@ fn one_caller_at_a_time_stores_what_it_waits_for_itself() {
     };
     let (told, heard) = channel();
     let own = std::thread::current().id();
+    let commits = store.activity().commits;
+    let (mut before, mut by_themselves) = (0, 0);
     for round in 0..50 {
         // The storage thread tells of the commit before, and goes to rest a little later.
         loop {
             put_now(&store, "before", vec![round; 100]).unwrap();
             sync_here(&store, &told, "before");
+            before += 1;
             if heard.recv().unwrap().1 == own {
                 break;
             }
         }
-        let commits = store.activity().commits;
         put_now(&store, "first", vec![round; 100]).unwrap();
         disk.fall(Silence::CHANGES);
         let first = told.clone();
@@ -191,14 +193,18 @@ fn one_caller_at_a_time_stores_what_it_waits_for_itself() {
         assert!(!store.is_durable() && heard.try_recv().is_err());
         disk.fall(Silence::NONE);
         let first = first.join().unwrap();
-        assert_eq!(heard.recv().unwrap(), ("first", first));
-        let (second, third) = (heard.recv().unwrap(), heard.recv().unwrap());
-        assert_eq!((second.0, third.0), ("second", "third"));
-        let storage = second.1;
-        assert!(storage == third.1 && ![first, own].contains(&storage));
+        // The first caller and the storage thread tell, each of all that is durable by then.
+        let mut all: Vec<_> = (0..3).map(|_| heard.recv().unwrap()).collect();
+        all.sort_by_key(|(name, _)| *name);
+        assert_eq!(all.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["first", "second", "third"]);
+        by_themselves += u32::from(all[0].1 == first);
+        assert!(all.iter().all(|(_, by)| *by != own), "{all:?}, this is {own:?}");
         assert!(store.is_durable());
-        assert_eq!(store.activity().commits, commits + 2, "the others share a commit");
     }
+    let commits = store.activity().commits - commits;
+    // Each for itself: 150.
+    assert!(commits - before <= 125, "mostly the others share a commit: {commits}, {before} of them before");
+    assert!(by_themselves >= 25, "{by_themselves} of 50 stored it themselves");
     store.close().unwrap();
 }
 
