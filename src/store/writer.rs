@@ -98,7 +98,7 @@ pub struct Writer {
     pub squeezed: bool,
     /// The cleaner has nothing to gain before so many bytes are wasted.
     pub clean_from: u64,
-    /// Why: there was too little room to move anything.
+    /// Why `clean_from` is set: there was too little room to move anything.
     pub is_cramped: bool,
     /// Nor before then, nor before more transactions have begun than these.
     pub clean_after: Option<(Instant, u64)>,
@@ -250,7 +250,7 @@ impl Writer {
         self.table.dead() > 0 || self.tree.leaves_behind() > 0
     }
 
-    /// Whether the next may free some that the last did not.
+    /// Whether the next checkpoint may free segments that the last one did not.
     pub fn may_free_more(&self) -> bool {
         self.freeable() > 0 || self.tree.leaves_behind() > 0
     }

@@ -1,4 +1,5 @@
 //! Removing names and nodes: unlink, rmdir, and what is left to do afterwards.
+//! And space for who was refused for lack of it, which what is left to remove may hold.
 
 use crate::fs::attr::{FileType, Ino};
 use crate::fs::change::Change;
