@@ -4,7 +4,7 @@
 mod support;
 
 use kivafs::backend::MemoryDisk;
-use kivafs::store::{CreateOptions, Store, StoreError};
+use kivafs::store::{CreateOptions, Geometry, SpaceTries, Store, StoreError};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use support::bucket::Bucket;
@@ -80,6 +80,76 @@ fn a_store_of_bounded_size_can_be_changed_in_place_for_ever() {
             assert!(disk.occupied_bytes() <= SIZE, "{} bytes", disk.occupied_bytes());
         }
         assert!(store.activity().moved_bytes > 0);
+        let found = read_state(&store).unwrap();
+        assert!(found == state, "{}", difference(&found, &state));
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(Store::check_on(disk, true).unwrap(), Vec::<String>::new());
+    });
+}
+
+/// Puts it, and answers whether it found space, however often that takes.
+fn put_patiently(store: &Store, change: &Change) -> bool {
+    let mut tries = SpaceTries::default();
+    loop {
+        match commit(store, std::slice::from_ref(change)) {
+            Ok(()) => return true,
+            Err(StoreError::NoSpace) if store.get_space(&mut tries, Instant::now() + Duration::from_secs(20)) => {}
+            Err(StoreError::NoSpace) => return false,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// While a store is filled nothing of it is wasted. If all it has is taken then, there is nothing to move with when
+/// every other value is deleted afterwards: each segment goes on holding half of what it did, and the store is full for
+/// good. And what it tells of its space is so: what is deleted is free again.
+#[test]
+fn what_is_deleted_all_over_a_full_store_makes_room() {
+    end_with_the_store();
+    for_each_seed(6, |seed| {
+        let mut random = Random::new(seed);
+        let disk = Arc::new(MemoryDisk::default());
+        let geometry = Geometry { segment_bytes: 256 << 10, ..SMALL.geometry };
+        Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() })
+            .unwrap();
+        disk.set_capacity(8 << 20);
+        let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+        let mut state = State::new();
+        for number in 0_u32.. {
+            let change = Change::Put(number.to_be_bytes().to_vec(), random.bytes(5000));
+            if !put_patiently(&store, &change) {
+                break;
+            }
+            apply(&mut state, &[change]);
+            if number % 10 == 0 {
+                store.sync().unwrap();
+            }
+        }
+        let space = store.space();
+        assert!(state.len() > 1000 && space.free <= 1 << 20, "full with {} values: {space:?}", state.len());
+
+        let share = random.within(2..5);
+        let doomed: Vec<Vec<u8>> = state.keys().step_by(share).cloned().collect();
+        for key in &doomed {
+            let change = Change::Delete(key.clone());
+            commit(&store, std::slice::from_ref(&change)).unwrap();
+            apply(&mut state, &[change]);
+        }
+        store.checkpoint().unwrap();
+        let (deleted, free) = (doomed.len() as u64 * 5000, store.space().free);
+        assert!(free >= deleted / 2 && free <= space.free + deleted, "{deleted} bytes deleted, {free} free");
+
+        let fits = doomed.into_iter().filter(|key| {
+            let change = Change::Put(key.clone(), random.bytes(5000));
+            let fits = put_patiently(&store, &change);
+            if fits {
+                apply(&mut state, &[change]);
+            }
+            fits
+        });
+        let again = fits.count() as u64 * 5000;
+        assert!(again >= deleted / 5 * 4, "of {deleted} bytes deleted {again} fit again: {:?}", store.space());
         let found = read_state(&store).unwrap();
         assert!(found == state, "{}", difference(&found, &state));
         store.close().unwrap();

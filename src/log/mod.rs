@@ -78,6 +78,10 @@ const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// How often who waits for the storage thread looks whether the store was given up.
 const FREED_WAIT: Duration = Duration::from_millis(100);
 
+/// So many segments of a file are to stand ready beside the reserve, when some come free. Whoever moves what lives
+/// elsewhere needs them: a segment's content wherever that breaks off, and pages.
+pub const READY_SEGMENTS: u64 = 2;
+
 /// Whether the reserve may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -471,6 +475,11 @@ impl Log {
     pub fn capacity_max(&self) -> u64 {
         let free = self.disk().map_or(u64::MAX, |disk| disk.free_space().unwrap_or(0));
         self.shared.streams.lock().capacity_max(free)
+    }
+
+    /// How much of a segment counts in [`Log::ensure_capacity`].
+    pub fn segment_capacity(&self) -> u64 {
+        self.shared.streams.lock().slot_capacity()
     }
 
     /// Whether nothing is set aside for deleting (R7): the next mount may then find nothing, either. A

@@ -333,7 +333,7 @@ impl Streams {
 
     /// Every segment may end with a tail that the next payload does not fit into: an eighth covers that, indexes and
     /// padding; half where segments are small.
-    fn slot_capacity(&self) -> u64 {
+    pub fn slot_capacity(&self) -> u64 {
         let slot = self.segment_bytes as u64;
         if slot >= 1 << 20 { slot / 8 * 7 } else { slot / 2 }
     }

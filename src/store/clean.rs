@@ -37,12 +37,13 @@
 //!   again before something else of it has died. After a pass that gained nothing there is none before the store has
 //!   changed, or somebody is refused for the cleaner's room: one that is idle is left alone.
 //! * V6 Moving takes space before it gives any. So as long as there may be something to be gained, others leave it some
-//!   ([`Core::room_to_clean`]). Where all was tried in vain, still what one segment is moved with: with that taken, the
-//!   store would be full for good. If even that does not suffice to move anything, nothing is set aside.
+//!   ([`Core::room_to_clean`]). And where there is nothing, still what one segment is moved with: of a store that was
+//!   filled to the brim, and of which every other file was deleted then, nothing could be moved any more, and it would
+//!   be full for good. (Where others have taken the disk's space it may not be there, until enough has come free.)
 
 use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
-use crate::log::SegmentNo;
+use crate::log::{READY_SEGMENTS, SegmentNo};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -72,6 +73,17 @@ pub struct Cleaner {
     left: HashMap<SegmentNo, u64>,
 }
 
+/// What one pass is about.
+#[derive(Default)]
+struct Plan {
+    /// The segments that are to come free.
+    victims: BTreeSet<SegmentNo>,
+    /// There are some, but no room to move what lives in them; nor time to look.
+    lacks_room: bool,
+    /// There is much less room than is set aside for that (V6): there may be more to gain in a moment.
+    is_short: bool,
+}
+
 impl Core {
     /// Whether the store takes much more than it holds, or so that it has hardly any space left, and something
     /// has died since there was nothing to be done about that.
@@ -94,8 +106,9 @@ impl Core {
             return None;
         }
         let (wasted, slack) = (self.wasted(writer), self.slack(writer));
-        let is_short = || writer.starved || writer.squeezed || self.log.unallocated_bytes() < slack + 4 * segment_bytes;
-        if wasted > slack && self.log.disk().is_some() && is_short() {
+        let is_short = || writer.starved || self.log.unallocated_bytes() < slack + 4 * segment_bytes;
+        // Who is refused is not to be for what is wasted, however little that is.
+        if self.log.disk().is_some() && (writer.squeezed || wasted > slack && is_short()) {
             return Some(Aim::Space);
         }
         (wasted > writer.table.held() / 2 + slack).then_some(Aim::Ceiling)
@@ -129,16 +142,27 @@ impl Core {
 
     /// V6: what is not for who adds to the store.
     pub(super) fn room_to_clean(&self, writer: &Writer) -> u64 {
-        let slack = self.slack(writer);
-        if self.log.disk().is_none() || self.wasted(writer) <= slack {
-            0
-        } else if self.is_worth_cleaning(writer) {
-            slack
-        } else if writer.is_cramped {
-            0
-        } else {
-            // Others may have most of it. But not the last: if there is something to be gained later, it is with that.
-            2 * u64::from(self.log.geometry().segment_bytes)
+        match self.is_worth_cleaning(writer) {
+            true => self.slack(writer),
+            false => self.room_kept(),
+        }
+    }
+
+    /// V6: and what is not even when there is nothing to be gained. With it gained what is deleted later.
+    pub(super) fn room_kept(&self) -> u64 {
+        match self.log.disk() {
+            Some(_) => READY_SEGMENTS * self.log.segment_capacity(),
+            None => 0,
+        }
+    }
+
+    /// What the cleaner may gain in a file: about, and not more than it will.
+    pub(super) fn gainable(&self, writer: &Writer) -> u64 {
+        let wasted = self.wasted(writer);
+        match self.log.disk().is_some() && wasted >= writer.clean_from {
+            // What is nearly full is not moved.
+            true => wasted.saturating_sub(writer.table.held() / 16),
+            false => 0,
         }
     }
 
@@ -183,7 +207,7 @@ impl Core {
         // about to give some back.
         let nothing_came = self.writer.try_lock_until(wait).is_some_and(|writer| self.nothing_comes(&writer));
         self.log.wait_until_freed(wait);
-        let (victims, is_cramped) = self.victims(&cleaner, aim, until);
+        let Plan { victims, lacks_room, is_short } = self.plan(&cleaner, aim, until);
         let result = match victims.is_empty() {
             true => Ok(BTreeSet::new()),
             false => self.empty(&victims, until),
@@ -208,11 +232,9 @@ impl Core {
         if has_gained {
             self.gains.add(1);
             writer.clean_from = 0;
-            writer.is_cramped = false;
-        } else if (is_all && !is_cramped) || (is_cramped && nothing_came && self.nothing_comes(&writer)) {
+        } else if is_all && !lacks_room && (!is_short || nothing_came && self.nothing_comes(&writer)) {
             // Others may have what room there is (V6).
             writer.clean_from = self.wasted(&writer) + self.slack(&writer);
-            writer.is_cramped = is_cramped;
         }
         match result {
             Err(error) if !has_gained => Err(error),
@@ -227,9 +249,7 @@ impl Core {
         is_quiet && self.graveyard.lock().iter().all(|(_, dead)| dead.is_empty())
     }
 
-    /// The segments that are to come free; and whether there is too little room for moving, or much less than is set
-    /// aside for that (V6), so that there may be more to gain in a moment.
-    fn victims(&self, cleaner: &Cleaner, aim: Aim, until: Option<Instant>) -> (BTreeSet<SegmentNo>, bool) {
+    fn plan(&self, cleaner: &Cleaner, aim: Aim, until: Option<Instant>) -> Plan {
         let segment_bytes = u64::from(self.log.geometry().segment_bytes);
         let (table, wasted, slack, owed, open) = {
             let writer = match until {
@@ -238,7 +258,7 @@ impl Core {
             };
             // Walking over leaves that are behind would have them catch up in memory, all of them.
             let writer = writer.filter(|writer| writer.tree.leaves_behind() == 0);
-            let Some(writer) = writer else { return (BTreeSet::new(), true) };
+            let Some(writer) = writer else { return Plan { lacks_room: true, ..Plan::default() } };
             let (wasted, slack) = (self.wasted(&writer), self.slack(&writer));
             (writer.table.clone(), wasted, slack, writer.owed_bytes(), self.log.open_segments())
         };
@@ -284,7 +304,7 @@ impl Core {
         if gained < gain_min {
             victims.clear();
         }
-        (victims, lacks_room && gained < gain_min || room < slack / 2)
+        Plan { victims, lacks_room: lacks_room && gained < gain_min, is_short: room < slack / 2 }
     }
 }
 

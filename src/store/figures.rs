@@ -4,6 +4,7 @@ use super::Core;
 use super::cache::CacheFigures;
 use super::writer::Writer;
 use crate::backend::{DiskCacheStats, Usage};
+use crate::log::READY_SEGMENTS;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +19,8 @@ const LOCK_WAIT_MAX: Duration = Duration::from_millis(10);
 pub struct Space {
     /// What the store may come to occupy: what it takes now plus what can still be written.
     pub total: u64,
-    /// What its log, its data segments and its reserve take.
+    /// What its log, its data segments and its reserve take, and what is kept for moving; without what can be gained by
+    /// that.
     pub used: u64,
     /// What can still be written.
     pub free: u64,
@@ -65,21 +67,8 @@ pub struct Segments {
 pub(super) struct Seen {
     segments: Segments,
     changed_bytes: u64,
-}
-
-impl Seen {
-    pub(super) fn of(writer: &Writer) -> Seen {
-        let table = &writer.table;
-        let segments = Segments {
-            count: table.count(),
-            bytes: table.occupied(),
-            dead: table.dead(),
-            freeable: writer.freeable(),
-            live_bytes: table.live(),
-            held_bytes: table.held(),
-        };
-        Seen { segments, changed_bytes: writer.tree.dirty_bytes() }
-    }
+    /// What the cleaner may gain.
+    gainable: u64,
 }
 
 /// All of it.
@@ -115,38 +104,53 @@ impl Core {
         }
     }
 
-    fn look(&self) -> Seen {
-        let now = self.writer.try_lock_for(LOCK_WAIT_MAX).map(|writer| Seen::of(&writer));
+    fn see(&self, writer: &Writer) -> Seen {
+        let table = &writer.table;
+        let segments = Segments {
+            count: table.count(),
+            bytes: table.occupied(),
+            dead: table.dead(),
+            freeable: writer.freeable(),
+            live_bytes: table.live(),
+            held_bytes: table.held(),
+        };
+        Seen { segments, changed_bytes: writer.tree.dirty_bytes(), gainable: self.gainable(writer) }
+    }
+
+    pub(super) fn look(&self) -> Seen {
+        let now = self.writer.try_lock_for(LOCK_WAIT_MAX).map(|writer| self.see(&writer));
         let mut seen = self.seen.lock();
         *seen = now.unwrap_or(*seen);
         *seen
     }
 
     pub(super) fn space(&self) -> Space {
-        self.space_of(self.look().segments)
+        self.space_of(self.look())
     }
 
-    fn space_of(&self, segments: Segments) -> Space {
+    fn space_of(&self, Seen { segments, gainable, .. }: Seen) -> Space {
         let Some(disk) = self.log.disk() else {
             let used = segments.held_bytes;
             let total = if self.size_limit > 0 { self.size_limit } else { BUCKET_BYTES };
             return Space { total: total.max(used), used, free: total.saturating_sub(used) };
         };
         let geometry = self.log.geometry();
-        // Whoever needs these makes a checkpoint.
-        let freeable = segments.freeable * u64::from(geometry.segment_bytes);
-        let held = segments.count * u64::from(geometry.segment_bytes) - freeable;
-        let used = geometry.slots_offset() + held + self.log.reserve_bytes();
-        let free = self.log.free_bytes(disk.free_space().unwrap_or(0)) + freeable;
-        Space { total: used + free, used, free }
+        // Whoever needs these makes a checkpoint, and the cleaner that.
+        let comes_free = segments.freeable * u64::from(geometry.segment_bytes) + gainable;
+        let held = segments.count * u64::from(geometry.segment_bytes) - comes_free;
+        let free = self.log.free_bytes(disk.free_space().unwrap_or(0)) + comes_free;
+        let kept = free.min(READY_SEGMENTS * u64::from(geometry.segment_bytes));
+        let used = geometry.slots_offset() + held + self.log.reserve_bytes() + kept;
+        Space { total: used + free - kept, used, free: free - kept }
     }
 
     pub(super) fn figures(&self) -> Figures {
-        let Seen { segments, changed_bytes } = self.look();
+        let seen = self.look();
+        let Seen { segments, changed_bytes, .. } = seen;
         Figures {
             activity: self.activity(),
             cache: self.cache.figures(),
-            space: self.space_of(segments),
+            space: self.space_of(seen),
             segments,
             unstored_bytes: self.log.in_flight(),
             changed_bytes,

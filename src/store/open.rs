@@ -4,7 +4,6 @@ use super::ahead::Ahead;
 use super::cache::Cache;
 use super::checkpoint::StoredTable;
 use super::commit::InFlight;
-use super::figures::Seen;
 use super::keeper::Signals;
 use super::look::{Elsewhere, Holder, holder_of};
 use super::replay::replay;
@@ -13,7 +12,8 @@ use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError};
 use crate::backend::{Disk, FileDisk, Hold, Objects};
 use crate::log::{
-    self, Access, Birth, Bucket, Codec, Counter, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind, SegmentNo,
+    self, Access, Birth, Bucket, Codec, Counter, Geometry, HolderRecord, Log, Pointer, READY_SEGMENTS, Recovery,
+    RootKind, SegmentNo,
 };
 use crate::tree::Tree;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -278,7 +278,8 @@ fn nowhere() -> PathBuf {
 
 fn create(path: &Path, disk: &dyn Disk, options: &CreateOptions) -> Result<(), OpenError> {
     let geometry = options.geometry.unwrap_or_else(|| options.size.map_or_else(Geometry::default, Geometry::of_size));
-    let least = geometry.slots_offset() + 4 * u64::from(geometry.segment_bytes);
+    // The reserve of this mount and of the next, two that are being filled, what stands ready, and two for content.
+    let least = geometry.slots_offset() + (6 + READY_SEGMENTS) * u64::from(geometry.segment_bytes);
     let size = check_sizes(path, geometry, least, options.size)?;
     log::create(disk, geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
 }
@@ -369,7 +370,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         moves: Counter::default(),
         gains: Counter::default(),
         moved_bytes: Counter::default(),
-        seen: Mutex::new(Seen::of(&writer)),
+        seen: Mutex::default(),
         writer: Mutex::new(writer),
         placing: Mutex::new(()),
         room: Condvar::new(),
@@ -381,6 +382,8 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         abandoned: AtomicBool::new(false),
         read_only: options.read_only,
     });
+    // What is told to who asks while the writer is busy.
+    core.look();
     let threads = match options.read_only {
         true => Vec::new(),
         false => {

@@ -444,8 +444,13 @@ impl Core {
         }
         match self.log.ensure_capacity(owed + for_cleaner, need) {
             Ok(()) => Ok(()),
-            // V6, in `clean`. It is the cleaner that makes room, or finds that it cannot: a checkpoint would only use some up.
+            // V6, in `clean`. It is the cleaner that makes room, or finds that it cannot: a checkpoint would only use some
+            // up, unless it frees some.
             Err(LogError::NoSpace) if for_cleaner > 0 && self.log.ensure_capacity(owed, need).is_ok() => {
+                if writer.may_free_more() {
+                    writer.starved = true;
+                    self.want_checkpoint(writer);
+                }
                 writer.squeezed = true;
                 self.signals.want_cleaning();
                 Err(StoreError::NoSpace)

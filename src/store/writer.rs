@@ -98,8 +98,6 @@ pub struct Writer {
     pub squeezed: bool,
     /// The cleaner has nothing to gain before so many bytes are wasted.
     pub clean_from: u64,
-    /// Why `clean_from` is set: there was too little room to move anything.
-    pub is_cramped: bool,
     /// Nor before then, nor before more transactions have begun than these.
     pub clean_after: Option<(Instant, u64)>,
     /// No more transactions.
@@ -143,7 +141,6 @@ impl Writer {
             awaits_relief: false,
             squeezed: false,
             clean_from: 0,
-            is_cramped: false,
             clean_after: None,
             closing: false,
             closed: false,

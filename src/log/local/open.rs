@@ -16,7 +16,7 @@
 //!   such commit, nor any other: after one failed flush it never tries again. If P was killed before, neither.
 //! * Nobody after P refers to it: no commit that is in the log on the disk does, and no later mount writes one that
 //!   does, since it goes on in segments of its own (R3), whose pages it writes, flushes, and only then refers to.
-//!   What is free of P's slots is punched or written again before it is used.
+//!   What is free of P's slots is punched, or written again before anything refers to it.
 //!
 //! So whatever the log *on the disk* refers to was flushed by who wrote that commit, before that. The one that may
 //! be in memory only is the commit itself, which is why the ring is read again. (What is in memory is never older than

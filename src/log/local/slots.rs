@@ -8,7 +8,7 @@
 //! cannot go on in the segments of this one (R3), and whatever this one has taken may be full.
 
 use crate::backend::Disk;
-use crate::log::Need;
+use crate::log::{Need, READY_SEGMENTS};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
@@ -154,6 +154,17 @@ impl Slots {
         self.count = self.count.max(slot + 1);
         self.reserve = Some(slot);
         Ok(())
+    }
+
+    /// Keeps a slot that came free allocated as it is, if the reserve or one of those is missing that are to stand ready;
+    /// answers whether it did. (Given back to a disk that is full it would be somebody else's.)
+    pub fn keep(&mut self, slot: u32) -> bool {
+        match self.reserve {
+            None => self.reserve = Some(slot),
+            Some(_) if self.ready(Need::Growth) < READY_SEGMENTS && !self.is_beyond_quota() => self.spare.push(slot),
+            Some(_) => return false,
+        }
+        true
     }
 
     /// Takes back a slot whose space has been given back to the disk (punched).

@@ -20,7 +20,7 @@ use crate::log::geometry::{BLOCK, Geometry};
 use crate::log::message::{Claim, Done, Message, Prepare};
 use crate::log::pointer::{SegmentNo, Sequence};
 use crate::log::streams::Part;
-use crate::log::{LogError, Need, RESERVATION_STEP, Shared, now_ns};
+use crate::log::{LogError, RESERVATION_STEP, Shared, now_ns};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
@@ -306,6 +306,9 @@ impl Writer {
             let (slot, offset) = {
                 let mut streams = self.shared.streams.lock();
                 let slot = streams.forget(*number);
+                if streams.slots().keep(slot) {
+                    continue;
+                }
                 (slot, streams.slots().offset_of(slot))
             };
             match self.disk.punch(offset, slot_bytes) {
@@ -313,13 +316,6 @@ impl Writer {
                 // Nothing is lost but space: the slot stays out of use until the next mount.
                 Err(error) => tracing::warn!("cannot give back the space of {number:?} at {offset:#x}: {error}"),
             }
-        }
-        let mut streams = self.shared.streams.lock();
-        if !streams.slots().has_reserve()
-            && let Err(error) = streams.slots().allocate(Need::Growth)
-        {
-            // In a store that is full up to its limit this is as it should be.
-            tracing::debug!("cannot set space aside for deleting: {error}");
         }
     }
 
