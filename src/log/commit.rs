@@ -432,7 +432,14 @@ mod tests {
                 roots: vec![
                     (
                         RootKind::Tree,
-                        Some(Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, checksum: 4 }),
+                        Some(Pointer {
+                            segment: SegmentNo(1),
+                            offset: 2,
+                            length: 3,
+                            codec: Codec::Raw,
+                            shrunk: 0,
+                            checksum: 4,
+                        }),
                     ),
                     (RootKind::Table, None),
                 ],

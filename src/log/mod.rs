@@ -302,14 +302,21 @@ impl Log {
     /// Stores a payload (at most the geometry's segment size, less its own overhead).
     pub fn append(&self, stream: Stream, payload: &[u8], hint: &[u8]) -> Result<Pointer, LogError> {
         let (codec, stored) = streams::pack(payload, self.codec);
-        let appended =
-            self.shared.streams.lock().append(stream, codec, &stored, hint, &mut |message| self.send(message));
+        let shrunk = Pointer::shrunk(payload.len(), stored.len());
+        let mut streams = self.shared.streams.lock();
+        let appended = streams.append(stream, codec, shrunk, &stored, hint, &mut |message| self.send(message));
+        drop(streams);
         if let (Ok(pointer), Medium::Bucket(bucket)) = (&appended, &self.medium)
             && let Some(cache) = bucket.cache()
         {
             cache.put(&remote::key(pointer), Bytes::copy_from_slice(&stored));
         }
         appended.inspect_err(|error| self.fail_if_io(error))
+    }
+
+    /// Whether what is appended is compressed.
+    pub fn compresses(&self) -> bool {
+        self.codec != Codec::Raw
     }
 
     /// Hands everything appended to that stream to the storage thread.

@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | 0 | 9 | address |
 //! | 9 | 3 | stored length in bytes, big-endian |
-//! | 12 | 1 | bits 0-3: codec; bits 4-7: flags (none defined; bit 4 is kept for encryption) |
+//! | 12 | 1 | bits 0-3: codec; bit 4: kept for encryption; bits 5-7: by how many eighths what is stored is shorter |
 //! | 13 | 16 | XXH3-128 of the stored bytes, big-endian |
 //!
 //! Nothing lives in commits on any backend (see `store::redo`), so only data segments are
@@ -40,6 +40,8 @@ const ADDRESS_BYTES: usize = 9;
 const LENGTH_BYTES: usize = 3;
 const CHECKSUM_BYTES: usize = 16;
 const KIND_COMMIT: u64 = 1 << 47;
+const EIGHTHS: u8 = 8;
+const SHRUNK_SHIFT: u8 = 5;
 const _: () = assert!(POINTER_BYTES == 29);
 
 /// How stored bytes were made from the payload.
@@ -74,6 +76,8 @@ pub struct Pointer {
     pub length: u32,
     /// How they were made.
     pub codec: Codec,
+    /// By how many eighths of the payload's length the stored bytes are fewer, at least: 0 to 7.
+    pub shrunk: u8,
     /// XXH3-128 of the stored bytes.
     pub checksum: u128,
 }
@@ -86,7 +90,8 @@ impl Pointer {
         out.extend_from_slice(&self.segment.0.to_be_bytes()[2..]);
         out.extend_from_slice(&self.offset.to_be_bytes()[1..]);
         out.extend_from_slice(&self.length.to_be_bytes()[1..]);
-        out.push(self.codec as u8);
+        assert!(self.shrunk < EIGHTHS, "stored bytes that are none");
+        out.push(self.codec as u8 | self.shrunk << SHRUNK_SHIFT);
         out.extend_from_slice(&self.checksum.to_be_bytes());
     }
 
@@ -102,9 +107,22 @@ impl Pointer {
             segment: SegmentNo(number),
             offset: be(&bytes[6..9]) as u32,
             length: be(&bytes[9..12]) as u32,
-            codec: Codec::from_number(bytes[12])?,
+            codec: Codec::from_number(bytes[12] & (1 << SHRUNK_SHIFT) - 1)?,
+            shrunk: bytes[12] >> SHRUNK_SHIFT,
             checksum: u128::from_be_bytes(checksum),
         })
+    }
+
+    /// By how many eighths of `payload` bytes so many stored ones are fewer, at least.
+    pub fn shrunk(payload: usize, stored: usize) -> u8 {
+        let saved = payload.saturating_sub(stored) * usize::from(EIGHTHS) / payload.max(1);
+        saved.min(usize::from(EIGHTHS) - 1) as u8
+    }
+
+    /// How many of the stored bytes a part of the payload takes: about, so that what a segment holds can be told from
+    /// what refers to it, and the parts of a payload are no less together than it is.
+    pub fn part(&self, payload_bytes: u32) -> u64 {
+        (u64::from(payload_bytes) * u64::from(EIGHTHS - self.shrunk)).div_ceil(EIGHTHS.into())
     }
 
     /// Whether these stored bytes are the ones that the pointer was made for.
@@ -172,12 +190,13 @@ mod tests {
             offset: 0x0a0b0c,
             length: 0x0d0e0f,
             codec: Codec::Lz4,
+            shrunk: 5,
             checksum: 0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f,
         };
         let mut bytes = Vec::new();
         pointer.encode(&mut bytes);
         let golden: [u8; POINTER_BYTES] = [
-            1, 2, 3, 4, 5, 6, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f, 1, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
+            1, 2, 3, 4, 5, 6, 0x0a, 0x0b, 0x0c, 0x0d, 0x0e, 0x0f, 0xa1, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17,
             0x18, 0x19, 0x1a, 0x1b, 0x1c, 0x1d, 0x1e, 0x1f,
         ];
         assert_eq!(bytes, golden);
@@ -193,8 +212,24 @@ mod tests {
         bytes[0] = 0;
         bytes[12] = 2;
         assert_eq!(Pointer::decode(&bytes), None, "unknown codec");
-        bytes[12] = 0x11;
+        bytes[12] = 0xb1;
         assert_eq!(Pointer::decode(&bytes), None, "unknown flag");
+    }
+
+    #[test]
+    fn parts_are_together_at_least_what_is_stored() {
+        for payload in [1_usize, 2, 7, 8, 100, 65_536] {
+            for stored in (1..=payload + 4).step_by(payload / 50 + 1) {
+                let mut bytes = vec![0; POINTER_BYTES];
+                bytes[12] = Pointer::shrunk(payload, stored) << SHRUNK_SHIFT | Codec::Lz4 as u8;
+                let pointer = Pointer::decode(bytes[..].try_into().unwrap()).unwrap();
+                let (first, rest) = (payload as u32 / 3, payload as u32 - payload as u32 / 3);
+                let all = pointer.part(payload as u32);
+                assert!(all >= stored.min(payload) as u64, "{stored} of {payload}: {all}");
+                assert!(all <= stored as u64 + payload as u64 / 8 + 1, "{stored} of {payload}: {all}");
+                assert!((all..=all + 1).contains(&(pointer.part(first) + pointer.part(rest))));
+            }
+        }
     }
 
     #[test]

@@ -129,7 +129,8 @@ mod tests {
     fn golden_index() {
         let mut index = Index::default();
         assert_eq!(index.bytes_with(b"key"), 24 + 3 + 32);
-        let pointer = Pointer { segment: SegmentNo(3), offset: 64, length: 5, codec: Codec::Lz4, checksum: 1 };
+        let pointer =
+            Pointer { segment: SegmentNo(3), offset: 64, length: 5, codec: Codec::Lz4, shrunk: 0, checksum: 1 };
         index.push(&pointer, b"key");
         let mut golden = b"\0\0\x40\0\0\x05\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\x01\x03key".to_vec();
         golden.extend_from_slice(b"kivafsDX\x01\0\0\0\x1b\0\0\0");

@@ -129,6 +129,7 @@ impl Streams {
         &mut self,
         stream: Stream,
         codec: Codec,
+        shrunk: u8,
         stored: &[u8],
         hint: &[u8],
         send: &mut dyn FnMut(Message),
@@ -141,6 +142,7 @@ impl Streams {
             offset: (open.base + open.buffer.len()) as u32,
             length: stored.len() as u32,
             codec,
+            shrunk,
             checksum: checksum(stored),
         };
         open.buffer.extend_from_slice(stored);

@@ -426,7 +426,7 @@ mod tests {
 
     fn at(number: u64) -> Pointer {
         let checksum = checksum(&number.to_be_bytes());
-        Pointer { segment: SegmentNo(number), offset: 0, length: 1, codec: Codec::Raw, checksum }
+        Pointer { segment: SegmentNo(number), offset: 0, length: 1, codec: Codec::Raw, shrunk: 0, checksum }
     }
 
     fn put_unit(cache: &Cache, number: u64) {

@@ -26,7 +26,7 @@ impl Core {
                 *counted.entry(pointer.segment).or_default() += u64::from(pointer.length);
             }
             Reference::Extent { extent, .. } => {
-                *counted.entry(extent.unit.segment).or_default() += u64::from(extent.length);
+                *counted.entry(extent.unit.segment).or_default() += extent.counted();
                 let used = units.entry((extent.unit.segment, extent.unit.offset)).or_insert((extent.unit, 0));
                 used.1 = used.1.max(extent.offset + extent.length);
             }

@@ -13,8 +13,7 @@
 //! * From the segments with the best ratio of what is gained, and of how long it will last, to what it costs:
 //!   cost-benefit (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992),
 //!   where the number of a segment stands for its age. What changes often soon dies by itself where it is.
-//! * What lives is counted as the segment table counts it, before compression. So of what compresses less is moved, and
-//!   later, and the ceiling is one of what the store holds, not of what that takes.
+//! * What lives is counted as the segment table counts it: as stored, to an eighth of what it was before compression.
 //! * What refers to them is found by walking the tree: its inner pages, and all its leaves if there is
 //!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] that are moved; in a bucket, where leaves that are
 //!   not at hand cost requests, for [`BUCKET_MOVED_MAX`]. (The index of a segment names owners, but neither copies nor

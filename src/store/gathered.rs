@@ -248,7 +248,7 @@ mod tests {
     /// All that was ever written to a few values was in memory at once.
     #[test]
     fn the_last_of_each_key_counts_also_where_most_is_replaced() {
-        let unit = Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, checksum: 4 };
+        let unit = Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, shrunk: 0, checksum: 4 };
         let mut commits = Vec::new();
         for round in 0..100_u8 {
             let value = |key: u8| match key.wrapping_mul(round) % 4 {

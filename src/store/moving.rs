@@ -401,10 +401,12 @@ impl Core {
     /// How many of the first of these are moved in one step: at least one.
     fn step(&self, pieces: &[Piece]) -> usize {
         let (mut bytes, mut cost) = (0, 0);
+        // In a file no more than half of what stands ready for moving has room for.
+        let bytes_max = STEP_BYTES.min(self.log.geometry().segment_bytes.into());
         let fits = |piece: &&Piece| {
             bytes += u64::from(piece.extent.length);
             cost += piece.key.len() + PIECE_COST;
-            bytes <= STEP_BYTES && cost < self.limits.txn / 2
+            bytes <= bytes_max && cost < self.limits.txn / 2
         };
         pieces.iter().take(STEP_PIECES).take_while(fits).count().max(1)
     }
@@ -459,17 +461,20 @@ impl Core {
         until: Option<Instant>,
     ) -> Result<(), StoreError> {
         let keys: Vec<&Key> = pieces.iter().map(|piece| &piece.key).collect();
-        let mut raw: Vec<(Key, Bytes)> = Vec::new();
+        let (mut raw, mut stored): (Vec<(Key, Bytes)>, u64) = (Vec::new(), 0);
         let first = moved.places.len();
         for Piece { key, extent } in pieces {
             if moved.covering(extent).is_none() {
                 moved.add(extent);
+                stored += extent.counted();
                 let payload = units.get(&extent.unit).expect("each unit was read");
                 let (start, end) = (extent.offset as usize, extent.offset as usize + extent.length as usize);
                 raw.push((key.clone(), payload.slice(start..end).into_bytes()));
             }
         }
         let bytes: u64 = raw.iter().map(|(_, bytes)| bytes.len() as u64).sum();
+        // What was compressed will be again.
+        let stored = if self.log.compresses() { stored } else { bytes };
         let done = self.change_once_there(&keys, until, |txn| {
             let values = txn.get_all_before(&keys)?;
             // Only now: what misses anything is begun again. And with all that the transaction will need: refused
@@ -477,7 +482,7 @@ impl Core {
             let of_txn =
                 self.pages_of_changes(keys.len()) + keys.iter().map(|key| (key.len() + PIECE_COST) as u64).sum::<u64>();
             // And somewhat more, since what is left of an open segment counts by half.
-            self.log.ensure_capacity(txn.owed_bytes() + bytes + bytes / 2 + of_txn, Need::Growth)?;
+            self.log.ensure_capacity(txn.owed_bytes() + stored + stored / 2 + of_txn, Need::Growth)?;
             let placed = self.append_units(&raw)?;
             for (place, (.., extent)) in moved.places[first..].iter_mut().zip(placed) {
                 *place = Some(extent);

@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn sample() -> Vec<Change> {
-        let unit = Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, checksum: 4 };
+        let unit = Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, shrunk: 0, checksum: 4 };
         vec![
             (Key::from(*b"ab"), Some(Value::Bytes(Bytes::from_static(b"xyz")))),
             (Key::from(*b"abc"), None),

@@ -210,8 +210,8 @@ impl Table {
         self.taken
     }
 
-    /// Bytes of these that hold what is live: copies that share an extent count for it once more each, and an
-    /// extent by its length before compression, so that the counters of one segment may add up to more
+    /// Bytes of these that hold what is live: copies that share an extent count for it once more each, and what is
+    /// compressed by up to an eighth of its length too much, so that the counters of one segment may add up to more
     /// than it has.
     pub fn held(&self) -> u64 {
         self.held
@@ -375,7 +375,8 @@ mod tests {
 
     #[test]
     fn golden_list() {
-        let pointer = Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, checksum: 4 };
+        let pointer =
+            Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, shrunk: 0, checksum: 4 };
         let chunks = BTreeMap::from([(9, StoredChunk { pointer, place: 5 })]);
         let bytes = encode_list(&chunks);
         let mut golden = b"kvTL\x01\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\x02\0\0\x03\0".to_vec();

@@ -15,7 +15,7 @@ pub enum Reference<'a> {
         /// 0 for a leaf.
         level: u8,
     },
-    /// A value that lies in a data segment; counts `extent.length` bytes in the ledger.
+    /// A value that lies in a data segment; counts [`Extent::counted`] bytes in the ledger.
     Extent {
         /// The key that maps to it.
         key: &'a [u8],

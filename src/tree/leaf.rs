@@ -228,7 +228,7 @@ impl Leaf {
     fn enter<'v>(&mut self, value: &'v Value, ledger: &mut dyn Ledger) -> (u8, Cow<'v, [u8]>) {
         match value {
             Value::Extent(extent) => {
-                ledger.add(extent.unit.segment, extent.length.into());
+                ledger.add(extent.unit.segment, extent.counted());
                 (TAIL_EXTENT, extent_tail(extent).to_vec().into())
             }
             Value::Bytes(bytes) if value.must_be_placed() => (TAIL_LARGE, self.keep_large(bytes).to_vec().into()),
@@ -251,7 +251,7 @@ impl Leaf {
         match self.pairs.kind(i) {
             TAIL_EXTENT => {
                 let extent = tail_extent(self.pairs.tail(i));
-                ledger.sub(extent.unit.segment, extent.length.into());
+                ledger.sub(extent.unit.segment, extent.counted());
             }
             TAIL_LARGE => {
                 let index = tail_index(self.pairs.tail(i));

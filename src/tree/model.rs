@@ -73,8 +73,14 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn extent(segment: u64, offset: u32, length: u32) -> Value {
-    let unit =
-        Pointer { segment: SegmentNo(1_000_000 + segment), offset: 0, length: 1, codec: Codec::Raw, checksum: 7 };
+    let unit = Pointer {
+        segment: SegmentNo(1_000_000 + segment),
+        offset: 0,
+        length: 1,
+        codec: Codec::Raw,
+        shrunk: 0,
+        checksum: 7,
+    };
     Value::Extent(Extent { unit, offset, length })
 }
 

@@ -373,6 +373,7 @@ mod tests {
             offset: 0x0a0b0c,
             length: 0x0d0e0f,
             codec: Codec::Lz4,
+            shrunk: 0,
             checksum: 0x1011_1213_1415_1617_1819_1a1b_1c1d_1e1f,
         }
     }

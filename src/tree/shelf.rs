@@ -36,6 +36,7 @@ impl PageSink for Shelf {
             offset: (self.written % SEGMENT_BYTES) as u32,
             length: payload.len() as u32,
             codec: Codec::Raw,
+            shrunk: 0,
             checksum: checksum(payload),
         };
         let node = Node::decode(payload, at).unwrap();
@@ -143,7 +144,7 @@ impl Counters {
         let mut counters = Counters::default();
         root.references(pages, &mut |reference| match reference {
             Reference::Page { pointer, .. } => counters.add(pointer.segment, pointer.length.into()),
-            Reference::Extent { extent, .. } => counters.add(extent.unit.segment, extent.length.into()),
+            Reference::Extent { extent, .. } => counters.add(extent.unit.segment, extent.counted()),
         })
         .unwrap();
         counters

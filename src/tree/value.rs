@@ -36,6 +36,13 @@ pub struct Extent {
     pub length: u32,
 }
 
+impl Extent {
+    /// What it counts in the ledger: the stored bytes that it refers to, about.
+    pub fn counted(&self) -> u64 {
+        self.unit.part(self.length)
+    }
+}
+
 impl Value {
     /// Length in bytes of what the value stands for.
     pub fn len(&self) -> usize {

@@ -183,6 +183,7 @@ mod tests {
             offset,
             length,
             codec: Codec::Raw,
+            shrunk: 0,
             checksum: 0,
         };
         let pointers = [at(1, 300_000, 10), at(1, 64, 100), at(1, 64, 100), at(2, 164, 5), at(1, 164, 50)];
