@@ -189,6 +189,45 @@ bounded() {
     no_disk
 }
 
+# Filled to the brim, and then every other file is deleted: what is left of each segment is moved together. Of what
+# compresses, too.
+deleted_all_over() {
+    local what number full available again=0
+    for what in noise text; do
+        new_disk 160
+        "$KIVAFS" create "$disk/store"
+        on_disk
+        number=0
+        while part "$what" "$number" >"$here/$number" 2>/dev/null; do number=$((number + 1)); done
+        rm -f "$here/$number"
+        full=$number
+        [ "$(df -BM --output=avail "$here" | tail -n 1 | tr -d ' M')" -le 8 ]
+        for number in $(seq 0 2 $((full - 1))); do rm "$here/$number"; done
+        sync "$here"
+        available=$(df -BK --output=avail "$here" | tail -n 1 | tr -d ' K')
+        again=0
+        for number in $(seq 0 2 $((full - 1))); do
+            if part "$what" "$number" >"$here/$number" 2>/dev/null; then
+                again=$((again + 1))
+            else
+                rm -f "$here/$number"
+            fi
+        done
+        echo "$what: $full files of 200 kB, $again of $(((full + 1) / 2)) again; $available kB told"
+        [ "$again" -ge $((full / 2 * 3 / 4)) ]
+        sync "$here"
+        for number in $(seq 1 2 $((full - 1))); do part "$what" "$number" | cmp - "$here/$number"; done
+        "$KIVAFS" umount "$here"
+        "$KIVAFS" check --data "$disk/store"
+        no_disk
+    done
+}
+
+# part WHAT NUMBER: 200 kB, other ones for each number (of 40).
+part() {
+    dd if="$place/$1" bs=200000 skip=$(($2 % 40)) count=1 status=none
+}
+
 # A file that changes in place, again and again: what lives is moved out of segments that are mostly dead. Without
 # that hardly one of them comes free: as much again is written here as the store has, and it would be full.
 changed_in_place() {
@@ -222,11 +261,13 @@ begin full
 here=$place/here
 mkdir "$here"
 random "$place/noise" 8
+head -c 2M "$place/noise" | base64 -w 63 | sed 'p;p' >"$place/text"
 for kind in ${KINDS:-ext4 tmpfs}; do
     try "$kind: no store is made on a full disk" create_on_a_full_disk
     try "$kind: a disk that others fill" filled_by_others
     try "$kind: checkpoints on a full disk" checkpoints
     try "$kind: a store of bounded size" bounded
+    try "$kind: what is deleted all over a full store" deleted_all_over
     try "$kind: a store of bounded size that changes in place" changed_in_place
 done
 finish
