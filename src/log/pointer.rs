@@ -42,6 +42,8 @@ const CHECKSUM_BYTES: usize = 16;
 const KIND_COMMIT: u64 = 1 << 47;
 const EIGHTHS: u8 = 8;
 const SHRUNK_SHIFT: u8 = 5;
+/// With the bit that is to be none.
+const CODEC_MASK: u8 = (1 << SHRUNK_SHIFT) - 1;
 const _: () = assert!(POINTER_BYTES == 29);
 
 /// How stored bytes were made from the payload.
@@ -91,7 +93,7 @@ impl Pointer {
         out.extend_from_slice(&self.offset.to_be_bytes()[1..]);
         out.extend_from_slice(&self.length.to_be_bytes()[1..]);
         assert!(self.shrunk < EIGHTHS, "stored bytes that are none");
-        out.push(self.codec as u8 | self.shrunk << SHRUNK_SHIFT);
+        out.push(self.codec as u8 | (self.shrunk << SHRUNK_SHIFT));
         out.extend_from_slice(&self.checksum.to_be_bytes());
     }
 
@@ -107,7 +109,7 @@ impl Pointer {
             segment: SegmentNo(number),
             offset: be(&bytes[6..9]) as u32,
             length: be(&bytes[9..12]) as u32,
-            codec: Codec::from_number(bytes[12] & (1 << SHRUNK_SHIFT) - 1)?,
+            codec: Codec::from_number(bytes[12] & CODEC_MASK)?,
             shrunk: bytes[12] >> SHRUNK_SHIFT,
             checksum: u128::from_be_bytes(checksum),
         })
@@ -220,9 +222,9 @@ mod tests {
     fn parts_are_together_at_least_what_is_stored() {
         for payload in [1_usize, 2, 7, 8, 100, 65_536] {
             for stored in (1..=payload + 4).step_by(payload / 50 + 1) {
-                let mut bytes = vec![0; POINTER_BYTES];
-                bytes[12] = Pointer::shrunk(payload, stored) << SHRUNK_SHIFT | Codec::Lz4 as u8;
-                let pointer = Pointer::decode(bytes[..].try_into().unwrap()).unwrap();
+                let mut bytes = [0; POINTER_BYTES];
+                bytes[12] = (Pointer::shrunk(payload, stored) << SHRUNK_SHIFT) | Codec::Lz4 as u8;
+                let pointer = Pointer::decode(&bytes).unwrap();
                 let (first, rest) = (payload as u32 / 3, payload as u32 - payload as u32 / 3);
                 let all = pointer.part(payload as u32);
                 assert!(all >= stored.min(payload) as u64, "{stored} of {payload}: {all}");
