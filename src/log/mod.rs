@@ -301,7 +301,12 @@ pub struct Log {
 impl Log {
     /// Stores a payload (at most the geometry's segment size, less its own overhead).
     pub fn append(&self, stream: Stream, payload: &[u8], hint: &[u8]) -> Result<Pointer, LogError> {
-        let (codec, stored) = streams::pack(payload, self.codec);
+        self.append_with(self.codec, stream, payload, hint)
+    }
+
+    /// The same, compressed with that codec.
+    pub fn append_with(&self, codec: Codec, stream: Stream, payload: &[u8], hint: &[u8]) -> Result<Pointer, LogError> {
+        let (codec, stored) = streams::pack(payload, codec);
         let shrunk = Pointer::shrunk(payload.len(), stored.len());
         let mut streams = self.shared.streams.lock();
         let appended = streams.append(stream, codec, shrunk, &stored, hint, &mut |message| self.send(message));
@@ -314,9 +319,9 @@ impl Log {
         appended.inspect_err(|error| self.fail_if_io(error))
     }
 
-    /// Whether what is appended is compressed.
-    pub fn compresses(&self) -> bool {
-        self.codec != Codec::Raw
+    /// How what is appended is compressed.
+    pub fn codec(&self) -> Codec {
+        self.codec
     }
 
     /// Hands everything appended to that stream to the storage thread.
@@ -482,6 +487,11 @@ impl Log {
     pub fn capacity_max(&self) -> u64 {
         let free = self.disk().map_or(u64::MAX, |disk| disk.free_space().unwrap_or(0));
         self.shared.streams.lock().capacity_max(free)
+    }
+
+    /// How many segments of a file are to stand ready: [`READY_SEGMENTS`], or fewer if it can have hardly more at all.
+    pub fn ready_max(&self) -> u64 {
+        self.disk().map_or(0, |_| self.shared.streams.lock().slots().ready_max())
     }
 
     /// How much of a segment counts in [`Log::ensure_capacity`].

@@ -13,7 +13,8 @@
 //! * From the segments with the best ratio of what is gained, and of how long it will last, to what it costs:
 //!   cost-benefit (Rosenblum and Ousterhout, "The Design and Implementation of a Log-Structured File System", 1992),
 //!   where the number of a segment stands for its age. What changes often soon dies by itself where it is.
-//! * What lives is counted as the segment table counts it: as stored, to an eighth of what it was before compression.
+//! * What lives is counted as the segment table counts it: about as stored. (A part of what was compressed counts as
+//!   that was on the whole.)
 //! * What refers to them is found by walking the tree: its inner pages, and all its leaves if there is
 //!   more in these segments than pages. A walk is for up to [`MOVED_MAX`] that are moved; in a bucket, where leaves that are
 //!   not at hand cost requests, for [`BUCKET_MOVED_MAX`]. (The index of a segment names owners, but neither copies nor
@@ -42,7 +43,7 @@
 
 use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
-use crate::log::{READY_SEGMENTS, SegmentNo};
+use crate::log::SegmentNo;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -149,10 +150,7 @@ impl Core {
 
     /// V6: and what is not even when there is nothing to be gained. With it gained what is deleted later.
     pub(super) fn room_kept(&self) -> u64 {
-        match self.log.disk() {
-            Some(_) => READY_SEGMENTS * self.log.segment_capacity(),
-            None => 0,
-        }
+        self.log.ready_max() * self.log.segment_capacity()
     }
 
     /// What the cleaner may gain in a file: about, and not more than it will.

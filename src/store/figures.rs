@@ -4,7 +4,6 @@ use super::Core;
 use super::cache::CacheFigures;
 use super::writer::Writer;
 use crate::backend::{DiskCacheStats, Usage};
-use crate::log::READY_SEGMENTS;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -139,7 +138,7 @@ impl Core {
         let comes_free = segments.freeable * u64::from(geometry.segment_bytes) + gainable;
         let held = segments.count * u64::from(geometry.segment_bytes) - comes_free;
         let free = self.log.free_bytes(disk.free_space().unwrap_or(0)) + comes_free;
-        let kept = free.min(READY_SEGMENTS * u64::from(geometry.segment_bytes));
+        let kept = free.min(self.log.ready_max() * u64::from(geometry.segment_bytes));
         let used = geometry.slots_offset() + held + self.log.reserve_bytes() + kept;
         Space { total: used + free - kept, used, free: free - kept }
     }

@@ -5,7 +5,7 @@ use super::cache::Cache;
 use super::txn::Txn;
 use super::view::View;
 use super::{Core, Reading, Room, StoreError};
-use crate::log::{LogError, Need, Payload, Pointer, SegmentNo};
+use crate::log::{Codec, LogError, Need, Payload, Pointer, SegmentNo};
 use crate::tree::{Direction, Extent, InMemory, KEY_MAX, Key, Node, Pages, Root, TreeError, VALUE_INLINE_MAX, Value};
 use bytes::Bytes;
 use std::cell::RefCell;
@@ -378,10 +378,9 @@ impl Core {
         let units = self.read_units(units_of(to_read), until)?;
         // Between two steps: nobody else may come to it.
         self.bury();
-        let mut left = pieces;
+        let (mut left, mut step_max) = (pieces, usize::MAX);
         while !left.is_empty() && self.goes_on(until) {
-            let step;
-            (step, left) = left.split_at(self.step(left));
+            let (step, rest) = left.split_at(self.step(left).min(step_max));
             // What nobody can read stays (V5). And so does what another piece was to bring that was not moved.
             let can_be_moved = |piece: &&Piece| {
                 let Extent { unit, offset, length } = piece.extent;
@@ -392,8 +391,16 @@ impl Core {
             let step: Vec<Piece> = step.iter().filter(can_be_moved).cloned().collect();
             if !step.is_empty() {
                 self.log.wait_for_room(until);
-                self.move_pieces(&step, &units, moved, until)?;
+                match self.move_pieces(&step, &units, moved, until) {
+                    // It was to be less than what room there is, and may be still.
+                    Err(StoreError::NoSpace) if step.len() > 1 => {
+                        step_max = step.len() / 2;
+                        continue;
+                    }
+                    result => result?,
+                }
             }
+            left = rest;
         }
         Ok(())
     }
@@ -401,7 +408,7 @@ impl Core {
     /// How many of the first of these are moved in one step: at least one.
     fn step(&self, pieces: &[Piece]) -> usize {
         let (mut bytes, mut cost) = (0, 0);
-        // In a file no more than half of what stands ready for moving has room for.
+        // What stands ready in a file has to have room for it, with pages and what is lost at the ends of segments.
         let bytes_max = STEP_BYTES.min(self.log.geometry().segment_bytes.into());
         let fits = |piece: &&Piece| {
             bytes += u64::from(piece.extent.length);
@@ -461,20 +468,23 @@ impl Core {
         until: Option<Instant>,
     ) -> Result<(), StoreError> {
         let keys: Vec<&Key> = pieces.iter().map(|piece| &piece.key).collect();
-        let (mut raw, mut stored): (Vec<(Key, Bytes)>, u64) = (Vec::new(), 0);
+        let mut raw: Vec<(Key, Bytes)> = Vec::new();
+        let mut of_units: HashMap<Pointer, u64> = HashMap::new();
         let first = moved.places.len();
         for Piece { key, extent } in pieces {
             if moved.covering(extent).is_none() {
                 moved.add(extent);
-                stored += extent.counted();
+                *of_units.entry(extent.unit).or_default() += u64::from(extent.length);
                 let payload = units.get(&extent.unit).expect("each unit was read");
                 let (start, end) = (extent.offset as usize, extent.offset as usize + extent.length as usize);
                 raw.push((key.clone(), payload.slice(start..end).into_bytes()));
             }
         }
         let bytes: u64 = raw.iter().map(|(_, bytes)| bytes.len() as u64).sum();
-        // What was compressed will be again.
-        let stored = if self.log.compresses() { stored } else { bytes };
+        // Of one unit no more than that takes: what was compressed is again, whatever this mount compresses.
+        let stored: u64 = of_units.iter().map(|(unit, bytes)| u64::from(unit.length).min(*bytes)).sum();
+        let was_compressed = of_units.keys().any(|unit| unit.codec == Codec::Lz4);
+        let codec = if was_compressed { Codec::Lz4 } else { self.log.codec() };
         let done = self.change_once_there(&keys, until, |txn| {
             let values = txn.get_all_before(&keys)?;
             // Only now: what misses anything is begun again. And with all that the transaction will need: refused
@@ -483,7 +493,7 @@ impl Core {
                 self.pages_of_changes(keys.len()) + keys.iter().map(|key| (key.len() + PIECE_COST) as u64).sum::<u64>();
             // And somewhat more, since what is left of an open segment counts by half.
             self.log.ensure_capacity(txn.owed_bytes() + stored + stored / 2 + of_txn, Need::Growth)?;
-            let placed = self.append_units(&raw)?;
+            let placed = self.append_units_with(codec, &raw)?;
             for (place, (.., extent)) in moved.places[first..].iter_mut().zip(placed) {
                 *place = Some(extent);
             }
@@ -496,13 +506,13 @@ impl Core {
                 }
             }
             Ok(())
-        })?;
+        });
         match done {
-            true => self.moved_bytes.add(bytes),
+            Ok(true) => self.moved_bytes.add(bytes),
             // They have no place.
-            false => moved.take_back(first),
+            Ok(false) | Err(_) => moved.take_back(first),
         }
-        Ok(())
+        done.map(|_| ())
     }
 
     /// Makes a change when the leaves of these keys are in memory and there is room for it; answers whether it came to

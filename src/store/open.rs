@@ -12,8 +12,7 @@ use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError};
 use crate::backend::{Disk, FileDisk, Hold, Objects};
 use crate::log::{
-    self, Access, Birth, Bucket, Codec, Counter, Geometry, HolderRecord, Log, Pointer, READY_SEGMENTS, Recovery,
-    RootKind, SegmentNo,
+    self, Access, Birth, Bucket, Codec, Counter, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind, SegmentNo,
 };
 use crate::tree::Tree;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -278,8 +277,7 @@ fn nowhere() -> PathBuf {
 
 fn create(path: &Path, disk: &dyn Disk, options: &CreateOptions) -> Result<(), OpenError> {
     let geometry = options.geometry.unwrap_or_else(|| options.size.map_or_else(Geometry::default, Geometry::of_size));
-    // The reserve of this mount and of the next, two that are being filled, what stands ready, and two for content.
-    let least = geometry.slots_offset() + (6 + READY_SEGMENTS) * u64::from(geometry.segment_bytes);
+    let least = geometry.slots_offset() + 4 * u64::from(geometry.segment_bytes);
     let size = check_sizes(path, geometry, least, options.size)?;
     log::create(disk, geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
 }

@@ -9,7 +9,7 @@
 use super::txn::Before;
 use super::writer::Writer;
 use super::{Core, StoreError, redo};
-use crate::log::Stream;
+use crate::log::{Codec, Stream};
 use crate::tree::{Extent, Key, VALUE_MAX, Value};
 use bytes::Bytes;
 use parking_lot::MutexGuard;
@@ -108,14 +108,19 @@ impl Core {
     }
 
     /// Appends the batch in units. Nothing refers to them yet.
-    pub(super) fn append_units(&self, batch: &[(Key, Bytes)]) -> Result<Placed, StoreError> {
+    fn append_units(&self, batch: &[(Key, Bytes)]) -> Result<Placed, StoreError> {
+        self.append_units_with(self.log.codec(), batch)
+    }
+
+    /// The same, compressed with that codec.
+    pub(super) fn append_units_with(&self, codec: Codec, batch: &[(Key, Bytes)]) -> Result<Placed, StoreError> {
         let mut placed = Placed::with_capacity(batch.len());
         for unit in units(batch, VALUE_MAX.min(self.log.payload_bytes_max())) {
             let payload = match unit {
                 [(_, bytes)] => bytes.clone(),
                 many => many.iter().map(|(_, bytes)| &bytes[..]).collect::<Vec<_>>().concat().into(),
             };
-            let pointer = self.log.append(Stream::Data, &payload, &unit[0].0)?;
+            let pointer = self.log.append_with(codec, Stream::Data, &payload, &unit[0].0)?;
             let mut offset = 0;
             for (key, bytes) in unit {
                 let extent = Extent { unit: pointer, offset, length: bytes.len() as u32 };

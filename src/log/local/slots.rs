@@ -13,6 +13,9 @@ use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
 
+/// The reserve of this mount and of the next, two that are being filled, and two for content.
+const SLOTS_NEEDED: u64 = 6;
+
 /// The slots of a store.
 pub struct Slots {
     disk: Arc<dyn Disk>,
@@ -27,7 +30,7 @@ pub struct Slots {
     quota: u32,
     /// Below `count`, not in use, space given back.
     free: BTreeSet<u32>,
-    /// Allocated on disk and empty, beside the reserve.
+    /// Allocated on disk and free, beside the reserve. What they held may still be there.
     spare: Vec<u32>,
     reserve: Option<u32>,
     /// A slot was taken since the store was opened.
@@ -156,15 +159,27 @@ impl Slots {
         Ok(())
     }
 
-    /// Keeps a slot that came free allocated as it is, if the reserve or one of those is missing that are to stand ready;
-    /// answers whether it did. (Given back to a disk that is full it would be somebody else's.)
+    /// Keeps a slot that came free, with what is in it, if the reserve or one of those is missing that are to stand ready;
+    /// answers whether it did. (Given back to a disk that is full it would be somebody else's.) Not the last within
+    /// the limit.
     pub fn keep(&mut self, slot: u32) -> bool {
+        let is_missing = !self.has_reserve() || self.ready(Need::Growth) < self.ready_max() && !self.is_beyond_quota();
+        let is_last = self.unallocated() == 0 && self.is_begun;
+        // What an earlier mount had not filled of it was given back then.
+        if !is_missing || is_last || self.disk.allocate(self.offset_of(slot), self.slot_bytes).is_err() {
+            return false;
+        }
         match self.reserve {
             None => self.reserve = Some(slot),
-            Some(_) if self.ready(Need::Growth) < READY_SEGMENTS && !self.is_beyond_quota() => self.spare.push(slot),
-            Some(_) => return false,
+            Some(_) => self.spare.push(slot),
         }
         true
+    }
+
+    /// How many are to stand ready beside the reserve: fewer in a store that may have hardly more than what it needs
+    /// anyway.
+    pub fn ready_max(&self) -> u64 {
+        u64::from(self.count_max.min(self.quota)).saturating_sub(SLOTS_NEEDED).min(READY_SEGMENTS)
     }
 
     /// Takes back a slot whose space has been given back to the disk (punched).
@@ -265,10 +280,31 @@ mod tests {
         assert!(slots.allocate(Need::Growth).is_err());
         // What comes free is set aside again, but for one.
         assert_eq!(slots.take(Need::Reserve), Some(2));
+        assert!(!slots.keep(0));
         slots.give_back(0);
         assert!(slots.allocate(Need::Growth).is_err());
         slots.give_back(1);
-        slots.allocate(Need::Growth).expect("two are free");
+        assert!(slots.keep(2));
         assert!(slots.has_reserve());
+        slots.allocate(Need::Growth).expect("two are free");
+        assert!(slots.allocate(Need::Growth).is_err());
+    }
+
+    #[test]
+    fn what_comes_free_is_kept_if_all_of_it_is_there() {
+        let disk = Arc::new(MemoryDisk::default());
+        let mut slots = Slots::new(disk.clone(), 0, 4096, 0, [0, 1, 2, 3, 4]);
+        disk.allocate(0, 4 * 4096).expect("memory");
+        disk.set_capacity(disk.occupied_bytes());
+        assert!(!slots.keep(4), "a part of it was given back, and somebody else has it");
+        assert!(
+            slots.keep(0) && slots.keep(1) && slots.keep(2) && !slots.keep(3),
+            "the reserve, and what is to be ready"
+        );
+        assert_eq!((slots.reserve_slot(), slots.ready(Need::Growth)), (Some(0), READY_SEGMENTS));
+        slots.give_back(3);
+        slots.give_back(4);
+        slots.set_quota(7 * 4096);
+        assert_eq!(slots.ready_max(), 1);
     }
 }
