@@ -134,11 +134,15 @@ impl Core {
             return Space { total: total.max(used), used, free: total.saturating_sub(used) };
         };
         let geometry = self.log.geometry();
-        // Whoever needs these makes a checkpoint, and the cleaner that.
-        let comes_free = segments.freeable * u64::from(geometry.segment_bytes) + gainable;
-        let held = segments.count * u64::from(geometry.segment_bytes) - comes_free;
-        let free = self.log.free_bytes(disk.free_space().unwrap_or(0)) + comes_free;
-        let kept = free.min(self.log.ready_max() * u64::from(geometry.segment_bytes));
+        let segment_bytes = u64::from(geometry.segment_bytes);
+        // Whoever needs these makes a checkpoint.
+        let freeable = segments.freeable * segment_bytes;
+        let there = self.log.free_bytes(disk.free_space().unwrap_or(0)) + freeable;
+        // And the cleaner that, where it has anything to move with.
+        let gainable = if there >= segment_bytes { gainable } else { 0 };
+        let held = segments.count * segment_bytes - freeable - gainable;
+        let free = there + gainable;
+        let kept = free.min(self.log.ready_max() * segment_bytes);
         let used = geometry.slots_offset() + held + self.log.reserve_bytes() + kept;
         Space { total: used + free - kept, used, free: free - kept }
     }
