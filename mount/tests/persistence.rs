@@ -194,7 +194,7 @@ fn a_read_only_mount_changes_nothing(medium: Medium) {
 #[test]
 fn a_store_has_the_size_it_was_given() {
     let place = Place::bare(Medium::File);
-    place.on_store("create", &["--size", "1M"]).fails(1, &["1048576 bytes is too small", "at least 33M"]);
+    place.on_store("create", &["--size", "1M"]).fails(1, &["1048576 bytes is too small", "at least 49M"]);
     assert!(!place.store.exists());
     place.on_store("create", &["--size", "128M"]).silently();
     assert!(place.on_store("info", &["--json"]).silently().text().contains(&format!("\"size\":{}", 128 << 20)));

@@ -284,7 +284,9 @@ impl Core {
             .map(|(number, bytes, live)| (worth(number, bytes, live), number, bytes, live))
             .collect();
         found.sort_unstable_by(|(one, ..), (other, ..)| other.total_cmp(one));
-        let room = self.log.capacity_max().saturating_sub(owed);
+        // Beyond the quota of a file nothing may grow, not even for a moment: what is moved would be in the reserve.
+        let is_beyond = self.log.is_beyond_quota();
+        let room = if is_beyond { 0 } else { self.log.capacity_max().saturating_sub(owed) };
         let (mut gained, mut moved, mut lacks_room) = (0, 0, false);
         let mut victims = BTreeSet::new();
         for (_, number, bytes, live) in found {

@@ -30,6 +30,9 @@ pub const OPENING_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long dropping a store waits for what is being read ahead from its file, should the disk hang.
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
+/// Segments that a file must be able to have: the reserve of a mount and of the next, two that are being filled, two that
+/// stand ready, and two of content.
+const SEGMENTS_MIN: u64 = 8;
 
 /// What is fixed for the life of a store, and how it is made.
 #[derive(Clone, Debug)]
@@ -277,7 +280,8 @@ fn nowhere() -> PathBuf {
 
 fn create(path: &Path, disk: &dyn Disk, options: &CreateOptions) -> Result<(), OpenError> {
     let geometry = options.geometry.unwrap_or_else(|| options.size.map_or_else(Geometry::default, Geometry::of_size));
-    let least = geometry.slots_offset() + 4 * u64::from(geometry.segment_bytes);
+    // With fewer segments hardly anything could be moved, and a few mounts that each begin two would fill it.
+    let least = geometry.slots_offset() + SEGMENTS_MIN * u64::from(geometry.segment_bytes);
     let size = check_sizes(path, geometry, least, options.size)?;
     log::create(disk, geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
 }

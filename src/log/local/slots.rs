@@ -164,7 +164,8 @@ impl Slots {
     /// the limit.
     pub fn keep(&mut self, slot: u32) -> bool {
         let is_missing = !self.has_reserve() || self.ready(Need::Growth) < self.ready_max() && !self.is_beyond_quota();
-        let is_last = self.unallocated() == 0 && self.is_begun;
+        // As if it had been given back, and were allocated.
+        let is_last = self.unallocated() == 0 && (self.has_reserve() || self.is_begun);
         // What an earlier mount had not filled of it was given back then.
         if !is_missing || is_last || self.disk.allocate(self.offset_of(slot), self.slot_bytes).is_err() {
             return false;
