@@ -82,6 +82,10 @@ const FREED_WAIT: Duration = Duration::from_millis(100);
 /// elsewhere needs them: a segment's content wherever that breaks off, and pages.
 pub const READY_SEGMENTS: u64 = 2;
 
+/// And so many a file needs beside these: the reserve of a mount and of the next, two that are being filled, and two of
+/// content.
+pub const NEEDED_SEGMENTS: u64 = 6;
+
 /// Whether the reserve may be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {

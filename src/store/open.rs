@@ -12,7 +12,8 @@ use super::writer::Writer;
 use super::{Core, Limits, OpenError, Published, Store, StoreError};
 use crate::backend::{Disk, FileDisk, Hold, Objects};
 use crate::log::{
-    self, Access, Birth, Bucket, Codec, Counter, Geometry, HolderRecord, Log, Pointer, Recovery, RootKind, SegmentNo,
+    self, Access, Birth, Bucket, Codec, Counter, Geometry, HolderRecord, Log, NEEDED_SEGMENTS, Pointer, READY_SEGMENTS,
+    Recovery, RootKind, SegmentNo,
 };
 use crate::tree::Tree;
 use parking_lot::{Condvar, Mutex, RwLock};
@@ -30,9 +31,6 @@ pub const OPENING_PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long dropping a store waits for what is being read ahead from its file, should the disk hang.
 const ENDING_PATIENCE: Duration = Duration::from_secs(5);
-/// Segments that a file must be able to have: the reserve of a mount and of the next, two that are being filled, two that
-/// stand ready, and two of content.
-const SEGMENTS_MIN: u64 = 8;
 
 /// What is fixed for the life of a store, and how it is made.
 #[derive(Clone, Debug)]
@@ -281,7 +279,7 @@ fn nowhere() -> PathBuf {
 fn create(path: &Path, disk: &dyn Disk, options: &CreateOptions) -> Result<(), OpenError> {
     let geometry = options.geometry.unwrap_or_else(|| options.size.map_or_else(Geometry::default, Geometry::of_size));
     // With fewer segments hardly anything could be moved, and a few mounts that each begin two would fill it.
-    let least = geometry.slots_offset() + SEGMENTS_MIN * u64::from(geometry.segment_bytes);
+    let least = geometry.slots_offset() + (NEEDED_SEGMENTS + READY_SEGMENTS) * u64::from(geometry.segment_bytes);
     let size = check_sizes(path, geometry, least, options.size)?;
     log::create(disk, geometry, size).map_err(|error| OpenError::from_log(path.into(), error))
 }

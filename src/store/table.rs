@@ -1,8 +1,8 @@
 //! The segment table: how many live bytes each data segment holds, and where it lies.
 //!
 //! One exact counter a segment (R13): the sum over everything that refers into it, a page counting
-//! its stored length, an extent about as much of its unit as its piece is ([`Extent::counted`](crate::tree::Extent::counted)). Nothing but a counter at zero frees a
-//! segment. The table belongs to a checkpoint as the tree does: it is cloned when the tree is
+//! its stored length, an extent about as much of its unit as its piece is
+//! ([`Extent::counted`](crate::tree::Extent::counted)). Nothing but a counter at zero frees a segment. The table belongs to a checkpoint as the tree does: it is cloned when the tree is
 //! frozen, gets the pages that the checkpoint writes, and is stored with it.
 //!
 //! It is stored as chunks of 256 consecutive numbers, of which only the changed ones are written,

@@ -8,13 +8,10 @@
 //! cannot go on in the segments of this one (R3), and whatever this one has taken may be full.
 
 use crate::backend::Disk;
-use crate::log::{Need, READY_SEGMENTS};
+use crate::log::{NEEDED_SEGMENTS, Need, READY_SEGMENTS};
 use std::collections::BTreeSet;
 use std::io;
 use std::sync::Arc;
-
-/// The reserve of this mount and of the next, two that are being filled, and two for content.
-const SLOTS_NEEDED: u64 = 6;
 
 /// The slots of a store.
 pub struct Slots {
@@ -180,7 +177,7 @@ impl Slots {
     /// How many are to stand ready beside the reserve: fewer in a store that may have hardly more than what it needs
     /// anyway.
     pub fn ready_max(&self) -> u64 {
-        u64::from(self.count_max.min(self.quota)).saturating_sub(SLOTS_NEEDED).min(READY_SEGMENTS)
+        u64::from(self.count_max.min(self.quota)).saturating_sub(NEEDED_SEGMENTS).min(READY_SEGMENTS)
     }
 
     /// Takes back a slot whose space has been given back to the disk (punched).
