@@ -498,9 +498,12 @@ impl Log {
         self.disk().map_or(0, |_| self.shared.streams.lock().slots().ready_max())
     }
 
-    /// How much of a segment counts in [`Log::ensure_capacity`].
-    pub fn segment_capacity(&self) -> u64 {
-        self.shared.streams.lock().slot_capacity()
+    /// How much of these counts in [`Log::ensure_capacity`].
+    pub fn ready_capacity(&self) -> u64 {
+        self.disk().map_or(0, |_| {
+            let mut streams = self.shared.streams.lock();
+            streams.slots().ready_max() * streams.slot_capacity()
+        })
     }
 
     /// Whether nothing is set aside for deleting (R7): the next mount may then find nothing, either. A

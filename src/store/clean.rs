@@ -150,7 +150,7 @@ impl Core {
 
     /// V6: and what is not even when there is nothing to be gained. With it gained what is deleted later.
     pub(super) fn room_kept(&self) -> u64 {
-        self.log.ready_max() * self.log.segment_capacity()
+        self.log.ready_capacity()
     }
 
     /// What the cleaner may gain in a file: about, and not more than it will.
