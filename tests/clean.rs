@@ -166,6 +166,57 @@ fn what_is_deleted_all_over_a_full_store_makes_room() {
     });
 }
 
+/// Small values lie in pages, and each that is deleted changes one: by and by all of them, and nothing of what they were
+/// comes free before they are stored anew. If they have no room for that, nothing ever does.
+#[test]
+fn small_values_that_are_deleted_all_over_a_full_store_make_room() {
+    end_with_the_store();
+    for_each_seed(2, |seed| {
+        let mut random = Random::new(seed);
+        let disk = Arc::new(MemoryDisk::default());
+        let geometry = Geometry { segment_bytes: 128 << 10, ..SMALL.geometry };
+        Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() })
+            .unwrap();
+        disk.set_capacity(10 << 20);
+        let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+        let mut state = State::new();
+        // In no order, or in the order of their keys.
+        let is_in_order = seed % 2 == 0;
+        for number in 0_u64.. {
+            let key = if is_in_order { number } else { random.next() };
+            let change = Change::Put(key.to_be_bytes().to_vec(), noise(&mut random, 250));
+            if !put_patiently(&store, &change) {
+                break;
+            }
+            apply(&mut state, &[change]);
+        }
+        assert!(state.len() > 10_000, "full with {} values: {:?}", state.len(), store.space());
+
+        let share = random.within(3..6) as u64;
+        let doomed: Vec<Vec<u8>> = state.keys().filter(|_| random.next().is_multiple_of(share)).cloned().collect();
+        for key in &doomed {
+            let change = Change::Delete(key.clone());
+            commit(&store, std::slice::from_ref(&change)).unwrap();
+            apply(&mut state, &[change]);
+        }
+        let fits = doomed.iter().filter(|key| {
+            let change = Change::Put(key.to_vec(), noise(&mut random, 250));
+            let fits = put_patiently(&store, &change);
+            if fits {
+                apply(&mut state, &[change]);
+            }
+            fits
+        });
+        let again = fits.count();
+        assert!(again >= doomed.len() / 5 * 4, "of {} deleted {again} fit again: {:?}", doomed.len(), store.space());
+        let found = read_state(&store).unwrap();
+        assert!(found == state, "{}", difference(&found, &state));
+        store.close().unwrap();
+        drop(store);
+        assert_eq!(Store::check_on(disk, true).unwrap(), Vec::<String>::new());
+    });
+}
+
 /// Bytes of all data segments in it.
 fn taken(bucket: &Bucket) -> u64 {
     let segments = bucket.names().into_iter().filter(|name| name.starts_with("d/"));

@@ -7,7 +7,7 @@
 //! | 10 | 1 | codec of the body |
 //! | 11 | 1 | bit 0: a checkpoint record follows; bit 1: a bucket's record follows |
 //! | 12 | 4 | length of the whole commit in bytes |
-//! | 16 | 8 | incompatible features: unknown bits refuse the store. 1: pointers may tell how far what they name is compressed |
+//! | 16 | 8 | incompatible features: unknown bits refuse the store. 1: pointers may tell how far what they name is compressed; 2: the list of the segment table may tell how many bytes of pages there are |
 //! | 24 | 8 | read-only-compatible features: unknown bits refuse writing |
 //! | 32 | 16 | store id |
 //! | 48 | 8 | epoch |
@@ -53,8 +53,9 @@ pub const HEADER_BYTES: usize = 168;
 pub const BIRTH_BYTES: usize = 12;
 const MAGIC: &[u8; 8] = b"kivafsC1";
 const VERSION: u16 = 2;
-/// That of every commit now. Without it no pointer tells that, and all mean what they say.
-const FEATURE_SHRUNK: u64 = 1;
+/// Those of every commit now. Without the first no pointer tells that, without the second no list; what there is means
+/// what it says.
+const FEATURES: u64 = 3;
 const FEATURES_AT: usize = 16;
 const POSITION_AT: usize = 88;
 const CHECKSUM_AT: usize = 152;
@@ -222,7 +223,7 @@ impl Commit {
         );
         out.extend_from_slice(&[0; 4]);
         assert_eq!(out.len(), FEATURES_AT);
-        out.extend_from_slice(&FEATURE_SHRUNK.to_le_bytes());
+        out.extend_from_slice(&FEATURES.to_le_bytes());
         out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&self.store);
         out.extend_from_slice(&self.epoch.to_le_bytes());
@@ -284,7 +285,7 @@ impl Commit {
         fields.u32("length")?;
         let incompatible = fields.u64("features")?;
         let read_only = fields.u64("features")?;
-        if version != VERSION || incompatible & !FEATURE_SHRUNK != 0 || read_only != 0 {
+        if version != VERSION || incompatible & !FEATURES != 0 || read_only != 0 {
             let what = format!("commit version {version}, feature bits {incompatible:#x}, {read_only:#x}");
             return Err(NotACommit::OtherVersion(what));
         }
@@ -462,7 +463,7 @@ mod tests {
         let (bytes, sum) = sample(b"redo".to_vec()).encode(|_| 0x3000);
         let mut golden = b"kivafsC1\x02\0\0\x01".to_vec();
         golden.extend_from_slice(&(HEADER_BYTES as u32 + 8 + 2 + 2 * 31 + 2 + 12 + 12 + 4).to_le_bytes());
-        golden.extend_from_slice(b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        golden.extend_from_slice(b"\x03\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
         golden.extend_from_slice(&STORE);
         golden.extend_from_slice(b"\x02\0\0\0\0\0\0\0");
         golden.extend_from_slice(&[9; 16]);
@@ -503,8 +504,8 @@ mod tests {
             bytes[CHECKSUM_AT..HEADER_BYTES].copy_from_slice(&sum.to_le_bytes());
             Commit::decode(bytes, &STORE)
         };
-        assert!(with(0).is_ok() && with(1).is_ok());
-        assert!(matches!(with(2), Err(NotACommit::OtherVersion(_))), "{:?}", with(2));
+        assert!((0..4).all(|features| with(features).is_ok()));
+        assert!(matches!(with(4), Err(NotACommit::OtherVersion(_))), "{:?}", with(4));
         assert!(matches!(with(1 << 63 | 1), Err(NotACommit::OtherVersion(_))));
     }
 

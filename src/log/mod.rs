@@ -78,12 +78,13 @@ const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// How often who waits for the storage thread looks whether the store was given up.
 const FREED_WAIT: Duration = Duration::from_millis(100);
 
-/// So many segments of a file are to stand ready beside the reserve, when some come free. Whoever moves what lives
-/// elsewhere needs them: a segment's content wherever that breaks off, and pages.
+/// So many segments of a file are to stand ready beside the reserve, when some come free, or more
+/// ([`Log::want_ready`]). Whoever moves what lives elsewhere needs them: a segment's content wherever that breaks off,
+/// and pages.
 pub const READY_SEGMENTS: u64 = 2;
 
-/// And so many a file needs beside these: the reserve of a mount and of the next, two that are being filled, and two of
-/// content.
+/// And so many a file needs beside these: the reserve of a mount and of the next, two that are being filled (three only
+/// where there are several of pages), and two of content.
 pub const NEEDED_SEGMENTS: u64 = 6;
 
 /// Whether the reserve may be taken.
@@ -493,16 +494,24 @@ impl Log {
         self.shared.streams.lock().capacity_max(free)
     }
 
-    /// How many segments of a file are to stand ready: [`READY_SEGMENTS`], or fewer if it can have hardly more at all.
+    /// So many segments of a file are to stand ready from now on. As long as nobody says that: [`READY_SEGMENTS`].
+    pub fn want_ready(&self, segments: u64) {
+        if self.disk().is_some() {
+            self.shared.streams.lock().slots().want_ready(segments);
+        }
+    }
+
+    /// How many segments of a file are to stand ready: as many as are wanted, or fewer if it can have hardly more at
+    /// all.
     pub fn ready_max(&self) -> u64 {
         self.disk().map_or(0, |_| self.shared.streams.lock().slots().ready_max())
     }
 
-    /// How much of these counts in [`Log::ensure_capacity`].
-    pub fn ready_capacity(&self) -> u64 {
+    /// How much of these counts in [`Log::ensure_capacity`]: of all, or of so many at most.
+    pub fn ready_capacity(&self, segments_max: u64) -> u64 {
         self.disk().map_or(0, |_| {
             let mut streams = self.shared.streams.lock();
-            streams.slots().ready_max() * streams.slot_capacity()
+            streams.slots().ready_max().min(segments_max) * streams.slot_capacity()
         })
     }
 

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | 8 | magic `kivafsD1` |
 //! | 8 | 2 | format version, 1 |
-//! | 10 | 1 | stream: 1 pages, 2 data |
+//! | 10 | 1 | stream: 1 pages, 2 data, 3 pages that are written again and again |
 //! | 11 | 5 | zero |
 //! | 16 | 16 | store id |
 //! | 32 | 8 | own number |
@@ -49,14 +49,26 @@ const FOOTER_MAGIC: &[u8; 8] = b"kivafsDX";
 const VERSION: u16 = 1;
 const ENTRY_BYTES: usize = 3 + 3 + 1 + 16 + 1;
 
-/// What a segment holds. Pages and data die at different ages, so they do not share segments: one
-/// live page must not keep 16 MiB of dead data.
+/// What a segment holds. What dies at different ages does not share segments: one live page must not keep 16 MiB of
+/// dead data.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Tree pages and the segment table.
     Pages = 1,
     /// Units of data.
     Data = 2,
+    /// What would be in `Pages`, but is written anew by nearly each checkpoint: where much of that is.
+    Upper = 3,
+}
+
+/// How many there are.
+pub const STREAMS: usize = 3;
+
+impl Stream {
+    /// Its number, counted from 0.
+    pub fn index(self) -> usize {
+        self as usize - 1
+    }
 }
 
 /// The header's bytes.

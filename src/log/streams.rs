@@ -18,7 +18,7 @@ use super::geometry::BLOCK;
 use super::local::Slots;
 use super::payload::Payload;
 use super::pointer::{Codec, Pointer, SegmentNo, checksum};
-use super::segment::{self, Index, Stream};
+use super::segment::{self, Index, STREAMS, Stream};
 use super::{LogError, Message, Need};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -57,8 +57,8 @@ pub struct Streams {
     epoch: u64,
     segment_bytes: usize,
     /// By stream.
-    open: [Option<Open>; 2],
-    /// A stream without space of its own has used the other's segment.
+    open: [Option<Open>; STREAMS],
+    /// A stream without space of its own has used another's segment.
     is_mixed: bool,
     /// The slots of the file; none in a bucket.
     slots: Option<Slots>,
@@ -87,7 +87,7 @@ impl Streams {
             store,
             epoch,
             segment_bytes: segment_bytes as usize,
-            open: [None, None],
+            open: Default::default(),
             is_mixed: false,
             slots,
             next_number,
@@ -161,26 +161,27 @@ impl Streams {
         hint: &[u8],
         send: &mut dyn FnMut(Message),
     ) -> Result<usize, LogError> {
-        let (which, other) = (stream as usize - 1, 2 - stream as usize);
+        let which = stream.index();
         let segment_bytes = self.segment_bytes;
         let fits = |open: &Open| open.base + open.buffer.len() + length + open.index.bytes_with(hint) <= segment_bytes;
         if self.open[which].as_ref().is_some_and(fits) {
             return Ok(which);
         }
         self.seal(which, send);
-        // Before the reserve the other stream's segment: capacity counts what is left of both for either,
-        // and the next mount, which continues neither, would have no reserve on a disk that is full.
+        // Before the reserve another stream's segment: capacity counts what is left of all for any, and the next
+        // mount, which continues none, would have no reserve on a disk that is full.
         for need in [Need::Growth, Need::Reserve] {
             match self.open_segment(stream, need) {
                 Ok(open) => {
                     self.open[which] = Some(open);
                     return Ok(which);
                 }
-                Err(LogError::NoSpace) if self.open[other].as_ref().is_some_and(fits) => {
-                    self.is_mixed = true;
-                    return Ok(other);
+                Err(LogError::NoSpace) => {
+                    if let Some(other) = self.open.iter().position(|open| open.as_ref().is_some_and(fits)) {
+                        self.is_mixed = true;
+                        return Ok(other);
+                    }
                 }
-                Err(LogError::NoSpace) if need == Need::Growth => {}
                 Err(error) => return Err(error),
             }
         }
@@ -189,9 +190,9 @@ impl Streams {
 
     /// Cuts off what was appended to the stream, so that it gets written.
     pub fn cut(&mut self, stream: Stream, send: &mut dyn FnMut(Message)) {
-        self.cut_open(stream as usize - 1, send);
-        if self.is_mixed {
-            self.cut_open(2 - stream as usize, send);
+        match self.is_mixed {
+            true => (0..STREAMS).for_each(|which| self.cut_open(which, send)),
+            false => self.cut_open(stream.index(), send),
         }
     }
 
@@ -239,7 +240,7 @@ impl Streams {
     /// `at`: the segment, its slot, and the offset in it.
     fn hand_over(&mut self, which: usize, at: (SegmentNo, u32, usize), bytes: Bytes, send: &mut dyn FnMut(Message)) {
         let (segment, place, offset) = (at.0, at.1, at.2 as u32);
-        let is_of_pages = which == Stream::Pages as usize - 1 && !self.is_mixed;
+        let is_of_pages = which != Stream::Data.index() && !self.is_mixed;
         let part = Part { segment, place, offset, bytes, is_of_pages };
         self.parts.insert((part.segment, part.offset), (part.bytes.clone(), which));
         self.parts_handed_over += 1;
@@ -277,8 +278,8 @@ impl Streams {
     /// Segments of which parts were handed over and are not stored yet: those of data, which any
     /// commit may refer to, and (if asked) those of pages, which only a checkpoint does.
     pub fn not_stored(&self, with_pages: bool) -> BTreeSet<SegmentNo> {
-        let pages = Stream::Pages as usize - 1;
-        self.parts.iter().filter(|(_, (_, of))| with_pages || *of != pages).map(|((segment, _), _)| *segment).collect()
+        let data = Stream::Data.index();
+        self.parts.iter().filter(|(_, (_, of))| with_pages || *of == data).map(|((segment, _), _)| *segment).collect()
     }
 
     /// How many parts were sent so far.

@@ -21,8 +21,10 @@ impl Core {
         let mut wrong = root.check(&reading, crate::tree::PAGE_BYTES_MAX);
         let mut counted: BTreeMap<SegmentNo, u64> = BTreeMap::new();
         let mut units: BTreeMap<(SegmentNo, u32), (Pointer, u32)> = BTreeMap::new();
+        let mut pages = 0;
         let walked = root.references(&reading, &mut |reference| match reference {
             Reference::Page { pointer, .. } => {
+                pages += u64::from(pointer.length);
                 *counted.entry(pointer.segment).or_default() += u64::from(pointer.length);
             }
             Reference::Extent { extent, .. } => {
@@ -40,6 +42,9 @@ impl Core {
             if found != entry.live {
                 wrong.push(format!("{number:?}: {} live bytes in the segment table, {found} referred to", entry.live));
             }
+        }
+        if let Some(counted) = table.pages().filter(|counted| *counted != pages) {
+            wrong.push(format!("{counted} bytes of pages in the segment table, {pages} in the tree"));
         }
         for (number, bytes) in counted {
             wrong.push(format!("{number:?}: {bytes} bytes referred to, but it is not in the segment table"));

@@ -23,6 +23,7 @@
 //! and neither the frozen tree nor the stored table lies in it (R2): nothing can come to refer to
 //! it later, since new data goes to open segments and copies of extents refer to live ones.
 
+use super::clean::VAIN_PASSES_MAX;
 use super::commit::Errand;
 use super::table::{self, Deltas, StoredChunk, Table};
 use super::writer::{Phase, Writer};
@@ -78,6 +79,7 @@ struct Written {
     changed_chunks: BTreeSet<u64>,
     /// Segments of the table that were full when it was frozen.
     sealed: BTreeSet<SegmentNo>,
+    upper: Stream,
 }
 
 /// What the newest durable checkpoint stored of the segment table.
@@ -148,9 +150,14 @@ impl FreezeRequest {
 /// would have to wait until all of them are written (C6).
 struct Sink<'a> {
     core: &'a Core,
+    /// For what is not a leaf.
+    upper: Stream,
     /// Bytes since there was room for more.
     bytes: usize,
 }
+
+/// With so many segments of pages, those above the leaves have segments of their own. They are about a fiftieth.
+const UPPER_FROM_SEGMENTS: u64 = 4;
 
 /// How many bytes of pages are appended without asking whether there is room.
 const UNASKED_BYTES: usize = 256 << 10;
@@ -158,13 +165,14 @@ const UNASKED_BYTES: usize = 256 << 10;
 impl PageSink for Sink<'_> {
     type Error = StoreError;
 
-    fn write(&mut self, _level: u8, first_key: &[u8], payload: &[u8]) -> Result<Pointer, StoreError> {
+    fn write(&mut self, level: u8, first_key: &[u8], payload: &[u8]) -> Result<Pointer, StoreError> {
         self.bytes += payload.len();
         if self.bytes >= UNASKED_BYTES {
             self.bytes = 0;
             self.core.log.wait_for_room(None);
         }
-        Ok(self.core.log.append(Stream::Pages, payload, first_key)?)
+        let stream = if level > 0 { self.upper } else { Stream::Pages };
+        Ok(self.core.log.append(stream, payload, first_key)?)
     }
 }
 
@@ -250,6 +258,10 @@ impl Core {
             writer.checkpoints_ended += 1;
             writer.frozen_bytes = 0;
             writer.awaits_relief = false;
+            if result.is_ok() && writer.vain_passes >= VAIN_PASSES_MAX {
+                // There may be more to gain now.
+                writer.vain_passes = VAIN_PASSES_MAX / 4 * 3;
+            }
             // Each failed try may use up a little of the log.
             writer.retry_at = result.is_err().then(|| Instant::now() + RETRY_AFTER);
             if result.is_err() {
@@ -368,12 +380,11 @@ impl Core {
         // K1: those that are born from here on are not in it.
         let sealed: BTreeSet<SegmentNo> =
             table.iter().map(|(number, _)| number).filter(|number| !open.contains(number)).collect();
-        let written = tree.write(&mut Sink { core: self, bytes: 0 })?;
+        let upper = self.upper(&table);
+        let written = tree.write(&mut Sink { core: self, upper, bytes: 0 })?;
         let root = written.root();
         let mut deltas = Deltas::default();
-        for page in written.pages() {
-            deltas.add(page.segment, page.length.into());
-        }
+        written.pages().for_each(|page| deltas.add_page(&page));
         self.install(written);
         for number in deltas.segments() {
             if table.get(number).is_none() {
@@ -386,7 +397,22 @@ impl Core {
         // change any more: the next checkpoint must store it all the same.
         self.writer.lock().table.put_back_changed(counted.clone());
         changed_chunks.extend(counted);
-        Ok(Written { as_of, root, table, changed_chunks, sealed })
+        Ok(Written { as_of, root, table, changed_chunks, sealed, upper })
+    }
+
+    /// Where a checkpoint puts what the next one will mostly write anew: the pages above the leaves, and the segment
+    /// table. Among leaves they would leave holes; and whoever moves leaves that lie all over the tree writes nearly all
+    /// of these pages, so that where there are many nothing would be gained by moving any.
+    ///
+    /// Where there are few they need no segment of their own, and in a bucket they are not worth one more request.
+    fn upper(&self, table: &Table) -> Stream {
+        if self.has_upper(table) { Stream::Upper } else { Stream::Pages }
+    }
+
+    /// Whether they have.
+    pub(super) fn has_upper(&self, table: &Table) -> bool {
+        let least = UPPER_FROM_SEGMENTS * u64::from(self.log.geometry().segment_bytes);
+        self.log.disk().is_some() && table.pages().is_some_and(|pages| pages >= least)
     }
 
     /// Lets the tree and the table know where these pages are.
@@ -402,6 +428,7 @@ impl Core {
             writer.tree.install(written, &mut current, &mut |at, page| self.cache.put_page(at, page));
             self.cache.leave_room(writer.tree.dirty_bytes());
             self.count(&mut writer, current);
+            self.keep_room(&writer);
             // Readers got at the tree's pages through memory; from here on through the cache.
             self.published.write().root = writer.tree.root();
         }
@@ -433,7 +460,7 @@ impl Core {
             writer.frozen_bytes = writer.tree.changed_bytes();
             writer.tree.freeze_leaves()
         };
-        let written = leaves.write(&mut Sink { core: self, bytes: 0 });
+        let written = leaves.write(&mut Sink { core: self, upper: Stream::Pages, bytes: 0 });
         if written.is_err() {
             self.writer.lock().frozen_bytes = 0;
         }
@@ -448,8 +475,8 @@ impl Core {
 
     /// Writes the table, and the commit that makes it all durable; then frees what is dead.
     fn complete(self: &Arc<Self>, written: Written, stored: &mut StoredTable) -> Result<(), StoreError> {
-        let Written { as_of, root, table, changed_chunks, sealed } = written;
-        let new = self.store_table(&table, changed_chunks, stored)?;
+        let Written { as_of, root, table, changed_chunks, sealed, upper } = written;
+        let new = self.store_table(upper, &table, changed_chunks, stored)?;
         let list = new.list.expect("just stored");
         let checkpoint = Checkpoint {
             as_of,
@@ -472,6 +499,7 @@ impl Core {
 
     fn store_table(
         &self,
+        stream: Stream,
         table: &Table,
         changed: BTreeSet<u64>,
         stored: &StoredTable,
@@ -485,7 +513,7 @@ impl Core {
         for number in changed {
             match table.encode_chunk(number) {
                 Some(bytes) => {
-                    let pointer = self.log.append(Stream::Pages, &bytes, b"")?;
+                    let pointer = self.log.append(stream, &bytes, b"")?;
                     let place = self.birth_of(pointer.segment).place;
                     chunks.insert(number, StoredChunk { pointer, place });
                 }
@@ -494,7 +522,7 @@ impl Core {
                 }
             }
         }
-        let list = self.log.append(Stream::Pages, &table::encode_list(&chunks), b"")?;
+        let list = self.log.append(stream, &table::encode_list(&chunks, table.pages()), b"")?;
         Ok(StoredTable { chunks, list: Some(list) })
     }
 

@@ -40,10 +40,15 @@
 //!   ([`Core::room_to_clean`]). And where there is nothing, still what one segment is moved with: of a store that was
 //!   filled to the brim, and of which every other file was deleted then, nothing could be moved any more, and it would
 //!   be full for good. (Where others have taken the disk's space it may not be there, until enough has come free.)
+//! * V7 What is deleted changes pages, and those that were deleted from are stored before what they replace comes free:
+//!   by and by all pages of a store, if that holds small files and each so-many-th is deleted. So as much again is kept as
+//!   makes up [`PAGES_BY_ROOM`] of the pages. Who deletes may take that, but not what moving needs: that is for the
+//!   cleaner to give back ([`Core::room_to_move`]). It can: what the pages have taken is wasted elsewhere, and of some
+//!   segment there is a sixteenth.
 
 use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
-use crate::log::SegmentNo;
+use crate::log::{READY_SEGMENTS, SegmentNo};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -55,7 +60,13 @@ const BUCKET_MOVED_MAX: u64 = 1 << 30;
 /// How long none is made after one that gained nothing.
 const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a pass waits for what the one before it gained.
-const GIVE_BACK_WAIT: Duration = Duration::from_secs(5);
+pub(super) const GIVE_BACK_WAIT: Duration = Duration::from_secs(5);
+
+/// For so many bytes of pages, room for one is kept for those that deleting changes (V7), and for one segment of them.
+const PAGES_BY_ROOM: u64 = 16;
+
+/// So many passes in a row who deletes waits for, if each frees a segment. What one gains may be a sixteenth of that.
+pub(super) const VAIN_PASSES_MAX: u32 = 64;
 
 /// What is to be reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -116,7 +127,8 @@ impl Core {
 
     /// Bytes of segments that hold something, and that do not. Those that are being filled do not count.
     fn wasted(&self, writer: &Writer) -> u64 {
-        let being_filled = 2 * u64::from(self.log.geometry().segment_bytes);
+        let being_filled = 2 + u64::from(self.has_upper(&writer.table));
+        let being_filled = being_filled * u64::from(self.log.geometry().segment_bytes);
         writer.table.taken().saturating_sub(being_filled + writer.table.held())
     }
 
@@ -142,15 +154,21 @@ impl Core {
 
     /// V6: what is not for who adds to the store.
     pub(super) fn room_to_clean(&self, writer: &Writer) -> u64 {
-        match self.is_worth_cleaning(writer) {
-            true => self.slack(writer),
-            false => self.room_kept(),
-        }
+        let kept = self.log.ready_capacity(u64::MAX);
+        if self.is_worth_cleaning(writer) { kept.max(self.slack(writer)) } else { kept }
     }
 
-    /// V6: and what is not even when there is nothing to be gained. With it gained what is deleted later.
-    pub(super) fn room_kept(&self) -> u64 {
-        self.log.ready_capacity()
+    /// V6: what is not even for who deletes.
+    pub(super) fn room_to_move(&self) -> u64 {
+        self.log.ready_capacity(READY_SEGMENTS)
+    }
+
+    /// V6, V7: what is to stand ready, for pages as they are now.
+    pub(super) fn keep_room(&self, writer: &Writer) {
+        let segment_bytes = u64::from(self.log.geometry().segment_bytes);
+        let pages = writer.table.pages().unwrap_or(0);
+        let for_pages = pages / PAGES_BY_ROOM + pages.min(segment_bytes);
+        self.log.want_ready(READY_SEGMENTS + for_pages / segment_bytes);
     }
 
     /// What the cleaner may gain in a file: about, and not more than it will.
@@ -163,16 +181,38 @@ impl Core {
         }
     }
 
-    /// Cleans as long as that is due. On the cleaner's thread.
+    /// Cleans as long as that is due; whoever waits for that goes on. On the cleaner's thread.
     pub(super) fn clean_when_due(self: &Arc<Self>) -> Result<(), StoreError> {
+        let mut is_done = false;
+        let result = self.clean_while_due(&mut is_done);
+        if result.is_err() || !is_done {
+            self.end_pass(&mut self.writer.lock(), false);
+        }
+        result
+    }
+
+    /// V7: whoever waits for the cleaner looks whether there is room now.
+    fn end_pass(&self, writer: &mut Writer, has_gained: bool) {
+        if std::mem::take(&mut writer.awaits_cleaner) {
+            writer.vain_passes += if has_gained { 1 } else { VAIN_PASSES_MAX / 4 };
+            self.room.notify_all();
+        }
+    }
+
+    fn clean_while_due(self: &Arc<Self>, is_done: &mut bool) -> Result<(), StoreError> {
         let mut due = self.due_aim(&self.writer.lock());
         while let Some(aim) = due {
+            if aim == Aim::Space {
+                // What one under way stores counts twice: there would seem to be no room.
+                self.wait_for_the_checkpoint(Instant::now() + GIVE_BACK_WAIT);
+            }
             let count = || (self.begun.load(Ordering::SeqCst), self.moves.get());
             let (before, (begun_before, moves_before)) = (self.wasted(&self.writer.lock()), count());
             let outcome = self.clean(aim, None);
             let has_gained = matches!(outcome, Ok(true));
-            if aim == Aim::Space && has_gained {
-                // Then the next pass has what this one gained.
+            let is_awaited = self.writer.lock().awaits_cleaner;
+            if aim == Aim::Space && (has_gained || is_awaited) {
+                // Then the next pass has what this one gained; or there was only what is owed in its way.
                 self.give_back(Instant::now() + GIVE_BACK_WAIT);
             }
             let mut writer = self.writer.lock();
@@ -183,6 +223,8 @@ impl Core {
             let is_of_use = has_gained && (wasted < before || others_change);
             writer.clean_after = (!is_of_use).then(|| (Instant::now() + RETRY_AFTER, begun));
             outcome?;
+            *is_done = true;
+            self.end_pass(&mut writer, has_gained);
             let goes_on = aim == Aim::Ceiling && is_of_use && wasted > writer.table.held() / 3 + self.slack(&writer);
             due = self.due_aim(&writer).or(goes_on.then_some(Aim::Ceiling));
         }
@@ -267,10 +309,7 @@ impl Core {
         let moved_max = if self.log.disk().is_some() { MOVED_MAX } else { BUCKET_MOVED_MAX };
         let newest = table.iter().last().map_or(0, |(number, _)| number.0);
         let worth = |number: SegmentNo, bytes: u64, live: u64| {
-            let age = match aim {
-                Aim::Ceiling => newest - number.0 + 1,
-                Aim::Space => 1,
-            };
+            let age = newest - number.0 + 1;
             (bytes - live) as f64 * age as f64 / (bytes + live) as f64
         };
         let mut found: Vec<(f64, SegmentNo, u64, u64)> = table

@@ -213,6 +213,7 @@ impl Core {
             }
             Errand::Complete(checkpoint) => {
                 self.log.cut(Stream::Pages);
+                self.log.cut(Stream::Upper);
                 Some(checkpoint)
             }
         };

@@ -14,6 +14,8 @@ pub enum Room {
     Change,
     /// For bulk data: as much is in flight as may be.
     Bulk,
+    /// For a transaction that deletes, in a file that is full: the cleaner has to make some.
+    Cleaning,
 }
 
 /// What was not at hand: something that is not in memory, or room. Opaque: hand it to

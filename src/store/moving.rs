@@ -2,6 +2,7 @@
 //! V1 to V6) goes about it.
 
 use super::cache::Cache;
+use super::clean::GIVE_BACK_WAIT;
 use super::txn::Txn;
 use super::view::View;
 use super::{Core, Reading, Room, StoreError};
@@ -144,11 +145,12 @@ impl Core {
     fn move_pages(self: &Arc<Self>, victims: &BTreeSet<SegmentNo>, until: Option<Instant>) -> Result<(), StoreError> {
         let most = (self.limits.txn / 2 / PAGE_COST).clamp(1, STEP_PAGES);
         let mut behind: Option<Key> = None;
+        let mut has_paid = false;
         while self.goes_on(until) {
             let Some((keys, last)) = self.pages_of(victims, behind.as_deref(), most, until)? else { break };
             // Between two steps: nobody else may come to it.
             self.bury();
-            self.change_once_there(&keys, until, |txn| {
+            let moved = self.change_once_there(&keys, until, |txn| {
                 let values = txn.get_all_before(&keys)?;
                 for (key, value) in keys.iter().zip(values) {
                     // A page with a raw value is not stored (T6).
@@ -157,7 +159,17 @@ impl Core {
                     }
                 }
                 Ok(())
-            })?;
+            });
+            match moved {
+                // Until they are stored, pages count as they are before compression.
+                Err(StoreError::NoSpace) if !has_paid => {
+                    has_paid = true;
+                    self.give_back(until.unwrap_or_else(|| Instant::now() + GIVE_BACK_WAIT));
+                    continue;
+                }
+                Ok(has_moved) => has_paid &= !has_moved,
+                Err(error) => return Err(error),
+            }
             match last {
                 Some(last) => behind = Some(last),
                 None => break,

@@ -382,6 +382,7 @@ fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions
         abandoned: AtomicBool::new(false),
         read_only: options.read_only,
     });
+    core.keep_room(&core.writer.lock());
     // What is told to who asks while the writer is busy.
     core.look();
     let threads = match options.read_only {
@@ -441,11 +442,16 @@ pub fn load_table(log: &Log, recovery: &Recovery) -> Result<(Table, StoredTable)
     let mut chunks = BTreeMap::new();
     if let Some(pointer) = &list {
         log.have_near(pointer)?;
-        chunks = table::decode_list(&log.read(pointer)?).map_err(|error| StoreError::damaged(error.what))?;
+        let list = table::decode_list(&log.read(pointer)?).map_err(|error| StoreError::damaged(error.what))?;
+        table.set_pages(list.pages);
+        chunks = list.chunks;
         log.adopt(chunks.values().map(|chunk| Birth { number: chunk.pointer.segment, place: chunk.place }));
         let pointers: Vec<Pointer> = chunks.values().map(|chunk| chunk.pointer).collect();
         for (number, bytes) in chunks.keys().zip(log.read_all(&pointers)?) {
             table.decode_chunk(*number, &bytes).map_err(|error| StoreError::damaged(error.what))?;
+        }
+        if table.pages().is_some_and(|pages| pages > table.live()) {
+            return Err(StoreError::damaged("the segment table has more pages than bytes"));
         }
     }
     for birth in &recovery.births {

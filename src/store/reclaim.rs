@@ -96,7 +96,7 @@ impl Core {
     }
 
     /// Waits for the checkpoint that is wanted or under way, if there is one.
-    fn wait_for_the_checkpoint(&self, until: Instant) {
+    pub(super) fn wait_for_the_checkpoint(&self, until: Instant) {
         let until = until.min(Instant::now() + CHECKPOINT_WAIT_MAX);
         let Some(mut writer) = self.writer.try_lock_until(until) else { return };
         let ended = writer.checkpoints_ended;

@@ -25,6 +25,7 @@
 //! | 4 | magic `kvTL` |
 //! | 4 | number of chunks |
 //! | 41 each | chunk number (8), pointer (29), place of the segment that the chunk lies in (4) |
+//! | 8 or 0 | how many of the live bytes are pages of the tree; not there: nobody knows |
 
 use crate::log::{Birth, Fields, Malformed, POINTER_BYTES, Pointer, SegmentNo};
 use crate::tree::Ledger;
@@ -70,27 +71,42 @@ pub struct Table {
     taken: u64,
     /// Live bytes of all, but of no segment more than it holds.
     held: u64,
+    /// Live bytes that are pages; none: that is not known, since a kivafs made the store that did not count them.
+    pages: Option<u64>,
 }
 
 /// Changes to the counters, gathered during one call of the tree: a subtraction may come before
 /// the addition that it undoes, and none of them count if the call fails.
 #[derive(Default)]
-pub struct Deltas(HashMap<SegmentNo, i64>);
+pub struct Deltas {
+    of_segments: HashMap<SegmentNo, i64>,
+    of_pages: i64,
+}
 
 impl Ledger for Deltas {
     fn add(&mut self, segment: SegmentNo, bytes: u64) {
-        *self.0.entry(segment).or_default() += bytes as i64;
+        *self.of_segments.entry(segment).or_default() += bytes as i64;
     }
 
     fn sub(&mut self, segment: SegmentNo, bytes: u64) {
-        *self.0.entry(segment).or_default() -= bytes as i64;
+        *self.of_segments.entry(segment).or_default() -= bytes as i64;
+    }
+
+    fn add_page(&mut self, at: &Pointer) {
+        self.of_pages += i64::from(at.length);
+        self.add(at.segment, at.length.into());
+    }
+
+    fn sub_page(&mut self, at: &Pointer) {
+        self.of_pages -= i64::from(at.length);
+        self.sub(at.segment, at.length.into());
     }
 }
 
 impl Deltas {
     /// The segments that they concern.
     pub fn segments(&self) -> impl Iterator<Item = SegmentNo> + '_ {
-        self.0.iter().filter(|(_, delta)| **delta != 0).map(|(number, _)| *number)
+        self.of_segments.iter().filter(|(_, delta)| **delta != 0).map(|(number, _)| *number)
     }
 }
 
@@ -108,6 +124,7 @@ impl Table {
             occupied: 0,
             taken: 0,
             held: 0,
+            pages: Some(0),
         }
     }
 
@@ -153,7 +170,12 @@ impl Table {
     /// bug, unless the changes come from stored bytes.
     #[must_use]
     pub fn apply(&mut self, deltas: Deltas) -> bool {
-        for (number, delta) in deltas.0 {
+        let pages = self.pages.map(|pages| pages.checked_add_signed(deltas.of_pages));
+        if pages == Some(None) {
+            return false;
+        }
+        self.pages = pages.flatten();
+        for (number, delta) in deltas.of_segments {
             if delta == 0 {
                 continue;
             }
@@ -217,6 +239,16 @@ impl Table {
         self.held
     }
 
+    /// How many of the live bytes are pages that the tree has stored; none: that is not known.
+    pub fn pages(&self) -> Option<u64> {
+        self.pages
+    }
+
+    /// That is so, as the list says; before anything is counted.
+    pub fn set_pages(&mut self, pages: Option<u64>) {
+        self.pages = pages;
+    }
+
     /// What is known of a segment.
     pub fn get(&self, number: SegmentNo) -> Option<Entry> {
         self.chunks.get(&(number.0 / CHUNK_SEGMENTS))?.get(&low(number)).copied()
@@ -225,7 +257,7 @@ impl Table {
     /// Most bytes that storing what changed takes.
     pub fn stored_bytes_max(&self) -> u64 {
         let chunk = 14 + CHUNK_SEGMENTS * ENTRY_BYTES as u64;
-        8 + self.changed.len() as u64 * chunk + (self.chunks.len() * ITEM_BYTES) as u64
+        16 + self.changed.len() as u64 * chunk + (self.chunks.len() * ITEM_BYTES) as u64
     }
 
     /// How many segments there are.
@@ -313,8 +345,17 @@ pub struct StoredChunk {
     pub place: u32,
 }
 
+/// What the list says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct List {
+    /// The chunks that there are.
+    pub chunks: BTreeMap<u64, StoredChunk>,
+    /// As [`Table::pages`].
+    pub pages: Option<u64>,
+}
+
 /// The list's bytes.
-pub fn encode_list(chunks: &BTreeMap<u64, StoredChunk>) -> Vec<u8> {
+pub fn encode_list(chunks: &BTreeMap<u64, StoredChunk>, pages: Option<u64>) -> Vec<u8> {
     let mut out = LIST_MAGIC.to_vec();
     out.extend_from_slice(&(chunks.len() as u32).to_le_bytes());
     for (number, chunk) in chunks {
@@ -322,18 +363,20 @@ pub fn encode_list(chunks: &BTreeMap<u64, StoredChunk>) -> Vec<u8> {
         chunk.pointer.encode(&mut out);
         out.extend_from_slice(&chunk.place.to_le_bytes());
     }
+    out.extend(pages.iter().flat_map(|pages| pages.to_le_bytes()));
     out
 }
 
 /// Reads the list.
-pub fn decode_list(bytes: &[u8]) -> Result<BTreeMap<u64, StoredChunk>, Malformed> {
+pub fn decode_list(bytes: &[u8]) -> Result<List, Malformed> {
     let what = "segment table list";
     let mut fields = Fields(bytes);
     if fields.array::<4>(what)? != *LIST_MAGIC {
         return Err(Malformed { what });
     }
     let count = fields.u32(what)? as usize;
-    if count.checked_mul(ITEM_BYTES) != Some(fields.0.len()) {
+    let rest = count.checked_mul(ITEM_BYTES).and_then(|items| fields.0.len().checked_sub(items));
+    if rest.is_none_or(|rest| rest != 0 && rest != 8) {
         return Err(Malformed { what });
     }
     let mut chunks = BTreeMap::new();
@@ -342,7 +385,8 @@ pub fn decode_list(bytes: &[u8]) -> Result<BTreeMap<u64, StoredChunk>, Malformed
         let pointer = Pointer::decode(&fields.array(what)?).ok_or(Malformed { what })?;
         chunks.insert(number, StoredChunk { pointer, place: fields.u32(what)? });
     }
-    Ok(chunks)
+    let pages = if fields.0.is_empty() { None } else { Some(fields.u64(what)?) };
+    Ok(List { chunks, pages })
 }
 
 fn low(number: SegmentNo) -> u8 {
@@ -378,15 +422,21 @@ mod tests {
         let pointer =
             Pointer { segment: SegmentNo(1), offset: 2, length: 3, codec: Codec::Raw, shrunk: 0, checksum: 4 };
         let chunks = BTreeMap::from([(9, StoredChunk { pointer, place: 5 })]);
-        let bytes = encode_list(&chunks);
+        let bytes = encode_list(&chunks, None);
         let mut golden = b"kvTL\x01\0\0\0\x09\0\0\0\0\0\0\0\0\0\0\0\0\x01\0\0\x02\0\0\x03\0".to_vec();
         golden.extend_from_slice(&4u128.to_be_bytes());
         golden.extend_from_slice(b"\x05\0\0\0");
         assert_eq!(bytes, golden);
-        assert_eq!(decode_list(&bytes), Ok(chunks));
         for cut in 0..bytes.len() {
             assert!(decode_list(&bytes[..cut]).is_err(), "cut at {cut}");
         }
+        assert_eq!(decode_list(&bytes), Ok(List { chunks: chunks.clone(), pages: None }));
+        golden.extend_from_slice(b"\x07\x01\0\0\0\0\0\0");
+        assert_eq!(encode_list(&chunks, Some(263)), golden);
+        for cut in bytes.len() + 1..golden.len() {
+            assert!(decode_list(&golden[..cut]).is_err(), "cut at {cut}");
+        }
+        assert_eq!(decode_list(&golden), Ok(List { chunks, pages: Some(263) }));
     }
 
     #[test]

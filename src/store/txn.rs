@@ -2,11 +2,12 @@
 
 use super::batch::Batch;
 use super::cache::Current;
+use super::clean::VAIN_PASSES_MAX;
 use super::redo;
 use super::table::Deltas;
 use super::writer::{Phase, Writer, pending_cost};
 use super::{Core, Room, StoreError};
-use crate::log::{Birth, LogError, Need, SegmentNo};
+use crate::log::{Birth, LogError, Need, Pointer, SegmentNo};
 use crate::tree::{Direction, KEY_MAX, Ledger, Pages, Root, Tree, TreeError, VALUE_MAX, Value};
 use bytes::Bytes;
 use parking_lot::MutexGuard;
@@ -21,6 +22,9 @@ pub const LOCK_WAIT_MAX: Duration = Duration::from_millis(10);
 
 /// Bytes of values that changes which are not durable have replaced. A commit under way has as many.
 const KEPT_BYTES_MAX: usize = 8 << 20;
+
+/// How long the cleaner is waited for before it is looked whether that is still of use.
+const CLEANING_WAIT: Duration = Duration::from_secs(1);
 
 /// Most bytes of keys and values in one transaction.
 pub const TXN_BYTES_MAX: usize = 5 << 18;
@@ -208,6 +212,14 @@ impl Ledger for Account<'_> {
         self.deltas.sub(segment, bytes);
     }
 
+    fn add_page(&mut self, at: &Pointer) {
+        self.deltas.add_page(at);
+    }
+
+    fn sub_page(&mut self, at: &Pointer) {
+        self.deltas.sub_page(at);
+    }
+
     fn before(&mut self, key: &[u8], value: &dyn Fn() -> Option<Value>) {
         if self.keeps {
             // It does not speak of deletes that find nothing.
@@ -279,6 +291,17 @@ impl Core {
                     },
                 };
                 Ok(self.writer_with_room(writer, until)?.is_some())
+            }
+            Room::Cleaning => {
+                self.check_writable()?;
+                let until = until.unwrap_or_else(|| Instant::now() + CLEANING_WAIT);
+                let Some(mut writer) = self.writer.try_lock_until(until) else { return Ok(false) };
+                while writer.awaits_cleaner && !writer.closing && self.log.failure().is_none() {
+                    if self.room.wait_until(&mut writer, until).timed_out() {
+                        return Ok(false);
+                    }
+                }
+                Ok(true)
             }
         }
     }
@@ -432,6 +455,26 @@ impl Core {
             }
             return Err(StoreError::NoSpace);
         }
+        // V7. What is kept for pages is not taken all at once: the more of it is left, the more the cleaner moves
+        // together.
+        if need == Need::Reserve {
+            let (kept, to_move) = (self.log.ready_capacity(u64::MAX), self.room_to_move());
+            let is_enough = owed + to_move + owed.min(kept - to_move);
+            if self.log.ensure_capacity(is_enough, Need::Growth).is_ok() {
+                writer.vain_passes = 0;
+                return Ok(());
+            }
+        }
+        if need == Need::Reserve && self.cleaner_may_help(writer) {
+            writer.starved = true;
+            writer.squeezed = true;
+            writer.awaits_cleaner = true;
+            if self.frees_much(writer) {
+                self.want_checkpoint(writer);
+            }
+            self.signals.want_cleaning();
+            return Err(StoreError::no_room(Room::Cleaning));
+        }
         if need == Need::Reserve && self.log.ensure_capacity(owed, Need::Growth).is_err() {
             // From here on deleting eats into the reserve: what it frees must come back soon. But a checkpoint
             // takes the reserve, and only if it frees a segment there is one again. So not before: what is
@@ -481,6 +524,16 @@ impl Core {
             }
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// V7: whether it is worth waiting for the cleaner. Few pages, whatever is deleted from them, have room enough.
+    fn cleaner_may_help(&self, writer: &Writer) -> bool {
+        let pages = writer.table.pages().unwrap_or(0) + writer.tree.dirty_bytes();
+        if pages < u64::from(self.log.geometry().segment_bytes) {
+            return false;
+        }
+        let can_clean = self.log.disk().is_some() && !writer.closing && writer.tree.leaves_behind() == 0;
+        can_clean && writer.vain_passes < VAIN_PASSES_MAX && !self.log.is_beyond_quota()
     }
 
     /// Most bytes of pages that so many changes of one transaction are in.

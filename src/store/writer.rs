@@ -96,6 +96,11 @@ pub struct Writer {
     pub awaits_relief: bool,
     /// A transaction was refused for the room that is the cleaner's, since the cleaner looked last.
     pub squeezed: bool,
+    /// Somebody who deletes waits for the cleaner.
+    pub awaits_cleaner: bool,
+    /// How many of its passes were waited for since there was room enough for who deletes: one that frees nothing
+    /// counts several times.
+    pub vain_passes: u32,
     /// The cleaner has nothing to gain before so many bytes are wasted.
     pub clean_from: u64,
     /// Nor before then, nor before more transactions have begun than these.
@@ -140,6 +145,8 @@ impl Writer {
             relieves: false,
             awaits_relief: false,
             squeezed: false,
+            awaits_cleaner: false,
+            vain_passes: 0,
             clean_from: 0,
             clean_after: None,
             closing: false,

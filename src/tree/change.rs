@@ -425,7 +425,7 @@ impl Writer<'_> {
         };
         match (place, edge) {
             (Some(at), _) => {
-                self.ledger.sub(at.segment, at.length.into());
+                self.ledger.sub_page(&at);
                 self.pages.left(&at);
             }
             (None, edge) => {

@@ -76,7 +76,7 @@ impl Tree {
         for (node, at) in &written.pages {
             node.set_place(*at);
             if !node.has_left() {
-                ledger.add(at.segment, at.length.into());
+                ledger.add_page(at);
             }
         }
         drop(written);

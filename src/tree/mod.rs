@@ -150,6 +150,14 @@ pub trait Ledger {
     fn add(&mut self, segment: SegmentNo, bytes: u64);
     /// So many fewer. Within one call of the tree, this may come before the `add` that it undoes.
     fn sub(&mut self, segment: SegmentNo, bytes: u64);
+    /// This stored page is one of the tree's.
+    fn add_page(&mut self, at: &Pointer) {
+        self.add(at.segment, at.length.into());
+    }
+    /// It is so no longer.
+    fn sub_page(&mut self, at: &Pointer) {
+        self.sub(at.segment, at.length.into());
+    }
     /// `key` is about to change; `value` finds what it was. Keys rise within a batch; a delete that finds
     /// nothing is not told.
     fn before(&mut self, _key: &[u8], _value: &dyn Fn() -> Option<Value>) {}

@@ -143,7 +143,7 @@ impl Counters {
     pub fn of(root: &Root, pages: &dyn Pages) -> Counters {
         let mut counters = Counters::default();
         root.references(pages, &mut |reference| match reference {
-            Reference::Page { pointer, .. } => counters.add(pointer.segment, pointer.length.into()),
+            Reference::Page { pointer, .. } => counters.add_page(&pointer),
             Reference::Extent { extent, .. } => counters.add(extent.unit.segment, extent.counted()),
         })
         .unwrap();

@@ -70,6 +70,8 @@ impl Obstacle {
             Obstacle::Miss(miss) => match miss.room() {
                 None => Queue::Fetch,
                 Some(Room::Change) => Queue::Change,
+                // Who waits for the cleaner does not keep others from changing something.
+                Some(Room::Cleaning) => Queue::Cleaning,
                 Some(Room::Bulk) => Queue::Bulk,
             },
         }
@@ -90,9 +92,10 @@ enum Queue {
     Space,
     Change,
     Bulk,
+    Cleaning,
 }
 
-const QUEUES: usize = 4;
+const QUEUES: usize = 5;
 
 /// What is parked at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -175,6 +178,7 @@ impl Parked {
         parked.start_thread("space", Queue::Space)?;
         parked.start_thread("room", Queue::Change)?;
         parked.start_thread("bulk-room", Queue::Bulk)?;
+        parked.start_thread("cleaning", Queue::Cleaning)?;
         Ok(parked)
     }
 
@@ -230,7 +234,7 @@ impl Parked {
             requests: state.requests.len(),
             bytes: state.parked_bytes,
             for_reads: waiting(Queue::Fetch),
-            for_space: waiting(Queue::Space),
+            for_space: waiting(Queue::Space) + waiting(Queue::Cleaning),
             for_changes: waiting(Queue::Change),
             for_bulk: waiting(Queue::Bulk),
         }
@@ -306,7 +310,7 @@ impl Shared {
     fn outage(&self, queue: Queue) -> &Outage {
         match queue {
             Queue::Fetch => &self.reads,
-            Queue::Space | Queue::Change | Queue::Bulk => &self.writes,
+            Queue::Space | Queue::Change | Queue::Bulk | Queue::Cleaning => &self.writes,
         }
     }
 

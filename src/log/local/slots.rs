@@ -30,6 +30,8 @@ pub struct Slots {
     /// Allocated on disk and free, beside the reserve. What they held may still be there.
     spare: Vec<u32>,
     reserve: Option<u32>,
+    /// So many are to stand ready beside the reserve.
+    wanted: u64,
     /// A slot was taken since the store was opened.
     is_begun: bool,
 }
@@ -52,8 +54,24 @@ impl Slots {
             limit => slots_in(limit, offset, slot_bytes),
         };
         let free = (0..count).filter(|slot| !used.contains(slot)).collect();
-        let (quota, spare, reserve) = (u32::MAX, Vec::new(), None);
-        Slots { disk, offset, slot_bytes, count, count_max, quota, free, spare, reserve, is_begun: false }
+        Slots {
+            disk,
+            offset,
+            slot_bytes,
+            count,
+            count_max,
+            quota: u32::MAX,
+            free,
+            spare: Vec::new(),
+            reserve: None,
+            wanted: READY_SEGMENTS,
+            is_begun: false,
+        }
+    }
+
+    /// From now on so many slots are to stand ready beside the reserve, if the store can have them.
+    pub fn want_ready(&mut self, slots: u64) {
+        self.wanted = slots;
     }
 
     /// From now on data takes no slot that would make the file occupy more bytes than that. It may do so
@@ -177,7 +195,7 @@ impl Slots {
     /// How many are to stand ready beside the reserve: fewer in a store that may have hardly more than what it needs
     /// anyway.
     pub fn ready_max(&self) -> u64 {
-        u64::from(self.count_max.min(self.quota)).saturating_sub(NEEDED_SEGMENTS).min(READY_SEGMENTS)
+        u64::from(self.count_max.min(self.quota)).saturating_sub(NEEDED_SEGMENTS).min(self.wanted)
     }
 
     /// Takes back a slot whose space has been given back to the disk (punched).
