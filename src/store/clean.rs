@@ -154,13 +154,19 @@ impl Core {
 
     /// V6: what is not for who adds to the store.
     pub(super) fn room_to_clean(&self, writer: &Writer) -> u64 {
-        let kept = self.log.ready_capacity(u64::MAX);
+        let kept = self.room_kept(writer);
         if self.is_worth_cleaning(writer) { kept.max(self.slack(writer)) } else { kept }
     }
 
-    /// V6: what is not even for who deletes.
-    pub(super) fn room_to_move(&self) -> u64 {
-        self.log.ready_capacity(READY_SEGMENTS)
+    /// V6, V7: what is not even when there is nothing to be gained. With it gained what is deleted later. A store that
+    /// holds next to nothing needs none to move that.
+    pub(super) fn room_kept(&self, writer: &Writer) -> u64 {
+        self.log.ready_capacity(u64::MAX).min(2 * (writer.table.held() + writer.owed_bytes()))
+    }
+
+    /// V6: what of that is not even for who deletes.
+    pub(super) fn room_to_move(&self, writer: &Writer) -> u64 {
+        self.log.ready_capacity(READY_SEGMENTS).min(self.room_kept(writer))
     }
 
     /// V6, V7: what is to stand ready, for pages as they are now.

@@ -458,7 +458,7 @@ impl Core {
         // V7. What is kept for pages is not taken all at once: the more of it is left, the more the cleaner moves
         // together.
         if need == Need::Reserve {
-            let (kept, to_move) = (self.log.ready_capacity(u64::MAX), self.room_to_move());
+            let (kept, to_move) = (self.room_kept(writer), self.room_to_move(writer));
             let is_enough = owed + to_move + owed.min(kept - to_move);
             if self.log.ensure_capacity(is_enough, Need::Growth).is_ok() {
                 writer.vain_passes = 0;
