@@ -27,8 +27,12 @@ fn over_a_line() -> (Place, Line) {
 }
 
 fn start_umount(place: &Place, words: &[&str]) -> Child {
-    let mut command = place.command(["umount".as_ref(), place.dir.as_os_str()]);
-    command.args(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    let umount = place.command(["umount".as_ref(), place.dir.as_os_str()]);
+    // Who runs the tests in the background of a shell ignores SIGINT, and children inherit that.
+    let mut command = Command::new("env");
+    command.arg("--default-signal=INT").arg(umount.get_program()).args(umount.get_args()).args(words);
+    command.envs(umount.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
 }
 
 fn end(child: Child) -> Said {

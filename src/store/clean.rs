@@ -40,11 +40,12 @@
 //!   ([`Core::room_to_clean`]). And where there is nothing, still what one segment is moved with: of a store that was
 //!   filled to the brim, and of which every other file was deleted then, nothing could be moved any more, and it would
 //!   be full for good. (Where others have taken the disk's space it may not be there, until enough has come free.)
-//! * V7 What is deleted changes pages, and those that were deleted from are stored before what they replace comes free:
-//!   by and by all pages of a store, if that holds small files and each so-many-th is deleted. So as much again is kept as
-//!   makes up [`PAGES_BY_ROOM`] of the pages. Who deletes may take that, but not what moving needs: that is for the
-//!   cleaner to give back ([`Core::room_to_move`]). It can: what the pages have taken is wasted elsewhere, and of some
-//!   segment there is a sixteenth.
+//! * V7 What is deleted changes pages, and these are stored anew before what they replace comes free: where small files
+//!   fill a store and some of them are deleted here and there, by and by all pages. So beside what moving needs as much
+//!   is kept as one of [`PAGES_BY_ROOM`] pages takes, and a segment. Only who deletes may take that; what moving needs not
+//!   even they, but they wait for the cleaner ([`Core::cleaner_may_help`]). It gives back what they took, since all of that
+//!   is wasted elsewhere by then: on an average one of so many pages of each segment. (Not if each pass stored all pages
+//!   above the leaves among these anew: [`Core::upper`].)
 
 use super::writer::{Phase, Writer};
 use super::{Core, StoreError};
@@ -62,10 +63,11 @@ const RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How long a pass waits for what the one before it gained.
 pub(super) const GIVE_BACK_WAIT: Duration = Duration::from_secs(5);
 
-/// For so many bytes of pages, room for one is kept for those that deleting changes (V7), and for one segment of them.
+/// Of so many pages, room is kept for one (V7).
 const PAGES_BY_ROOM: u64 = 16;
 
-/// So many passes in a row who deletes waits for, if each frees a segment. What one gains may be a sixteenth of that.
+/// So many passes in a row who deletes waits for, if each frees a segment: what it gains may be a sixteenth of that, or,
+/// now and then, nothing.
 pub(super) const VAIN_PASSES_MAX: u32 = 64;
 
 /// What is to be reached.
