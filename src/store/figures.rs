@@ -127,7 +127,7 @@ impl Core {
         self.space_of(self.look())
     }
 
-    fn space_of(&self, Seen { segments, gainable, changed_bytes }: Seen) -> Space {
+    fn space_of(&self, Seen { segments, gainable, .. }: Seen) -> Space {
         let Some(disk) = self.log.disk() else {
             let used = segments.held_bytes;
             let total = if self.size_limit > 0 { self.size_limit } else { BUCKET_BYTES };
@@ -142,8 +142,9 @@ impl Core {
         let gainable = if there >= segment_bytes { gainable } else { 0 };
         let held = segments.count * segment_bytes - freeable - gainable;
         let free = there + gainable;
-        let kept = self.log.ready_max() * segment_bytes;
-        let kept = free.min(kept).min(2 * (segments.held_bytes + changed_bytes));
+        // What fits at last, if twice what is held then is kept, but no more than that (V6).
+        let fits = free.saturating_sub(2 * segments.held_bytes) / 3;
+        let kept = (free - fits).min(self.log.ready_max() * segment_bytes);
         let used = geometry.slots_offset() + held + self.log.reserve_bytes() + kept;
         Space { total: used + free - kept, used, free: free - kept }
     }
