@@ -101,6 +101,17 @@ fn put_patiently(store: &Store, change: &Change) -> bool {
     }
 }
 
+/// A new store with segments of that length.
+fn on_a_disk_of(bytes: u64, segment_bytes: u32) -> (Arc<MemoryDisk>, Store) {
+    let disk = Arc::new(MemoryDisk::default());
+    let geometry = Geometry { segment_bytes, ..SMALL.geometry };
+    let options = CreateOptions { geometry: Some(geometry), ..CreateOptions::default() };
+    Store::create_on(disk.clone(), &options).unwrap();
+    disk.set_capacity(bytes);
+    let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+    (disk, store)
+}
+
 /// So many bytes that nothing compresses.
 fn noise(random: &mut Random, length: usize) -> Vec<u8> {
     (0..length.div_ceil(8)).flat_map(|_| random.next().to_le_bytes()).take(length).collect()
@@ -114,12 +125,7 @@ fn what_is_deleted_all_over_a_full_store_makes_room() {
     end_with_the_store();
     for_each_seed(4, |seed| {
         let mut random = Random::new(seed);
-        let disk = Arc::new(MemoryDisk::default());
-        let geometry = Geometry { segment_bytes: 1 << 20, ..SMALL.geometry };
-        Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() })
-            .unwrap();
-        disk.set_capacity(32 << 20);
-        let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+        let (disk, store) = on_a_disk_of(32 << 20, 1 << 20);
         let mut state = State::new();
         for number in 0_u32.. {
             let change = Change::Put(number.to_be_bytes().to_vec(), noise(&mut random, 20_000));
@@ -173,12 +179,7 @@ fn small_values_that_are_deleted_all_over_a_full_store_make_room() {
     end_with_the_store();
     for_each_seed(2, |seed| {
         let mut random = Random::new(seed);
-        let disk = Arc::new(MemoryDisk::default());
-        let geometry = Geometry { segment_bytes: 128 << 10, ..SMALL.geometry };
-        Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() })
-            .unwrap();
-        disk.set_capacity(10 << 20);
-        let store = Store::open_on(disk.clone(), &unhurried()).unwrap();
+        let (disk, store) = on_a_disk_of(10 << 20, 128 << 10);
         let mut state = State::new();
         // In no order, or in the order of their keys.
         let is_in_order = seed % 2 == 0;

@@ -8,7 +8,7 @@
 //! 2. a commit N that freezes the tree and the segment table (`Errand::Freeze`); in a bulk load (W4)
 //!    they are frozen without one;
 //! 3. write the frozen tree's changed pages, then tell the tree where they are now;
-//! 4. write the table's changed chunks and their list;
+//! 4. write the table's changed chunks and their list, where the pages above the leaves are ([`Core::upper`]);
 //! 5. a commit C that names the roots (`Errand::Complete`). From then on recovery starts behind N.
 //! 6. free the segments that the checkpoint does not refer to, once no reader has an older state.
 //!

@@ -167,8 +167,8 @@ impl Core {
     }
 
     /// V6: what of that is not even for who deletes.
-    pub(super) fn room_to_move(&self, writer: &Writer) -> u64 {
-        self.log.ready_capacity(READY_SEGMENTS).min(self.room_kept(writer))
+    pub(super) fn room_to_move(&self, kept: u64) -> u64 {
+        self.log.ready_capacity(READY_SEGMENTS).min(kept)
     }
 
     /// V6, V7: what is to stand ready, for pages as they are now.
@@ -207,6 +207,7 @@ impl Core {
         }
     }
 
+    /// `is_done`: a pass was made, and ended.
     fn clean_while_due(self: &Arc<Self>, is_done: &mut bool) -> Result<(), StoreError> {
         let mut due = self.due_aim(&self.writer.lock());
         while let Some(aim) = due {

@@ -1,5 +1,5 @@
 //! Moving what lives in some segments elsewhere, so that they come free: how the cleaner (`clean`, with the invariants
-//! V1 to V6) goes about it.
+//! V1 to V7) goes about it.
 
 use super::cache::Cache;
 use super::clean::GIVE_BACK_WAIT;

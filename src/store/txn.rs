@@ -458,7 +458,8 @@ impl Core {
         // V7. What is kept for pages is not taken all at once: the more of it is left, the more the cleaner moves
         // together.
         if need == Need::Reserve {
-            let (kept, to_move) = (self.room_kept(writer), self.room_to_move(writer));
+            let kept = self.room_kept(writer);
+            let to_move = self.room_to_move(kept);
             let is_enough = owed + to_move + owed.min(kept - to_move);
             if self.log.ensure_capacity(is_enough, Need::Growth).is_ok() {
                 writer.vain_passes = 0;
