@@ -143,7 +143,8 @@ fn options() -> OpenOptions {
 /// A store that is reopened, so that nothing is in memory, and its values: [`UNITS`] of a unit each.
 fn stored() -> (Arc<HeldBucket>, Arc<Store>, Vec<Value>, Vec<Vec<u8>>) {
     let bucket = Arc::new(HeldBucket::default());
-    let geometry = Geometry { ring_bytes: 12 << 20, segment_bytes: SEGMENT_BYTES, page_bytes: 4096 };
+    let geometry =
+        Geometry { ring_bytes: 12 << 20, ring_at_first: 12 << 20, segment_bytes: SEGMENT_BYTES, page_bytes: 4096 };
     let create = CreateOptions { geometry: Some(geometry), ..CreateOptions::default() };
     Store::create_in(bucket.clone(), &create).unwrap();
     let store = Store::open_in(bucket.clone(), &options()).unwrap();

@@ -14,7 +14,7 @@ use support::crash_disk::{Effort, Tried};
 use support::crash_run::CrashRun;
 use support::medium::{CrashMedium, OneFile, Simulated};
 use support::random::{Random, for_each_seed, scaled};
-use support::store::{Change, SMALL, Sizes, TINY, random_changes, unhurried};
+use support::store::{Change, LENGTHENED, SMALL, Sizes, TINY, random_changes, unhurried};
 
 fn effort(seed: u64, cuts_max: usize, fates_max: usize) -> Effort {
     Effort { cuts_max: scaled(cuts_max), fates_max: scaled(fates_max), shuffled: fates_max / 4, seed }
@@ -126,6 +126,44 @@ fn crash_while_creating() {
 #[test]
 fn crash_while_creating_in_a_bucket() {
     crash_in_create::<Bucket>();
+}
+
+/// Until the log's ring has become longer, and a while after: what is changed lies all over the tree.
+fn work_until_the_ring_is_longer(run: &mut CrashRun<OneFile>, random: &mut Random) {
+    let store = run.open(&unhurried()).unwrap();
+    let (mut before, mut after) = (0, 0);
+    while after < 30 {
+        before += 1;
+        assert!(before < 3000, "it stays as it is: {:?}", store.figures());
+        after += u32::from(store.figures().ring_bytes > LENGTHENED.geometry.ring_at_first);
+        let key = |random: &mut Random| format!("key {:03}", random.within(0..LENGTHENED.keys)).into_bytes();
+        let changes: Vec<Change> = (0..12).map(|_| Change::Put(key(random), random.bytes(60))).collect();
+        run.commit(&store, &changes).unwrap();
+        if random.one_in(4) {
+            run.sync(&store).unwrap();
+        }
+    }
+}
+
+/// Before, while and after the ring becomes longer; and then once more, with what the crash left of that.
+#[test]
+fn crash_while_the_ring_becomes_longer() {
+    let (mut once, mut twice) = (Tried::default(), Tried::default());
+    for_each_seed(3, |seed| {
+        let mut random = Random::new(seed);
+        let mut run = CrashRun::<OneFile>::create(LENGTHENED);
+        work_until_the_ring_is_longer(&mut run, &mut random);
+        println!("{} calls", run.medium.position());
+        once += run.verify(effort(seed, 1000, 12), &unhurried(), |image, state| {
+            if !random.one_in(100) {
+                return;
+            }
+            let mut run = CrashRun::after(image, state);
+            work_until_the_ring_is_longer(&mut run, &mut random);
+            twice += run.verify(effort(seed, 60, 8), &unhurried(), |_, _| {});
+        });
+    });
+    println!("{once:?}, then {twice:?}");
 }
 
 /// Opening writes the epoch's first commit; closing, its last.

@@ -14,7 +14,7 @@ const BLOCK: usize = 4096;
 
 fn new_store(ring_bytes: u64, segment_bytes: u32) -> Arc<MemoryDisk> {
     let disk = Arc::new(MemoryDisk::default());
-    let geometry = Geometry { ring_bytes, segment_bytes, page_bytes: 4096 };
+    let geometry = Geometry { ring_bytes, ring_at_first: ring_bytes, segment_bytes, page_bytes: 4096 };
     Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() }).unwrap();
     disk
 }

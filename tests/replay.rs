@@ -350,7 +350,7 @@ fn killed_with_much_changed(random: &mut Random, geometry: Geometry, pairs: usiz
 #[test]
 fn leaves_that_have_caught_up_are_stored_before_all_of_them_have() {
     let mut random = Random::new(6);
-    let geometry = Geometry { ring_bytes: 8 << 20, segment_bytes: 256 << 10, page_bytes: 4096 };
+    let geometry = Geometry { ring_bytes: 8 << 20, ring_at_first: 8 << 20, segment_bytes: 256 << 10, page_bytes: 4096 };
     let (image, map) = killed_with_much_changed(&mut random, geometry, 40_000, 8);
     let end = image.len() as u64;
     let read_bytes = 5 << 20;
@@ -378,7 +378,8 @@ fn leaves_that_have_caught_up_are_stored_before_all_of_them_have() {
 #[test]
 fn leaves_that_are_stored_early_mean_nothing_to_a_crash() {
     let mut random = Random::new(7);
-    let geometry = Geometry { ring_bytes: 768 << 10, segment_bytes: 16 << 10, page_bytes: 1 << 10 };
+    let geometry =
+        Geometry { ring_bytes: 768 << 10, ring_at_first: 768 << 10, segment_bytes: 16 << 10, page_bytes: 1 << 10 };
     let (image, map) = killed_with_much_changed(&mut random, geometry, 5_000, 4);
     let disk = Arc::new(CrashDisk::from_bytes(image));
     // In a small store little may be changed at once: here 512 KiB.

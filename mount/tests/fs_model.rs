@@ -682,7 +682,7 @@ type Home = Box<dyn Fn() -> Arc<Store>>;
 
 fn in_memory() -> Home {
     let disk = Arc::new(MemoryDisk::default());
-    let geometry = Geometry { ring_bytes: 6 << 20, segment_bytes: 1 << 20, page_bytes: 4096 };
+    let geometry = Geometry { ring_bytes: 6 << 20, ring_at_first: 6 << 20, segment_bytes: 1 << 20, page_bytes: 4096 };
     Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() }).unwrap();
     Box::new(move || Arc::new(Store::open_on(disk.clone(), &OpenOptions::default()).unwrap()))
 }

@@ -73,6 +73,8 @@ pub enum Message {
         /// Told when that is done.
         freed: Freed,
     },
+    /// Take so many bytes of a file's ring into use, which are written, if that can be done now.
+    LengthenRing(u64),
     /// Answer, when what was asked before is done.
     Reached(Sender<()>),
     /// Write the clean mark and end.

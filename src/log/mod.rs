@@ -59,7 +59,7 @@ pub use segment::Stream;
 use crate::backend::Disk;
 use ::bytes::Bytes;
 use flow::Flow;
-use geometry::BLOCK;
+use geometry::{BLOCK, RING_OFFSET};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +77,8 @@ const RESERVATION_STEP: u64 = 1 << 10;
 const PAYLOAD_BYTES_MAX: usize = 1 << 20;
 /// How often who waits for the storage thread looks whether the store was given up.
 const FREED_WAIT: Duration = Duration::from_millis(100);
+/// The ring takes at most so great a part of what the disk has left: the fiftieth.
+const LENGTHENED_OF_FREE: u64 = 50;
 
 /// So many segments of a file are to stand ready beside the reserve, when some come free, or more
 /// ([`Log::want_ready`]). Whoever moves what lives elsewhere needs them: a segment's content wherever that breaks off,
@@ -202,17 +204,24 @@ pub struct Shared {
     failure: OnceLock<Arc<str>>,
     counters: Counters,
     ring_used: AtomicU64,
+    /// How much of the ring is in use, how much is ready to be, and how much may come to be.
+    ring_part: AtomicU64,
+    ring_ready: AtomicU64,
+    ring_part_max: AtomicU64,
     tail_bytes: AtomicU64,
 }
 
 impl Shared {
-    fn new(streams: Streams, flow: Flow, ring_used: u64) -> Shared {
+    fn new(streams: Streams, flow: Flow, ring_used: u64, ring_part: u64) -> Shared {
         Shared {
             streams: Mutex::new(streams),
             flow,
             failure: OnceLock::new(),
             counters: Counters::default(),
             ring_used: AtomicU64::new(ring_used),
+            ring_part: AtomicU64::new(ring_part),
+            ring_ready: AtomicU64::new(ring_part),
+            ring_part_max: AtomicU64::new(u64::MAX),
             tail_bytes: AtomicU64::new(0),
         }
     }
@@ -524,7 +533,19 @@ impl Log {
     /// A file is to occupy no more bytes from now on, except for what shrinks it. To be called once the
     /// log is started.
     pub fn set_quota(&self, bytes: u64) {
-        self.shared.streams.lock().slots().set_quota(bytes);
+        let Geometry { ring_bytes, .. } = self.geometry;
+        // As if the ring were no longer than it may come to be.
+        let part_max = Geometry::of_size(bytes).ring_bytes.max(self.ring_bytes()).min(ring_bytes);
+        self.shared.ring_part_max.store(part_max, Ordering::Relaxed);
+        self.shared.streams.lock().slots().set_quota(bytes.saturating_add(ring_bytes - part_max));
+    }
+
+    /// Bytes of a file that are no data's: what of its ring is in use, or may come to be if its size is limited, and what
+    /// tells what it is.
+    pub fn overhead_bytes(&self) -> u64 {
+        let is_limited = self.shared.streams.lock().slots().is_limited();
+        let of = if is_limited { &self.shared.ring_part_max } else { &self.shared.ring_part };
+        RING_OFFSET + of.load(Ordering::Relaxed).min(self.geometry.ring_bytes)
     }
 
     /// Whether a file occupies more than it may: then nothing may grow, not even in what is left of an open
@@ -607,6 +628,36 @@ impl Log {
         self.shared.ring_used.load(Ordering::Relaxed)
     }
 
+    /// Bytes of the ring that commits go round in. It becomes longer where that is of use ([`Log::lengthen_ring`]).
+    pub fn ring_bytes(&self) -> u64 {
+        self.shared.ring_part.load(Ordering::Relaxed)
+    }
+
+    /// Has all of it used that may be, if the disk has plenty: a longer tail saves writing, but what it takes is never given
+    /// back. Where the log's ends lie in different turns just now, it is to be asked for again. One caller at a time.
+    pub fn lengthen_ring(&self) {
+        let Medium::Disk(disk) = &self.medium else { return };
+        let (part, ready) = (self.ring_bytes(), self.shared.ring_ready.load(Ordering::Relaxed));
+        let wanted = self.shared.ring_part_max.load(Ordering::Relaxed).min(self.geometry.ring_bytes);
+        if wanted <= part || self.failure().is_some() {
+            return;
+        }
+        if ready < wanted {
+            let gained = wanted - ready;
+            let is_plenty = disk.free_space().is_ok_and(|free| free / LENGTHENED_OF_FREE >= gained);
+            if !is_plenty || disk.allocate(RING_OFFSET + ready, gained).is_err() {
+                return;
+            }
+            // Here, not on the storage thread: commits go on meanwhile.
+            if let Err(error) = local::write_zeros(&**disk, RING_OFFSET + ready, gained) {
+                return self.fail(format!("writing the ring failed: {error}"));
+            }
+            disk.will_sync(RING_OFFSET + ready, gained);
+            self.shared.ring_ready.store(wanted, Ordering::Relaxed);
+        }
+        self.send(Message::LengthenRing(wanted));
+    }
+
     /// Most bytes that one commit may have.
     pub fn commit_bytes_max(&self) -> u64 {
         match self.medium {
@@ -618,7 +669,7 @@ impl Log {
     /// Whether the ring has room for the first commit of an epoch, and after that for the two of a checkpoint,
     /// wherever it has to wrap.
     pub fn has_room_to_begin(&self) -> bool {
-        self.ring_used() + 3 * self.geometry.commit_bytes_max() + 4 * BLOCK <= self.geometry.ring_bytes
+        self.ring_used() + 3 * self.geometry.commit_bytes_max() + 4 * BLOCK <= self.ring_bytes()
     }
 
     /// Ends writing for good, as a failed write does: the layer above cannot go on.

@@ -195,17 +195,38 @@ impl Core {
             // writes is worth keeping as redo. Without space it is kept as long as it can be: the checkpoint
             // would take the reserve.
             None => {
-                let tail_min = if writer.starved { self.limits.tail_max } else { self.limits.tail_min };
-                is_due
-                    || tail >= (dirty / 2).clamp(tail_min, self.limits.tail_max)
-                    || self.log.ring_used() >= self.limits.tail_max
+                let tail_max = self.tail_max();
+                let tail_min = if writer.starved { tail_max } else { self.limits.tail_min.min(tail_max) };
+                is_due || tail >= (dirty / 2).clamp(tail_min, tail_max) || self.log.ring_used() >= tail_max
             }
         }
     }
 
+    /// Bytes of log behind the newest checkpoint at which the next begins in any case: what a large ring has beside what
+    /// comes while a checkpoint is made, and that checkpoint's own two commits, wherever they have to wrap.
+    pub(super) fn tail_max(&self) -> u64 {
+        let ring = self.log.ring_bytes();
+        (ring / 4).max(ring.saturating_sub(7 * self.log.commit_bytes_max()))
+    }
+
+    /// How many bytes of changed pages a ring is long enough for: a small one is full before a long checkpoint is made.
+    fn dirty_of_ring(&self) -> u64 {
+        4 * self.log.ring_bytes()
+    }
+
+    /// Whether the next checkpoint comes before it is worth what it writes, for want of a longer ring.
+    fn is_cramped(&self, writer: &Writer) -> bool {
+        let (tail_max, dirty) = (self.tail_max(), writer.tree.dirty_bytes());
+        let is_full = self.log.tail_bytes().max(self.log.ring_used()) >= tail_max || dirty >= self.dirty_of_ring();
+        is_full && dirty / 2 > tail_max && !writer.starved && writer.skipped_since.is_none()
+    }
+
     /// How many bytes of changed pages may be in memory.
     fn dirty_max(&self) -> u64 {
-        if self.cache.has_room() { self.limits.dirty_roomy } else { self.limits.dirty_max }
+        if !self.cache.has_room() {
+            return self.limits.dirty_max;
+        }
+        self.limits.dirty_roomy.min(self.dirty_of_ring()).max(self.limits.dirty_max)
     }
 
     /// Whether more is still to be stored than a quarter of a segment, so that it might not find its space
@@ -245,12 +266,21 @@ impl Core {
 
     /// Makes a checkpoint. On the checkpoint thread.
     pub(super) fn run_checkpoint(self: &Arc<Self>, stored: &mut StoredTable) -> Result<(), StoreError> {
-        {
+        let is_cramped = {
             let mut writer = self.writer.lock();
+            let is_cramped = self.is_cramped(&writer);
             writer.phase = Phase::Running;
             writer.relieves = std::mem::take(&mut writer.starved);
+            is_cramped
+        };
+        if is_cramped {
+            self.log.lengthen_ring();
         }
         let result = self.write_checkpoint(stored);
+        if is_cramped {
+            // If that could not be then: now it may.
+            self.log.lengthen_ring();
+        }
         let mut waiters = Vec::new();
         {
             let mut writer = self.writer.lock();

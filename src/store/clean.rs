@@ -368,7 +368,8 @@ mod tests {
     const SEGMENT_BYTES: u32 = 64 << 10;
 
     fn store_on(disk: &Arc<MemoryDisk>) -> Store {
-        let geometry = Geometry { ring_bytes: 1 << 20, segment_bytes: SEGMENT_BYTES, page_bytes: 1 << 10 };
+        let geometry =
+            Geometry { ring_bytes: 1 << 20, ring_at_first: 1 << 20, segment_bytes: SEGMENT_BYTES, page_bytes: 1 << 10 };
         let options = CreateOptions { geometry: Some(geometry), ..CreateOptions::default() };
         Store::create_on(disk.clone(), &options).unwrap();
         Store::open_on(disk.clone(), &OpenOptions { cache_bytes: 8 << 20, ..OpenOptions::default() }).unwrap()

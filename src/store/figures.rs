@@ -81,6 +81,10 @@ pub struct Figures {
     pub unstored_bytes: u64,
     /// Bytes of pages that were changed since the last checkpoint, as they would be stored.
     pub changed_bytes: u64,
+    /// Bytes of the log behind the newest checkpoint: what is read when the store is opened after a crash.
+    pub tail_bytes: u64,
+    /// Bytes of a file's ring that the log goes round in; in a bucket, a number that its bounds follow from.
+    pub ring_bytes: u64,
     /// Requests to the bucket; none for a local store.
     pub usage: Option<Usage>,
     /// Of a bucket with a disk cache.
@@ -145,7 +149,7 @@ impl Core {
         // What fits at last, if twice what is held then is kept, but no more than that (V6).
         let fits = free.saturating_sub(2 * segments.held_bytes) / 3;
         let kept = (free - fits).min(self.log.ready_max() * segment_bytes);
-        let used = geometry.slots_offset() + held + self.log.reserve_bytes() + kept;
+        let used = self.log.overhead_bytes() + held + self.log.reserve_bytes() + kept;
         Space { total: used + free - kept, used, free: free - kept }
     }
 
@@ -159,6 +163,8 @@ impl Core {
             segments,
             unstored_bytes: self.log.in_flight(),
             changed_bytes,
+            tail_bytes: self.log.tail_bytes(),
+            ring_bytes: self.log.ring_bytes(),
             usage: self.log.bucket().map(|bucket| bucket.usage()),
             disk_cache: self.log.bucket().and_then(|bucket| bucket.cache()).map(|cache| cache.stats()),
             failure: self.log.failure(),

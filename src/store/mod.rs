@@ -178,9 +178,7 @@ struct Limits {
     txn: usize,
     /// Changed bytes after which a commit is made in any case (C2).
     changed: u64,
-    /// Bytes of log behind the newest checkpoint at which the next begins in any case, and the
-    /// fewest that are worth one.
-    tail_max: u64,
+    /// The fewest bytes of log behind the newest checkpoint that are worth the next.
     tail_min: u64,
     /// Bytes of settled values, and in a bulk load of changed pages, at which a checkpoint begins in any
     /// case; at three times that, transactions wait for it (C6).
@@ -201,18 +199,13 @@ impl Limits {
         let body = (commit_bytes_max - COMMIT_OVERHEAD) as usize;
         let (raw_inside, txn) = ((body / 5 * 2).min(1 << 20), body / 5 * 2);
         let segment_bytes = u64::from(geometry.segment_bytes);
-        // What a large ring has beside what comes while a checkpoint is made, and that checkpoint's own two
-        // commits, wherever they have to wrap.
-        let tail_max = (geometry.ring_bytes / 4).max(geometry.ring_bytes.saturating_sub(7 * commit_bytes_max));
         let settled_max = (4 * segment_bytes).min(16 << 20);
         // Small segments are for small stores. And what one process may hold the next has to take up again
         // when that was killed, whatever its cache: no more than that of 256 MiB would have.
         let dirty_max = (cache_bytes / 4).min(16 * segment_bytes).min(40 << 20).max(settled_max);
-        // What is changed needs its space once more, and in a small store that is not there. A small ring is
-        // full before a long checkpoint is made.
+        // What is changed needs its space once more, and in a small store that is not there.
         let dirty_roomy = (cache_bytes / 5 * 2)
             .min(104 << 20)
-            .min(4 * geometry.ring_bytes)
             .min(if size_limit == 0 { u64::MAX } else { size_limit / 8 })
             .max(dirty_max);
         Limits {
@@ -220,7 +213,6 @@ impl Limits {
             pending: body - raw_inside - txn - body / 20,
             txn,
             changed: (16 * segment_bytes).min(64 << 20),
-            tail_max,
             // So that as much may come again while the checkpoint is made, before the ring is tight.
             tail_min: (geometry.ring_bytes / 6).min(4 << 20),
             settled_max,

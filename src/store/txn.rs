@@ -506,7 +506,7 @@ impl Core {
                     // Else there is no redo of it.
                     && !writer.skips_redo
                     && !writer.has_skipped()
-                    && self.log.ring_used() < self.limits.tail_max
+                    && self.log.ring_used() < self.tail_max()
                     && writer.raw_bytes + total <= self.limits.raw_inside =>
             {
                 writer.starved = true;

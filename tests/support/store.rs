@@ -27,7 +27,7 @@ pub struct Sizes {
 
 /// A store of a few blocks: commits go around the ring, and segments fill, all the time.
 pub const TINY: Sizes = Sizes {
-    geometry: Geometry { ring_bytes: 48 << 10, segment_bytes: 8 << 10, page_bytes: 1 << 10 },
+    geometry: Geometry { ring_bytes: 48 << 10, ring_at_first: 48 << 10, segment_bytes: 8 << 10, page_bytes: 1 << 10 },
     value_bytes_max: 2500,
     inline_bytes_max: 400,
     redo_bytes_max: 700,
@@ -36,16 +36,30 @@ pub const TINY: Sizes = Sizes {
 
 /// A store of a few hundred blocks, with a tree of several levels.
 pub const SMALL: Sizes = Sizes {
-    geometry: Geometry { ring_bytes: 192 << 10, segment_bytes: 64 << 10, page_bytes: 1 << 10 },
+    geometry: Geometry {
+        ring_bytes: 192 << 10,
+        ring_at_first: 192 << 10,
+        segment_bytes: 64 << 10,
+        page_bytes: 1 << 10,
+    },
     value_bytes_max: 10_000,
     inline_bytes_max: VALUE_INLINE_MAX,
     redo_bytes_max: 3700,
     keys: 600,
 };
 
+/// A store of a few blocks and many short values: its log becomes three times as long when they change here and there.
+pub const LENGTHENED: Sizes = Sizes {
+    geometry: Geometry { ring_bytes: 3 * TINY.geometry.ring_bytes, ..TINY.geometry },
+    value_bytes_max: 100,
+    inline_bytes_max: 100,
+    keys: 800,
+    ..TINY
+};
+
 /// A store as people make it.
 pub const USUAL: Sizes = Sizes {
-    geometry: Geometry { ring_bytes: 32 << 20, segment_bytes: 16 << 20, page_bytes: 4 << 10 },
+    geometry: Geometry { ring_bytes: 64 << 20, ring_at_first: 16 << 20, segment_bytes: 16 << 20, page_bytes: 4 << 10 },
     value_bytes_max: VALUE_MAX,
     inline_bytes_max: VALUE_INLINE_MAX,
     redo_bytes_max: 100_000,

@@ -28,7 +28,7 @@ pub(crate) fn store() -> Arc<Store> {
 }
 
 pub(crate) fn store_on(disk: Arc<dyn Disk>) -> Arc<Store> {
-    let geometry = Geometry { ring_bytes: 3 << 20, segment_bytes: 1 << 20, page_bytes: 4096 };
+    let geometry = Geometry { ring_bytes: 3 << 20, ring_at_first: 3 << 20, segment_bytes: 1 << 20, page_bytes: 4096 };
     Store::create_on(disk.clone(), &CreateOptions { geometry: Some(geometry), ..CreateOptions::default() }).unwrap();
     open_on(disk)
 }

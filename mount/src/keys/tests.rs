@@ -61,7 +61,8 @@ fn a_long_batch_is_made_in_order_and_a_range_shows_one_instant() {
 #[test]
 fn in_a_full_store_what_was_deleted_makes_room() {
     let disk = Arc::new(MemoryDisk::default());
-    let geometry = Geometry { ring_bytes: 1 << 20, segment_bytes: 1 << 20, page_bytes: 1 << 10 };
+    let geometry =
+        Geometry { ring_bytes: 1 << 20, ring_at_first: 1 << 20, segment_bytes: 1 << 20, page_bytes: 1 << 10 };
     let options = CreateOptions { size: Some(20 << 20), geometry: Some(geometry), ..CreateOptions::default() };
     Store::create_on(disk.clone(), &options).unwrap();
     let keys = keys_on(&disk);

@@ -58,7 +58,7 @@ pub struct End {
     reservation: u64,
 }
 
-/// Writes a new, empty store: superblocks, a zero-filled ring, the birth record. Durable when it
+/// Writes a new, empty store: superblocks, the part of the ring that is used at first, filled with zeros, the birth record. Durable when it
 /// returns. A crash before that leaves something that is not a store, or is refused as damaged:
 /// the superblocks come last.
 pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<(), LogError> {
@@ -69,24 +69,23 @@ pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<()
     };
     // Written once in full: a commit into blocks that are allocated and written already needs no
     // journal commit of the file system below.
-    let zeros = vec![0; 1 << 20];
-    let ring_end = geometry.slots_offset();
-    let mut at = 0;
-    while at < ring_end {
-        let length = (ring_end - at).min(zeros.len() as u64);
-        disk.write_at(at, &zeros[..length as usize]).map_err(failed)?;
-        at += length;
+    let ring_part = geometry.ring_at_first;
+    ring::write_zeros(disk, 0, RING_OFFSET + ring_part).map_err(failed)?;
+    if ring_part < geometry.ring_bytes {
+        // The rest is a hole. A file that is shorter than its ring was cut.
+        ring::write_zeros(disk, geometry.slots_offset() - BLOCK, BLOCK).map_err(failed)?;
     }
     let store: [u8; 16] = random();
     let mut first = Commit::first(store, random(), None);
     let (mut bytes, _) = first.encode(|_| 0);
     bytes.resize(bytes.len().next_multiple_of(BLOCK as usize), 0);
-    disk.write_at(Ring::new(geometry.ring_bytes, 0, 0).offset_of(0), &bytes).map_err(failed)?;
+    disk.write_at(RING_OFFSET, &bytes).map_err(failed)?;
     disk.sync().map_err(failed)?;
     for serial in [2, 1] {
         let superblock = Superblock {
             store,
             geometry,
+            ring_part,
             size_limit,
             serial,
             start: Start { sequence: Sequence(1), position: 0, predecessor: 0 },
@@ -111,8 +110,9 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
         let what = format!("it has {length} bytes, its ring alone ends at {}: it was cut", geometry.slots_offset());
         return Err(LogError::damaged(what));
     }
-    reread(RING_OFFSET, geometry.ring_bytes)?;
-    let found = ring::read_log(disk, geometry, &superblock.store, superblock.start)?;
+    let ring_part = superblock.ring_part;
+    reread(RING_OFFSET, ring_part)?;
+    let found = ring::read_log(disk, geometry, ring_part, &superblock.store, superblock.start)?;
     let last = found.last().map_or(Sequence(superblock.start.sequence.0 - 1), |found| found.commit.sequence);
     if last < durable {
         return Err(LogError::damaged(format!(
@@ -133,9 +133,8 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
     let starts = start_records(superblock.start, &found, redo_from);
     let head = newest.commit.position + newest.length.next_multiple_of(BLOCK);
     let tail = superblock_starts[0].min(superblock_starts[1]);
-    if head - tail > geometry.ring_bytes {
-        return Err(LogError::damaged("the log is longer than its ring".into()));
-    }
+    let ring = Ring::new(geometry.ring_bytes, ring_part, tail, head)
+        .ok_or_else(|| LogError::damaged("the log is longer than its ring".into()))?;
     let recovery = Recovery {
         store: superblock.store,
         size_limit: superblock.size_limit,
@@ -146,7 +145,7 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
         redo: Vec::new(),
         births: Vec::new(),
         end: crate::log::End::File(Box::new(End {
-            ring: Ring::new(geometry.ring_bytes, tail, head),
+            ring,
             starts,
             last_checksum: newest.checksum,
             redo_from,
@@ -195,7 +194,7 @@ fn read_superblocks(disk: &dyn Disk) -> Result<(Superblock, [u64; 2], Sequence),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(Err(Unusable::Foreign)),
         Err(error) => Err(LogError::Io(format!("reading a superblock: {error}").into())),
     };
-    let (mine, other) = match (read(0)?, read(1)?) {
+    let (mut mine, other) = match (read(0)?, read(1)?) {
         (Ok(a), Ok(b)) if a.store != b.store || a.geometry != b.geometry => {
             return Err(LogError::damaged("the two superblocks are of different stores".into()));
         }
@@ -219,6 +218,8 @@ fn read_superblocks(disk: &dyn Disk) -> Result<(Superblock, [u64; 2], Sequence),
     if let Some(other) = other {
         starts[(other.serial % 2) as usize] = other.start.position;
         durable = durable.max(other.durable);
+        // What not both know of is not in use (R6): who died before it told the other has not begun with it.
+        mine.ring_part = mine.ring_part.min(other.ring_part);
     }
     Ok((mine, starts, durable))
 }
@@ -239,7 +240,7 @@ impl Log {
             end.reservation,
             recovery.places(),
         );
-        let shared = Arc::new(Shared::new(streams, Flow::to_disk(), end.ring.used()));
+        let shared = Arc::new(Shared::new(streams, Flow::to_disk(), end.ring.used(), end.ring.part()));
         let medium = Medium::Disk(disk);
         Ok((Log { shared, medium, geometry, codec, sender: None, thread: Mutex::new(None) }, recovery))
     }
@@ -275,6 +276,7 @@ pub fn start(
         epoch: epoch + 1,
         epoch_id: random(),
         number: 1,
+        ring_part: end.ring.part(),
         ring: end.ring,
         last,
         last_checksum: end.last_checksum,

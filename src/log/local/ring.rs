@@ -8,6 +8,14 @@
 //! Instead of slots of 4 MiB with one header each (the starting design), commits simply follow one
 //! another, and the superblock names the first that counts: recovery reads exactly the tail, and
 //! what may be overwritten is one comparison ([`Ring::room`], R6).
+//!
+//! # The part in use
+//!
+//! Most stores never have much of a tail, so a new one has the first 16 MiB of its ring: that is written in full, and
+//! commits go round in it, as if positions from there to the ring's end did not exist. Where a longer tail is of use
+//! the part becomes longer ([`Ring::lengthen`]), up to the whole ring; never shorter. The log's live commits lie in one
+//! turn then, so that no turn ends in the midst of what has become usable, and both superblocks name the longer part
+//! before a commit lies in what it has gained.
 
 use super::superblock::Start;
 use crate::backend::Disk;
@@ -26,38 +34,67 @@ const AHEAD_BYTES_MAX: u64 = 4 << 20;
 /// Where the next commit goes, and how far the ring may be overwritten.
 pub struct Ring {
     bytes: u64,
+    /// How much of it is in use, from its beginning.
+    part: u64,
     head: u64,
     /// Everything from here on may be needed by recovery.
     tail: u64,
 }
 
 impl Ring {
-    /// A ring whose log goes from `tail` to `head`.
-    pub fn new(bytes: u64, tail: u64, head: u64) -> Ring {
-        assert!(tail <= head && head - tail <= bytes, "log {tail}..{head} in a ring of {bytes}");
-        Ring { bytes, head, tail }
+    /// A ring of that many bytes, of which the first `part` are in use, and whose log goes from `tail` to `head`; none
+    /// if there can be no such log.
+    pub fn new(bytes: u64, part: u64, tail: u64, head: u64) -> Option<Ring> {
+        assert!(part <= bytes, "a part of {part} bytes of a ring of {bytes}");
+        let is_within = |position: u64| position % bytes <= part;
+        let is_log = tail <= head && head - tail <= bytes && is_within(tail) && is_within(head);
+        is_log.then_some(Ring { bytes, part, head, tail })
     }
 
     /// Where a commit of `length` bytes would begin.
     pub fn position_for(&self, length: u64) -> u64 {
-        if self.head % self.bytes + length.next_multiple_of(BLOCK) > self.bytes {
+        if self.head % self.bytes + length.next_multiple_of(BLOCK) > self.part {
             self.head.next_multiple_of(self.bytes)
         } else {
             self.head
         }
     }
 
+    /// Bytes of the ring from one position of the log to its head.
+    pub fn bytes_from(&self, position: u64) -> u64 {
+        let turns = self.head / self.bytes - position / self.bytes;
+        self.head - position - turns * (self.bytes - self.part)
+    }
+
+    /// How many bytes of the ring are in use.
+    pub fn part(&self) -> u64 {
+        self.part
+    }
+
+    /// Whether the part could become longer just now.
+    pub fn can_lengthen(&self) -> bool {
+        self.part < self.bytes && self.head / self.bytes == self.tail / self.bytes
+    }
+
+    /// Takes so many bytes of the ring into use. Both superblocks on disk say so.
+    pub fn lengthen(&mut self, part: u64) {
+        assert!(self.can_lengthen() && (self.part..=self.bytes).contains(&part), "from {} to {part}", self.part);
+        self.part = part;
+    }
+
     /// Bytes of log that the ring can take before it would overwrite what recovery needs, however
     /// the next four commits fall: one that does not fit before the ring's end skips at least a
     /// block less than its own length, but only one of them can come to that end.
     pub fn room(&self, commit_max: u64) -> u64 {
-        let skip = if self.head % self.bytes + 4 * commit_max <= self.bytes { 0 } else { commit_max - BLOCK };
-        (self.bytes - (self.head - self.tail)).saturating_sub(skip)
+        let skip = if self.head % self.bytes + 4 * commit_max <= self.part { 0 } else { commit_max - BLOCK };
+        (self.part - self.used()).saturating_sub(skip)
     }
 
     /// Whether a commit of `length` bytes fits now.
     pub fn fits(&self, length: u64) -> bool {
-        self.position_for(length) + length.next_multiple_of(BLOCK) - self.tail <= self.bytes
+        let position = self.position_for(length);
+        let is_in_part = position % self.bytes + length.next_multiple_of(BLOCK) <= self.part;
+        is_in_part && position + length.next_multiple_of(BLOCK) - self.tail <= self.bytes
     }
 
     /// Where a position lies in the file.
@@ -71,9 +108,9 @@ impl Ring {
         self.head = position + length.next_multiple_of(BLOCK);
     }
 
-    /// Bytes from the tail to the head.
+    /// Bytes of the ring from the tail to the head.
     pub fn used(&self) -> u64 {
-        self.head - self.tail
+        self.bytes_from(self.tail)
     }
 
     /// Nothing before `tail` is needed any more.
@@ -86,6 +123,19 @@ impl Ring {
     pub fn head(&self) -> u64 {
         self.head
     }
+}
+
+/// Writes zeros: a commit into blocks that are allocated and written already needs no journal commit of the file system
+/// below.
+pub fn write_zeros(disk: &dyn Disk, offset: u64, length: u64) -> io::Result<()> {
+    let zeros = vec![0; length.min(1 << 20) as usize];
+    let mut at = offset;
+    while at < offset + length {
+        let wanted = (offset + length - at).min(zeros.len() as u64);
+        disk.write_at(at, &zeros[..wanted as usize])?;
+        at += wanted;
+    }
+    Ok(())
 }
 
 /// A commit as it was read.
@@ -109,17 +159,31 @@ pub struct Found {
 ///
 /// A clean mark is no reason not to look behind the end: it may be from before the last mount, whose
 /// first commit is what cannot be read.
-pub fn read_log(disk: &dyn Disk, geometry: Geometry, store: &[u8; 16], start: Start) -> Result<Vec<Found>, LogError> {
+///
+/// `part`: how much of the ring is in use.
+pub fn read_log(
+    disk: &dyn Disk,
+    geometry: Geometry,
+    part: u64,
+    store: &[u8; 16],
+    start: Start,
+) -> Result<Vec<Found>, LogError> {
     let ring_bytes = geometry.ring_bytes;
     let mut found: Vec<Found> = Vec::new();
-    let mut ring = Ring::new(ring_bytes, start.position, start.position);
+    let mut ring = Ring::new(ring_bytes, part, start.position, start.position)
+        .ok_or_else(|| damaged(format!("no log can begin at {:#x} in its ring", start.position)))?;
     let mut expected = (start.sequence, start.predecessor);
     let mut asked = start.position;
     loop {
         // Twice as far as it has gone: a log is not read far behind its end, and a long one with the disk at work.
         let ahead = (2 * (ring.head() - start.position)).clamp(SCAN_BYTES, AHEAD_BYTES_MAX);
         while asked < (ring.head() + ahead).min(start.position + ring_bytes) {
-            let length = SCAN_BYTES.min(ring_bytes - asked % ring_bytes);
+            let length = SCAN_BYTES.min(part.saturating_sub(asked % ring_bytes));
+            if length == 0 {
+                // The turn ends here.
+                asked = (asked + 1).next_multiple_of(ring_bytes);
+                continue;
+            }
             disk.will_read(ring.offset_of(asked), length);
             asked += length;
         }
@@ -160,11 +224,14 @@ fn refuse_later_commits(
     store: &[u8; 16],
     end: Sequence,
 ) -> Result<(), LogError> {
-    let window = window.min(ring.bytes - ring.used());
-    let (mut position, end_position) = (ring.head(), ring.head() + window);
+    let mut left = window.min(ring.part - ring.used());
+    let mut position = ring.head();
     let mut run = vec![0; SCAN_BYTES as usize];
-    while position < end_position {
-        let length = SCAN_BYTES.min(end_position - position).min(ring.bytes - position % ring.bytes);
+    while left > 0 {
+        if position % ring.bytes == ring.part {
+            position = position.next_multiple_of(ring.bytes);
+        }
+        let length = SCAN_BYTES.min(left).min(ring.part - position % ring.bytes);
         let run = &mut run[..length as usize];
         if !read_block(disk, ring.offset_of(position), run)? {
             return Err(damaged(format!("the ring ends before offset {:#x}", ring.offset_of(position) + length)));
@@ -186,6 +253,7 @@ fn refuse_later_commits(
             }
         }
         position += length;
+        left -= length;
     }
     Ok(())
 }
@@ -213,7 +281,7 @@ fn read_commit(
     outline: commit::Outline,
 ) -> Result<Decoded, LogError> {
     let length = u64::from(outline.length);
-    if position % ring.bytes + length > ring.bytes {
+    if position % ring.bytes + length > ring.part {
         return Ok(Err(NotACommit::Absent));
     }
     let mut bytes = vec![0; length as usize];
@@ -243,7 +311,7 @@ mod tests {
 
     #[test]
     fn a_commit_never_wraps() {
-        let mut ring = Ring::new(6 * BLOCK, 0, 0);
+        let mut ring = Ring::new(6 * BLOCK, 6 * BLOCK, 0, 0).unwrap();
         ring.advance(ring.position_for(4 * BLOCK), 4 * BLOCK);
         assert_eq!(ring.position_for(2 * BLOCK), 4 * BLOCK);
         assert_eq!(ring.position_for(2 * BLOCK + 1), 6 * BLOCK, "does not fit before the end");
@@ -254,8 +322,36 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_in_part_is_as_one_of_that_length_until_it_becomes_longer() {
+        let mut ring = Ring::new(20 * BLOCK, 6 * BLOCK, 0, 4 * BLOCK).unwrap();
+        assert_eq!((ring.used(), ring.room(BLOCK)), (4 * BLOCK, 2 * BLOCK));
+        assert_eq!(ring.position_for(2 * BLOCK + 1), 20 * BLOCK, "the next turn");
+        assert!(!ring.fits(3 * BLOCK), "and would overwrite the tail");
+        ring.forget_before(3 * BLOCK);
+        ring.advance(ring.position_for(3 * BLOCK), 3 * BLOCK);
+        assert_eq!((ring.head(), ring.used(), ring.bytes_from(3 * BLOCK)), (23 * BLOCK, 6 * BLOCK, 6 * BLOCK));
+        assert_eq!((ring.offset_of(20 * BLOCK), ring.room(BLOCK)), (RING_OFFSET, 0));
+        assert!(!ring.fits(1) && !ring.can_lengthen(), "its ends lie in different turns");
+        ring.forget_before(20 * BLOCK);
+        assert_eq!((ring.used(), ring.bytes_from(22 * BLOCK)), (3 * BLOCK, BLOCK));
+        ring.lengthen(20 * BLOCK);
+        assert_eq!(ring.position_for(17 * BLOCK), 23 * BLOCK);
+        assert!(ring.fits(17 * BLOCK) && !ring.fits(18 * BLOCK));
+    }
+
+    /// What recovery reads may say anything.
+    #[test]
+    fn a_log_that_a_ring_cannot_have_is_none() {
+        let is_log = |part, tail, head| Ring::new(20 * BLOCK, part, tail, head).is_some();
+        assert!(is_log(6 * BLOCK, 22 * BLOCK, 26 * BLOCK) && is_log(20 * BLOCK, BLOCK, 21 * BLOCK));
+        assert!(!is_log(6 * BLOCK, 0, 7 * BLOCK), "behind the part");
+        assert!(!is_log(6 * BLOCK, 7 * BLOCK, 20 * BLOCK), "from behind the part");
+        assert!(!is_log(6 * BLOCK, 2 * BLOCK, BLOCK) && !is_log(6 * BLOCK, 0, 22 * BLOCK));
+    }
+
+    #[test]
     fn room_counts_the_skip() {
-        let ring = Ring::new(60 * BLOCK, 0, 30 * BLOCK);
+        let ring = Ring::new(60 * BLOCK, 60 * BLOCK, 0, 30 * BLOCK).unwrap();
         assert_eq!(ring.room(10 * BLOCK), 21 * BLOCK);
         assert_eq!(ring.room(7 * BLOCK), 30 * BLOCK, "no commit soon comes to the end");
     }

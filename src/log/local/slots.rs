@@ -98,6 +98,11 @@ impl Slots {
         u64::from(self.count_max.saturating_sub(self.count)) + self.free.len() as u64
     }
 
+    /// Whether there is a size limit or a quota.
+    pub fn is_limited(&self) -> bool {
+        self.count_max.min(self.quota) < u32::MAX
+    }
+
     /// Whether more slots are in use than the quota allows.
     pub fn is_beyond_quota(&self) -> bool {
         self.in_use() > u64::from(self.quota)

@@ -22,6 +22,14 @@
 //! | 112 | 8 | durable: sequence of a commit known to be durable |
 //! | 120 | 16 | XXH3-128 of bytes 0-119 |
 //!
+//! With the incompatible feature bit 0, only a part of the ring is in use at first (`ring`), and there follow
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 136 | 8 | bytes of that part at first |
+//! | 144 | 8 | bytes of that part now |
+//! | 152 | 16 | XXH3-128 of bytes 0-151 |
+//!
 //! All numbers little-endian.
 
 use crate::log::bytes::{Fields, Malformed};
@@ -37,6 +45,8 @@ const MAGIC: &[u8; 8] = b"kivafsSB";
 const FLAG_CLEAN: u16 = 1;
 const CHECKED_BYTES: usize = 120;
 const BYTES: usize = CHECKED_BYTES + 16;
+const FEATURE_RING_IN_PART: u64 = 1;
+const PART_CHECKED_BYTES: usize = BYTES + 16;
 
 /// What a superblock says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -45,6 +55,8 @@ pub struct Superblock {
     pub store: [u8; 16],
     /// Its sizes.
     pub geometry: Geometry,
+    /// Bytes of the ring that are in use, from its beginning: a multiple of 4096, what it was at first, or more.
+    pub ring_part: u64,
     /// Most bytes that the file may have; 0: no limit of its own.
     pub size_limit: u64,
     /// Rises with each superblock written.
@@ -85,12 +97,15 @@ impl Superblock {
     /// The block's bytes.
     pub fn encode(&self) -> Vec<u8> {
         assert!(self.geometry.is_valid(), "geometry: {:?}", self.geometry);
+        assert!(self.geometry.can_use(self.ring_part), "{} bytes of the ring of {:?}", self.ring_part, self.geometry);
+        let is_in_part = self.geometry.ring_at_first < self.geometry.ring_bytes;
         let mut out = Vec::with_capacity(BLOCK as usize);
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
         out.extend_from_slice(&(if self.clean { FLAG_CLEAN } else { 0 }).to_le_bytes());
         out.extend_from_slice(&self.geometry.segment_bytes.to_le_bytes());
-        out.extend_from_slice(&[0; 16]);
+        out.extend_from_slice(&(if is_in_part { FEATURE_RING_IN_PART } else { 0 }).to_le_bytes());
+        out.extend_from_slice(&[0; 8]);
         out.extend_from_slice(&self.store);
         out.extend_from_slice(&self.geometry.ring_bytes.to_le_bytes());
         out.extend_from_slice(&self.geometry.page_bytes.to_le_bytes());
@@ -104,6 +119,11 @@ impl Superblock {
         assert_eq!(out.len(), CHECKED_BYTES);
         out.extend_from_slice(&checksum(&out).to_le_bytes());
         assert_eq!(out.len(), BYTES);
+        if is_in_part {
+            out.extend_from_slice(&self.geometry.ring_at_first.to_le_bytes());
+            out.extend_from_slice(&self.ring_part.to_le_bytes());
+            out.extend_from_slice(&checksum(&out).to_le_bytes());
+        }
         out.resize(BLOCK as usize, 0);
         out
     }
@@ -128,16 +148,19 @@ impl Superblock {
         if version != VERSION {
             return Err(Unusable::OtherVersion(format!("format version {version}, this one reads {VERSION}")));
         }
-        if incompatible != 0 || read_only != 0 {
+        if incompatible & !FEATURE_RING_IN_PART != 0 || read_only != 0 {
             return Err(Unusable::OtherVersion(format!("feature bits {incompatible:#x}, {read_only:#x}")));
         }
         let store = fields.array("superblock: cut")?;
         let ring_bytes = fields.u64("superblock: cut")?;
         let page_bytes = fields.u32("superblock: cut")?;
         let reserve = fields.u32("superblock: cut")?.checked_sub(1);
+        let is_in_part = incompatible & FEATURE_RING_IN_PART != 0;
+        let [ring_at_first, ring_part] = if is_in_part { parts_in_use(block)? } else { [ring_bytes; 2] };
         let superblock = Superblock {
             store,
-            geometry: Geometry { ring_bytes, segment_bytes, page_bytes },
+            geometry: Geometry { ring_bytes, ring_at_first, segment_bytes, page_bytes },
+            ring_part,
             size_limit: fields.u64("superblock: cut")?,
             serial: fields.u64("superblock: cut")?,
             start: Start {
@@ -149,11 +172,21 @@ impl Superblock {
             reserve,
             clean: flags & FLAG_CLEAN != 0,
         };
-        if !superblock.geometry.is_valid() {
+        if !superblock.geometry.is_valid() || !superblock.geometry.can_use(ring_part) {
             return Err(Unusable::Damaged("superblock: sizes"));
         }
         Ok(superblock)
     }
+}
+
+/// How much of the ring is in use at first, and now, where that is said.
+fn parts_in_use(block: &[u8]) -> Result<[u64; 2], Unusable> {
+    let checked = block.get(..PART_CHECKED_BYTES).ok_or(Unusable::Damaged("superblock: cut"))?;
+    if Fields(&block[PART_CHECKED_BYTES..]).u128("superblock: cut")? != checksum(checked) {
+        return Err(Unusable::Damaged("superblock: checksum"));
+    }
+    let mut fields = Fields(&checked[BYTES..]);
+    Ok([fields.u64("superblock: cut")?, fields.u64("superblock: cut")?])
 }
 
 impl From<Malformed> for Unusable {
@@ -169,7 +202,13 @@ mod tests {
     fn sample() -> Superblock {
         Superblock {
             store: *b"0123456789abcdef",
-            geometry: Geometry { ring_bytes: 16 << 20, segment_bytes: 4 << 20, page_bytes: 4096 },
+            geometry: Geometry {
+                ring_bytes: 16 << 20,
+                ring_at_first: 16 << 20,
+                segment_bytes: 4 << 20,
+                page_bytes: 4096,
+            },
+            ring_part: 16 << 20,
             size_limit: 0x1122,
             serial: 7,
             start: Start { sequence: Sequence(5), position: 8192, predecessor: 0x0102 },
@@ -177,6 +216,11 @@ mod tests {
             reserve: Some(2),
             clean: true,
         }
+    }
+
+    fn in_part() -> Superblock {
+        let geometry = Geometry { ring_bytes: 64 << 20, ..sample().geometry };
+        Superblock { geometry, ring_part: 48 << 20, ..sample() }
     }
 
     #[test]
@@ -191,18 +235,37 @@ mod tests {
         assert_eq!(bytes[112], 6);
         assert!(bytes[136..].iter().all(|byte| *byte == 0));
         assert_eq!(Superblock::decode(&bytes), Ok(sample()));
+        let bytes = in_part().encode();
+        assert_eq!(&bytes[16..32], b"\x01\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert_eq!(&bytes[48..56], b"\0\0\0\x04\0\0\0\0");
+        assert_eq!(&bytes[136..152], b"\0\0\0\x01\0\0\0\0\0\0\0\x03\0\0\0\0");
+        assert!(bytes[168..].iter().all(|byte| *byte == 0));
+        assert_eq!(Superblock::decode(&bytes), Ok(in_part()));
+    }
+
+    #[test]
+    fn a_part_that_a_ring_cannot_have_is_damage() {
+        for part in [0, 4096, (16 << 20) - 4096, (48 << 20) + 1, (64 << 20) + 4096] {
+            let mut bytes = in_part().encode();
+            bytes[BYTES + 8..PART_CHECKED_BYTES].copy_from_slice(&u64::to_le_bytes(part));
+            let sum = checksum(&bytes[..PART_CHECKED_BYTES]);
+            bytes[PART_CHECKED_BYTES..][..16].copy_from_slice(&sum.to_le_bytes());
+            assert_eq!(Superblock::decode(&bytes), Err(Unusable::Damaged("superblock: sizes")), "{part}");
+        }
     }
 
     #[test]
     fn each_flipped_byte_is_noticed() {
-        let bytes = sample().encode();
-        for at in 0..BYTES {
-            let mut wrong = bytes.clone();
-            wrong[at] ^= 0x10;
-            assert!(Superblock::decode(&wrong).is_err(), "byte {at}");
-        }
-        for cut in 0..BYTES {
-            assert!(Superblock::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        for (superblock, length) in [(sample(), BYTES), (in_part(), PART_CHECKED_BYTES + 16)] {
+            let bytes = superblock.encode();
+            for at in 0..length {
+                let mut wrong = bytes.clone();
+                wrong[at] ^= 0x10;
+                assert!(Superblock::decode(&wrong).is_err(), "byte {at}");
+            }
+            for cut in 0..length {
+                assert!(Superblock::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+            }
         }
     }
 

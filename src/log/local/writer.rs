@@ -41,6 +41,8 @@ pub struct Writer {
     /// Number of the next commit within the epoch.
     pub number: u64,
     pub ring: Ring,
+    /// How much of it a superblock says to be in use.
+    pub ring_part: u64,
     /// Newest commit and its checksum.
     pub last: Sequence,
     pub last_checksum: u128,
@@ -92,6 +94,7 @@ impl Writer {
                 self.free(&numbers);
                 freed(&numbers);
             }
+            Message::LengthenRing(part) => self.lengthen_ring(part),
             // Who has gone away needs no answer.
             Message::Reached(answer) => drop(answer.send(())),
             Message::Close { give_back, done } => {
@@ -225,7 +228,7 @@ impl Writer {
             self.write_superblock(false)?;
         }
         self.shared.ring_used.store(self.ring.used(), Ordering::Relaxed);
-        let tail = self.starts.front().map_or(0, |start| self.ring.head() - start.position);
+        let tail = self.starts.front().map_or(0, |start| self.ring.bytes_from(start.position));
         self.shared.tail_bytes.store(tail, Ordering::Relaxed);
         Ok(sequence)
     }
@@ -237,7 +240,28 @@ impl Writer {
         }
         self.write_superblock(false)?;
         // The older superblock still holds the tail before. Where that is much, another checkpoint would seem due.
-        if self.ring.used() >= self.geometry.ring_bytes / 4 { self.catch_up() } else { Ok(()) }
+        if self.ring.used() >= self.ring.part() / 4 { self.catch_up() } else { Ok(()) }
+    }
+
+    /// Takes so much of the ring into use; it is written in full, but not flushed. Does nothing while the log's end is in
+    /// the turn after its start's (the next checkpoint asks again).
+    fn lengthen_ring(&mut self, part: u64) {
+        if self.shared.failure().is_some() || part <= self.ring.part() || !self.ring.can_lengthen() {
+            return;
+        }
+        if let Err(error) = self.sync() {
+            return self.fail("flushing the ring", error);
+        }
+        // R6: a commit there is found whichever of the two is read.
+        self.ring_part = part;
+        for _ in 0..2 {
+            if self.write_superblock(false).and_then(|()| self.sync_superblock()).is_err() {
+                return;
+            }
+        }
+        self.ring.lengthen(part);
+        self.shared.ring_part.store(part, Ordering::Relaxed);
+        tracing::debug!("{} MiB of the ring are in use", part >> 20);
     }
 
     /// Has both superblocks name the newest start: what only an older one needed of the ring comes free.
@@ -266,6 +290,7 @@ impl Writer {
         let superblock = Superblock {
             store: self.store,
             geometry: self.geometry,
+            ring_part: self.ring_part,
             size_limit: self.size_limit,
             serial: self.serial,
             start,

@@ -228,7 +228,7 @@ impl Log {
         let streams =
             Streams::new(store, epoch, geometry.segment_bytes, None, end.found.reservation, recovery.places());
         let tail_bytes = end.found.entries.iter().map(|entry| entry.body.len() as u64).sum();
-        let shared = Arc::new(Shared::new(streams, Flow::to_bucket(), tail_bytes));
+        let shared = Arc::new(Shared::new(streams, Flow::to_bucket(), tail_bytes, geometry.ring_bytes));
         let medium = Medium::Bucket(Arc::new(bucket));
         Ok((Log { shared, medium, geometry, codec, sender: None, thread: Mutex::new(None) }, recovery))
     }

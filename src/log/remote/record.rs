@@ -129,6 +129,7 @@ impl Record {
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&self.geometry.segment_bytes.to_le_bytes());
         out.extend_from_slice(&self.geometry.page_bytes.to_le_bytes());
+        assert_eq!(self.geometry.ring_at_first, self.geometry.ring_bytes, "no ring of a bucket becomes longer");
         out.extend_from_slice(&self.geometry.ring_bytes.to_le_bytes());
         out.extend_from_slice(&self.size_limit.to_le_bytes());
         out.push(u8::from(self.fencing_proven));
@@ -178,7 +179,8 @@ impl Record {
         let mut fields = Fields(fields.bytes(length as usize, what)?);
         let segment_bytes = fields.u32(what)?;
         let page_bytes = fields.u32(what)?;
-        let geometry = Geometry { ring_bytes: fields.u64(what)?, segment_bytes, page_bytes };
+        let ring_bytes = fields.u64(what)?;
+        let geometry = Geometry { ring_bytes, ring_at_first: ring_bytes, segment_bytes, page_bytes };
         if !geometry.is_valid() {
             return Err(Malformed { what: "record: sizes" });
         }
@@ -254,7 +256,12 @@ pub mod tests {
     /// A record with something in every field.
     pub fn sample() -> Record {
         Record {
-            geometry: Geometry { ring_bytes: 96 << 20, segment_bytes: 8 << 20, page_bytes: 4096 },
+            geometry: Geometry {
+                ring_bytes: 96 << 20,
+                ring_at_first: 96 << 20,
+                segment_bytes: 8 << 20,
+                page_bytes: 4096,
+            },
             size_limit: 1,
             fencing_proven: true,
             next_segment: 2,

@@ -258,6 +258,8 @@ impl Writer {
             Message::Commit { prepare, done, claim: _ } => self.waiting.push_back((prepare, done)),
             Message::Retry(_) => {}
             Message::Free { numbers, since_ns, freed } => self.doomed.push_back(Doomed { since_ns, numbers, freed }),
+            // There is none.
+            Message::LengthenRing(_) => {}
             Message::Reached(answer) => drop(answer.send(())),
             Message::Close { give_back: _, done } => self.closing = Some(done),
         }

@@ -88,6 +88,11 @@ fn of_store(families: &mut Families, figures: &kivafs::store::Figures) {
     families.gauge("kivafs_unstored_bytes", "Bytes accepted and not stored yet.", figures.unstored_bytes);
     let changed = figures.changed_bytes;
     families.gauge("kivafs_changed_page_bytes", "Bytes of pages changed since the last checkpoint.", changed);
+    let help = "Bytes of log behind the newest checkpoint, which opening after a crash reads.";
+    families.gauge("kivafs_log_tail_bytes", help, figures.tail_bytes);
+    if figures.usage.is_none() {
+        families.gauge("kivafs_log_ring_bytes", "Bytes of the file that the log goes round in.", figures.ring_bytes);
+    }
     let space = [("used", figures.space.used), ("free", figures.space.free)];
     let space = space.map(|(what, value)| Labelled { label: [("what", what)], value });
     families.gauges("kivafs_store_bytes", "What the store takes, and what it can still take.", space);

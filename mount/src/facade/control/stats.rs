@@ -39,6 +39,11 @@ fn write(out: &mut String, figures: &Figures) -> Result {
     writeln!(out, "loaded       {} in {} pages and units", bytes(activity.read_bytes), count(activity.reads))?;
     let (unstored, changed) = (bytes(store.unstored_bytes), bytes(store.changed_bytes));
     writeln!(out, "on its way   {unstored}, and {changed} of changed pages")?;
+    let (tail, ring) = (bytes(store.tail_bytes), bytes(store.ring_bytes));
+    match store.usage {
+        None => writeln!(out, "tail         {tail} of log since the last checkpoint, in a ring of {ring}")?,
+        Some(_) => writeln!(out, "tail         {tail} of log since the last checkpoint")?,
+    }
     if let Some(usage) = &store.usage {
         writeln!(out, "S3           {}", requests(usage))?;
     }
