@@ -14,7 +14,7 @@ use support::crash_disk::{Effort, Tried};
 use support::crash_run::CrashRun;
 use support::medium::{CrashMedium, OneFile, Simulated};
 use support::random::{Random, for_each_seed, scaled};
-use support::store::{Change, LENGTHENED, SMALL, Sizes, TINY, random_changes, unhurried};
+use support::store::{Change, LENGTHENED, SMALL, Sizes, TINY, random_changes, scattered_changes, unhurried};
 
 fn effort(seed: u64, cuts_max: usize, fates_max: usize) -> Effort {
     Effort { cuts_max: scaled(cuts_max), fates_max: scaled(fates_max), shuffled: fates_max / 4, seed }
@@ -136,9 +136,7 @@ fn work_until_the_ring_is_longer(run: &mut CrashRun<OneFile>, random: &mut Rando
         before += 1;
         assert!(before < 3000, "it stays as it is: {:?}", store.figures());
         after += u32::from(store.figures().ring_bytes > LENGTHENED.geometry.ring_at_first);
-        let key = |random: &mut Random| format!("key {:03}", random.within(0..LENGTHENED.keys)).into_bytes();
-        let changes: Vec<Change> = (0..12).map(|_| Change::Put(key(random), random.bytes(60))).collect();
-        run.commit(&store, &changes).unwrap();
+        run.commit(&store, &scattered_changes(random, LENGTHENED)).unwrap();
         if random.one_in(4) {
             run.sync(&store).unwrap();
         }

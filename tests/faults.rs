@@ -13,8 +13,8 @@ use support::forgetful_disk::ForgetfulDisk;
 use support::medium::{OneFile, assert_whole};
 use support::random::{Random, for_each_seed};
 use support::store::{
-    Change, SMALL, Sizes, State, TINY, apply, commit, create, difference, random_changes, read_state, read_view,
-    unhurried,
+    Change, LENGTHENED, SMALL, Sizes, State, TINY, apply, commit, create, difference, random_changes, read_state,
+    read_view, scattered_changes, unhurried,
 };
 
 /// A store with something in it, closed, and what it holds.
@@ -176,6 +176,66 @@ fn every_allocation_finds_no_space_once() {
 #[test]
 fn every_punch_fails_once() {
     fail_each(CallKind::Punch, libc::EIO);
+}
+
+/// Whether that call was reached while the ring became longer, and for a while after.
+fn lengthen_with_fault(fault: Fault) -> bool {
+    let context = format!("{fault:?}");
+    let crash_disk = Arc::new(CrashDisk::from_bytes(Vec::new()));
+    let faulty = Arc::new(FaultyDisk::new(crash_disk.clone()));
+    let mut run = CrashRun::create_on(OneFile { disk: crash_disk, front: faulty.clone() }, LENGTHENED);
+    let store = run.open(&unhurried()).unwrap();
+    faulty.arm(fault);
+    let mut random = Random::new(11);
+    let (mut cause, mut round, mut after) = (None, 0, 0);
+    while after < 20 {
+        round += 1;
+        assert!(round < 3000, "{context}: neither failed nor became longer");
+        let is_longer = store.figures().ring_bytes == LENGTHENED.geometry.ring_bytes;
+        after += u32::from(is_longer || faulty.happened());
+        let changes = scattered_changes(&mut random, LENGTHENED);
+        let act =
+            |run: &mut CrashRun<OneFile>| if round % 4 == 3 { run.sync(&store) } else { run.commit(&store, &changes) };
+        let outcome = match act(&mut run) {
+            Err(StoreError::NoSpace) => act(&mut run),
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(()) => {}
+            Err(StoreError::Poisoned(first)) => {
+                cause = Some(first);
+                break;
+            }
+            Err(error) => panic!("{context}: round {round}: {error}"),
+        }
+    }
+    if let Some(cause) = cause {
+        verify_poisoned(&run, &store, &cause, &context);
+    } else {
+        assert!(*run.state() == read_state(&store).unwrap(), "{context}");
+    }
+    drop(store);
+    assert_eq!(faulty.syncs_after_failure(), 0, "{context}: never sync again after a failed sync");
+    let effort = Effort { cuts_max: 1, fates_max: 4, shuffled: 1, seed: 1 };
+    run.verify(effort, &unhurried(), |_, _| {});
+    faulty.happened()
+}
+
+/// Without the space for it the ring stays as it is; what else fails is as everywhere.
+#[test]
+fn every_call_fails_once_while_the_ring_becomes_longer() {
+    let faults = [
+        (CallKind::Write, libc::EIO),
+        (CallKind::Sync, libc::EIO),
+        (CallKind::Allocate, libc::EIO),
+        (CallKind::Allocate, libc::ENOSPC),
+    ];
+    for (kind, errno) in faults {
+        let is_reached = |nth: &usize| lengthen_with_fault(Fault { kind, nth: *nth, errno, then: Then::Recovers });
+        let calls = (1..).take_while(is_reached).count();
+        println!("{kind:?} {errno}: {calls} calls");
+        assert!(calls > 0, "no call of that kind");
+    }
 }
 
 #[test]

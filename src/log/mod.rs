@@ -31,6 +31,8 @@
 //!   the next checkpoint places them costs the same writes, and needs no second kind of address,
 //!   no moving and no table of live commits.)
 //! * L3 The ring is overwritten only before the start that both superblocks on disk name (R6).
+//! * L4 A commit lies in the part of the ring of which both say that it is in use: recovery looks nowhere else,
+//!   whichever of them it reads.
 //! * S1, S2: in `streams`.
 
 mod bytes;
@@ -645,8 +647,11 @@ impl Log {
         if ready < wanted {
             let gained = wanted - ready;
             let is_plenty = disk.free_space().is_ok_and(|free| free / LENGTHENED_OF_FREE >= gained);
-            if !is_plenty || disk.allocate(RING_OFFSET + ready, gained).is_err() {
+            if !is_plenty {
                 return;
+            }
+            if let Err(error) = disk.allocate(RING_OFFSET + ready, gained) {
+                return self.fail_if_io(&LogError::allocating(&error));
             }
             // Here, not on the storage thread: commits go on meanwhile.
             if let Err(error) = local::write_zeros(&**disk, RING_OFFSET + ready, gained) {

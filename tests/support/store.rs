@@ -126,6 +126,12 @@ const OVERHEAD_BYTES: usize = 16;
 /// What a long value costs there: where it is.
 const EXTENT_BYTES: usize = 64;
 
+/// Short values all over the tree: many pages for little redo.
+pub fn scattered_changes(random: &mut Random, sizes: Sizes) -> Vec<Change> {
+    let key = |random: &mut Random| format!("key {:03}", random.within(0..sizes.keys)).into_bytes();
+    (0..12).map(|_| Change::Put(key(random), random.bytes(60))).collect()
+}
+
 /// A random transaction that fits the sizes.
 pub fn random_changes(random: &mut Random, sizes: Sizes) -> Vec<Change> {
     let mut room = sizes.redo_bytes_max;

@@ -218,7 +218,7 @@ fn read_superblocks(disk: &dyn Disk) -> Result<(Superblock, [u64; 2], Sequence),
     if let Some(other) = other {
         starts[(other.serial % 2) as usize] = other.start.position;
         durable = durable.max(other.durable);
-        // What not both know of is not in use (R6): who died before it told the other has not begun with it.
+        // L4: who died before it told the other has not begun with what it had gained.
         mine.ring_part = mine.ring_part.min(other.ring_part);
     }
     Ok((mine, starts, durable))

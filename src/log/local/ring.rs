@@ -14,8 +14,7 @@
 //! Most stores never have much of a tail, so a new one has the first 16 MiB of its ring: that is written in full, and
 //! commits go round in it, as if positions from there to the ring's end did not exist. Where a longer tail is of use
 //! the part becomes longer ([`Ring::lengthen`]), up to the whole ring; never shorter. The log's live commits lie in one
-//! turn then, so that no turn ends in the midst of what has become usable, and both superblocks name the longer part
-//! before a commit lies in what it has gained.
+//! turn then, so that no turn ends in the midst of what has become usable; and both superblocks say so first (L4).
 
 use super::superblock::Start;
 use crate::backend::Disk;
@@ -76,7 +75,7 @@ impl Ring {
         self.part < self.bytes && self.head / self.bytes == self.tail / self.bytes
     }
 
-    /// Takes so many bytes of the ring into use. Both superblocks on disk say so.
+    /// Takes so many bytes of the ring into use: L4, both superblocks on disk say so.
     pub fn lengthen(&mut self, part: u64) {
         assert!(self.can_lengthen() && (self.part..=self.bytes).contains(&part), "from {} to {part}", self.part);
         self.part = part;

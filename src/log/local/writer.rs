@@ -252,7 +252,7 @@ impl Writer {
         if let Err(error) = self.sync() {
             return self.fail("flushing the ring", error);
         }
-        // R6: a commit there is found whichever of the two is read.
+        // L4.
         self.ring_part = part;
         for _ in 0..2 {
             if self.write_superblock(false).and_then(|()| self.sync_superblock()).is_err() {
