@@ -650,14 +650,15 @@ impl Log {
             if !is_plenty {
                 return;
             }
-            if let Err(error) = disk.allocate(RING_OFFSET + ready, gained) {
-                return self.fail_if_io(&LogError::allocating(&error));
-            }
             // Here, not on the storage thread: commits go on meanwhile.
-            if let Err(error) = local::write_zeros(&**disk, RING_OFFSET + ready, gained) {
-                return self.fail(format!("writing the ring failed: {error}"));
+            let at = RING_OFFSET + ready;
+            if let Err(error) = disk.allocate(at, gained).and_then(|()| local::write_zeros(&**disk, at, gained)) {
+                // A part of it may have found space. Who has no more of it is not asked again.
+                self.shared.ring_part_max.store(part, Ordering::Relaxed);
+                let outcome = disk.punch(at, gained).and(Err(error));
+                return outcome.unwrap_or_else(|error| self.fail_if_io(&LogError::allocating(&error)));
             }
-            disk.will_sync(RING_OFFSET + ready, gained);
+            disk.will_sync(at, gained);
             self.shared.ring_ready.store(wanted, Ordering::Relaxed);
         }
         self.send(Message::LengthenRing(wanted));

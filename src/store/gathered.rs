@@ -47,7 +47,9 @@ pub type LastChanges = (Postponed, Vec<redo::Change>);
 
 /// The last change of each key. Of what is replaced by later commits little is in memory (C6), about so many bytes:
 /// they may be of the same few values, again and again. `later`: what can be postponed is.
-pub fn last_of_each_key(commits: &[Packed], replaced_max: usize, later: bool) -> Result<LastChanges, StoreError> {
+///
+/// Of the commits, each is forgotten when its changes are taken.
+pub fn last_of_each_key(commits: Vec<Packed>, replaced_max: usize, later: bool) -> Result<LastChanges, StoreError> {
     let mut gathered = Gathered::with_room(replaced_max);
     let mut cost_max = replaced_max;
     for commit in commits {
@@ -213,7 +215,7 @@ mod tests {
     fn last_of(commits: &[Map], replaced_max: usize, later: bool) -> (Map, usize) {
         let commits: Vec<Packed> =
             commits.iter().map(|changes| Packed::plain(redo::encode(changes.iter()).into())).collect();
-        let (postponed, others) = last_of_each_key(&commits, replaced_max, later).unwrap();
+        let (postponed, others) = last_of_each_key(commits, replaced_max, later).unwrap();
         assert!(others.is_sorted_by(|one, other| one.0 < other.0), "keys rise");
         let value = |bytes: &[u8]| Value::from(bytes.to_vec());
         let short = (0..postponed.len()).map(|index| postponed.get(index));

@@ -149,6 +149,8 @@ impl Store {
     pub fn create_in(bucket: Arc<dyn Objects>, options: &CreateOptions) -> Result<(), OpenError> {
         let path = PathBuf::from(bucket.name());
         let geometry = options.geometry.unwrap_or_else(Geometry::for_bucket);
+        // No ring becomes longer there.
+        let geometry = Geometry { ring_at_first: geometry.ring_bytes, ..geometry };
         let size = check_sizes(&path, geometry, 4 * u64::from(geometry.segment_bytes), options.size)?;
         let bucket =
             Bucket::new(bucket, options.timeout.min(OPENING_PATIENCE), Duration::ZERO, options.unsafe_no_fencing);
@@ -332,14 +334,15 @@ pub fn open(path: &Path, disk: Arc<dyn Disk>, options: &OpenOptions) -> Result<S
     open_log(path, log, recovery, options)
 }
 
-fn open_log(path: &Path, mut log: Log, recovery: Recovery, options: &OpenOptions) -> Result<Store, OpenError> {
+fn open_log(path: &Path, mut log: Log, mut recovery: Recovery, options: &OpenOptions) -> Result<Store, OpenError> {
     let from_log = |error| OpenError::from_log(path.into(), error);
     let from_store = |error| OpenError::from_store(path.into(), error);
     let cache = match log.bucket() {
         Some(_) => Cache::of_far(options.cache_bytes),
         None => Cache::new(options.cache_bytes),
     };
-    let (writer, mut stored, leftovers) = recover(&log, &cache, &recovery, !options.read_only).map_err(from_store)?;
+    let (writer, mut stored, leftovers) =
+        recover(&log, &cache, &mut recovery, !options.read_only).map_err(from_store)?;
     let (last, size_limit, time_ns) = (recovery.last, recovery.size_limit, recovery.time_ns);
     let elsewhere = if options.read_only { Elsewhere::of(&recovery) } else { None };
     if !options.read_only {
@@ -408,11 +411,11 @@ fn least_limit(made_with: u64, size_max: Option<u64>) -> u64 {
 /// The state that recovery found: the checkpoint, and the redo after it applied, or some of it postponed if it
 /// may be `later`.
 ///
-/// Also answers the segments that were dead in the checkpoint, and are known to be there still.
+/// Takes the redo. Also answers the segments that were dead in the checkpoint, and are known to be there still.
 fn recover(
     log: &Log,
     cache: &Cache,
-    recovery: &Recovery,
+    recovery: &mut Recovery,
     later: bool,
 ) -> Result<(Writer, StoredTable, Vec<SegmentNo>), StoreError> {
     let (mut table, stored) = load_table(log, recovery)?;
@@ -429,7 +432,7 @@ fn recover(
     }
     let tree = Tree::stored(root, log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table, recovery.last);
-    replay(log, cache, &mut writer, &recovery.redo, later)?;
+    replay(log, cache, &mut writer, std::mem::take(&mut recovery.redo), later)?;
     Ok((writer, stored, leftovers))
 }
 

@@ -44,7 +44,7 @@ pub fn replay(
     log: &Log,
     cache: &Cache,
     writer: &mut Writer,
-    commits: &[Packed],
+    commits: Vec<Packed>,
     later: bool,
 ) -> Result<(), StoreError> {
     let replaced_max = (cache.figures().bytes_max / 4).clamp(*REPLACED_BYTES.start(), *REPLACED_BYTES.end());

@@ -246,7 +246,11 @@ impl Writer {
     /// Takes so much of the ring into use; it is written in full, but not flushed. Does nothing while the log's end is in
     /// the turn after its start's (the next checkpoint asks again).
     fn lengthen_ring(&mut self, part: u64) {
-        if self.shared.failure().is_some() || part <= self.ring.part() || !self.ring.can_lengthen() {
+        if self.shared.failure().is_some() || part <= self.ring.part() {
+            return;
+        }
+        // Else the older superblock might need more of the log than there is.
+        if self.catch_up().is_err() || !self.ring.can_lengthen() {
             return;
         }
         if let Err(error) = self.sync() {
@@ -346,7 +350,12 @@ impl Writer {
 
     fn close(&mut self, give_back: bool) -> Result<(), LogError> {
         self.shared.check_failure()?;
-        let unused = if give_back { self.shared.streams.lock().drain_unused() } else { Vec::new() };
+        let mut unused = if give_back { self.shared.streams.lock().drain_unused() } else { Vec::new() };
+        let (part, ready) = (self.ring.part(), self.shared.ring_ready.load(Ordering::Relaxed));
+        if part < ready {
+            // It was made ready, and never taken into use.
+            unused.push((self.ring.offset_of(0) + part, ready - part));
+        }
         for (offset, length) in unused {
             if let Err(error) = self.disk.punch(offset, length) {
                 tracing::warn!("cannot give back unused space at {offset:#x}: {error}");
