@@ -27,9 +27,10 @@ use std::sync::Arc;
 /// Changes that are replayed at once: the pages that they touch are all in memory, twice.
 const REPLAYED_AT_ONCE: usize = 16 << 10;
 
-/// Bytes of redo that may be in memory although later redo replaces them, unless that is more: a quarter of the
-/// cache, which is empty still, but no less than this, and no more than is of use.
-const REPLACED_BYTES: std::ops::RangeInclusive<u64> = 8 << 20..=64 << 20;
+/// Bytes of redo that may be in memory although later redo replaces them, unless that is more. The longest log of usual
+/// stores, of short values that are all of different keys, comes to no more: to sort these on the way, and to have
+/// them twice for that, would take more memory than it saves.
+const REPLACED_BYTES: usize = 80 << 20;
 
 /// Leaves that catch up at once: the writer lock is held for less than a millisecond.
 const LEAVES_AT_ONCE: usize = 64;
@@ -47,8 +48,7 @@ pub fn replay(
     commits: Vec<Packed>,
     later: bool,
 ) -> Result<(), StoreError> {
-    let replaced_max = (cache.figures().bytes_max / 4).clamp(*REPLACED_BYTES.start(), *REPLACED_BYTES.end());
-    let (postponed, mut others) = last_of_each_key(commits, replaced_max as usize, later)?;
+    let (postponed, mut others) = last_of_each_key(commits, REPLACED_BYTES, later)?;
     if !postponed.is_empty() {
         let postponed = Arc::new(postponed);
         let left = apply(log, cache, writer, |tree, pages, deltas| tree.postpone(pages, &postponed, deltas))?;
