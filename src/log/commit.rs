@@ -330,8 +330,7 @@ impl Commit {
     }
 }
 
-/// The body of a commit, as it is stored. What was compressed may be hundreds of times as long: so recovery
-/// keeps bodies like this.
+/// The body of a commit, as it is stored. What was compressed may be hundreds of times as long.
 #[derive(Clone, Debug)]
 pub struct Packed {
     stored: Bytes,
@@ -340,11 +339,6 @@ pub struct Packed {
 }
 
 impl Packed {
-    /// A body that is not compressed.
-    pub fn plain(body: Bytes) -> Packed {
-        Packed { length: body.len(), stored: body, codec: Codec::Raw }
-    }
-
     /// The body. `None`: it is not of that codec and length.
     pub fn unpack(&self) -> Option<Bytes> {
         let body = match self.codec {

@@ -49,9 +49,9 @@ mod segment;
 mod streams;
 
 pub use bytes::{Fields, Malformed, put_varint};
-pub use commit::{Birth, Checkpoint, Packed, RootKind};
+pub use commit::{Birth, Checkpoint, RootKind};
 pub use geometry::Geometry;
-pub use local::{HolderRecord, VERSION, create};
+pub use local::{HolderRecord, InRing, VERSION, create};
 pub use message::{Claim, Done, Freed, Message, Prepare, Prepared};
 pub use payload::Payload;
 pub use pointer::{Codec, NUMBER_MAX, POINTER_BYTES, Pointer, SEGMENT_BYTES_MAX, SegmentNo, Sequence, checksum};
@@ -259,12 +259,21 @@ pub struct Recovery {
     pub epoch: u64,
     /// The checkpoint to build on.
     pub checkpoint: Checkpoint,
-    /// The redo of the commits after the checkpoint, oldest first, as it is stored.
-    pub redo: Vec<Packed>,
+    /// The redo of the commits after the checkpoint, oldest first ([`Log::read_redo`]).
+    pub redo: Vec<Redo>,
     /// Segments opened by those commits.
     pub births: Vec<Birth>,
     /// What the storage thread has to know to go on.
     end: End,
+}
+
+/// The redo of one commit, as recovery keeps it.
+pub enum Redo {
+    /// Itself.
+    Body(Bytes),
+    /// Where its commit lies in a file: it is read again when it is wanted. There may be much of it, and the system has
+    /// it in its memory, which it can give to others (C6).
+    InRing(InRing),
 }
 
 enum End {
@@ -407,6 +416,15 @@ impl Log {
         match &self.medium {
             Medium::Disk(_) => Ok(()),
             Medium::Bucket(bucket) => bucket.have_near(pointer),
+        }
+    }
+
+    /// What recovery found of a commit's redo, in that store.
+    pub fn read_redo(&self, store: &[u8; 16], redo: Redo) -> Result<Bytes, LogError> {
+        match (redo, &self.medium) {
+            (Redo::Body(body), _) => Ok(body),
+            (Redo::InRing(at), Medium::Disk(disk)) => at.read(&**disk, store),
+            (Redo::InRing(_), Medium::Bucket(_)) => unreachable!("a recovery belongs to its log"),
         }
     }
 

@@ -6,7 +6,7 @@
 
 use super::StoreError;
 use super::redo::{self, Put};
-use crate::log::Packed;
+use crate::log::LogError;
 use crate::tree::{Postponed, VALUE_INLINE_MAX, Value, Where};
 use bytes::Bytes;
 
@@ -48,13 +48,16 @@ pub type LastChanges = (Postponed, Vec<redo::Change>);
 /// The last change of each key. Of what is replaced by later commits little is in memory (C6), about so many bytes:
 /// they may be of the same few values, again and again. `later`: what can be postponed is.
 ///
-/// Of the commits, each is forgotten when its changes are taken.
-pub fn last_of_each_key(commits: Vec<Packed>, replaced_max: usize, later: bool) -> Result<LastChanges, StoreError> {
+/// Of the commits only one is in memory at a time.
+pub fn last_of_each_key(
+    commits: impl Iterator<Item = Result<Bytes, LogError>>,
+    replaced_max: usize,
+    later: bool,
+) -> Result<LastChanges, StoreError> {
     let mut gathered = Gathered::with_room(replaced_max);
     let mut cost_max = replaced_max;
     for commit in commits {
-        let body = commit.unpack().ok_or_else(|| StoreError::damaged("the redo of a commit cannot be decompressed"))?;
-        redo::decode(&body, |key, put| gathered.take(key, put)).map_err(|error| StoreError::damaged(error.what))?;
+        redo::decode(&commit?, |key, put| gathered.take(key, put)).map_err(|error| StoreError::damaged(error.what))?;
         if gathered.cost() > cost_max {
             gathered.sort();
             gathered = gathered.without_replaced();
@@ -213,8 +216,7 @@ mod tests {
 
     /// What becomes of these commits: all of it, and how much of it is postponed.
     fn last_of(commits: &[Map], replaced_max: usize, later: bool) -> (Map, usize) {
-        let commits: Vec<Packed> =
-            commits.iter().map(|changes| Packed::plain(redo::encode(changes.iter()).into())).collect();
+        let commits = commits.iter().map(|changes| Ok(redo::encode(changes.iter()).into()));
         let (postponed, others) = last_of_each_key(commits, replaced_max, later).unwrap();
         assert!(others.is_sorted_by(|one, other| one.0 < other.0), "keys rise");
         let value = |bytes: &[u8]| Value::from(bytes.to_vec());

@@ -432,7 +432,8 @@ fn recover(
     }
     let tree = Tree::stored(root, log.geometry().page_bytes as usize);
     let mut writer = Writer::new(tree, table, recovery.last);
-    replay(log, cache, &mut writer, std::mem::take(&mut recovery.redo), later)?;
+    let commits = std::mem::take(&mut recovery.redo).into_iter().map(|redo| log.read_redo(&recovery.store, redo));
+    replay(log, cache, &mut writer, commits, later)?;
     Ok((writer, stored, leftovers))
 }
 

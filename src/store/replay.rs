@@ -18,7 +18,7 @@ use super::gathered::last_of_each_key;
 use super::table::Deltas;
 use super::writer::Writer;
 use super::{Core, StoreError};
-use crate::log::{Log, Packed, Pointer};
+use crate::log::{Log, LogError, Pointer};
 use crate::tree::{InMemory, Key, Ledger, Node, Pages, Tree, TreeError, Value};
 use bytes::Bytes;
 use std::collections::HashMap;
@@ -39,13 +39,13 @@ const LEAVES_AT_ONCE: usize = 64;
 /// them meanwhile waits for all.
 const LEAVES_FETCHED_AT_ONCE: usize = 512;
 
-/// Applies the redo of the commits behind the checkpoint, oldest first. `later`: what needs leaves that may
+/// Applies the redo of the commits behind the checkpoint, oldest first; each is read when it is its turn. `later`: what needs leaves that may
 /// as well be read later is postponed.
 pub fn replay(
     log: &Log,
     cache: &Cache,
     writer: &mut Writer,
-    commits: Vec<Packed>,
+    commits: impl Iterator<Item = Result<Bytes, LogError>>,
     later: bool,
 ) -> Result<(), StoreError> {
     let (postponed, mut others) = last_of_each_key(commits, REPLACED_BYTES, later)?;

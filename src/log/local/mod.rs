@@ -22,6 +22,6 @@ mod writer;
 pub use holder::HolderRecord;
 pub use open::{End, create, start};
 pub use read::read;
-pub use ring::write_zeros;
+pub use ring::{InRing, write_zeros};
 pub use slots::Slots;
 pub use superblock::VERSION;

@@ -39,7 +39,7 @@ use crate::log::geometry::{BLOCK, Geometry, RING_OFFSET};
 use crate::log::message::Message;
 use crate::log::pointer::{Codec, Sequence};
 use crate::log::streams::Streams;
-use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Sender, Shared, random};
+use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Redo, Sender, Shared, random};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::io;
@@ -155,15 +155,13 @@ fn recover(disk: &dyn Disk) -> Result<Recovery, LogError> {
             superblock_starts,
         })),
     };
-    Ok(with_redo(recovery, redo_from, found))
+    Ok(with_redo(recovery, redo_from, found, geometry))
 }
 
-fn with_redo(mut recovery: Recovery, redo_from: Sequence, found: Vec<Found>) -> Recovery {
-    for Found { commit, body, .. } in found {
-        if commit.sequence >= redo_from {
-            recovery.births.extend(commit.births);
-            recovery.redo.push(body);
-        }
+fn with_redo(mut recovery: Recovery, redo_from: Sequence, found: Vec<Found>, geometry: Geometry) -> Recovery {
+    for found in found.into_iter().filter(|found| found.commit.sequence >= redo_from) {
+        recovery.redo.push(Redo::InRing(found.body(geometry)));
+        recovery.births.extend(found.commit.births);
     }
     recovery
 }

@@ -18,10 +18,11 @@
 
 use super::superblock::Start;
 use crate::backend::Disk;
-use crate::log::commit::{self, Commit, NotACommit, Packed};
+use crate::log::commit::{self, Commit, NotACommit};
 use crate::log::geometry::{BLOCK, Geometry, RING_OFFSET};
 use crate::log::pointer::Sequence;
 use crate::log::{Damage, LogError};
+use bytes::Bytes;
 use std::io;
 
 /// How much of the ring is looked through at once.
@@ -141,12 +142,37 @@ pub fn write_zeros(disk: &dyn Disk, offset: u64, length: u64) -> io::Result<()> 
 pub struct Found {
     /// Its content, without the body.
     pub commit: Commit,
-    /// Its body.
-    pub body: Packed,
     /// Its checksum.
     pub checksum: u128,
     /// Its length in bytes.
     pub length: u64,
+}
+
+/// Where a commit lies that was read, and what it was.
+pub struct InRing {
+    offset: u64,
+    length: u64,
+    checksum: u128,
+}
+
+impl Found {
+    /// Where its body can be read again.
+    pub fn body(&self, geometry: Geometry) -> InRing {
+        let offset = RING_OFFSET + self.commit.position % geometry.ring_bytes;
+        InRing { offset, length: self.length, checksum: self.checksum }
+    }
+}
+
+impl InRing {
+    /// Its body. Nobody else writes to the file.
+    pub fn read(&self, disk: &dyn Disk, store: &[u8; 16]) -> Result<Bytes, LogError> {
+        let mut bytes = vec![0; self.length as usize];
+        let is_there = read_block(disk, self.offset, &mut bytes)?;
+        let again = Commit::decode_packed(bytes, store).ok().filter(|(_, _, sum)| is_there && *sum == self.checksum);
+        let changed = || damaged(format!("what lies in the ring at {:#x} changed while it was read", self.offset));
+        let (_, body, _) = again.ok_or_else(changed)?;
+        body.unpack().ok_or_else(|| damaged("the redo of a commit cannot be decompressed".into()))
+    }
 }
 
 /// Reads the log from `start` to its end.
@@ -288,7 +314,7 @@ fn read_commit(
         return Ok(Err(NotACommit::Torn("cut")));
     }
     let decoded = Commit::decode_packed(bytes, store);
-    Ok(decoded.map(|(commit, body, checksum)| Found { commit, body, checksum, length }))
+    Ok(decoded.map(|(commit, _, checksum)| Found { commit, checksum, length }))
 }
 
 /// Fills the block; false where the file ends before its end.

@@ -32,7 +32,7 @@ use crate::log::flow::Flow;
 use crate::log::geometry::Geometry;
 use crate::log::pointer::{Codec, Sequence};
 use crate::log::streams::Streams;
-use crate::log::{Log, LogError, Medium, Packed, RESERVATION_STEP, Recovery, Sender, Shared, now_ns, random};
+use crate::log::{Log, LogError, Medium, RESERVATION_STEP, Recovery, Redo, Sender, Shared, now_ns, random};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use std::path::Path;
@@ -220,7 +220,7 @@ impl Log {
             time_ns: found.time_ns,
             epoch,
             checkpoint: found.checkpoint.clone(),
-            redo: found.entries.iter().map(|entry| Packed::plain(entry.body.clone())).collect(),
+            redo: found.entries.iter().map(|entry| Redo::Body(entry.body.clone())).collect(),
             births: found.entries.iter().flat_map(|entry| entry.births.iter().copied()).collect(),
             end: crate::log::End::Bucket(Box::new(End { found, holder, claim })),
         };
