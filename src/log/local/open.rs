@@ -58,8 +58,8 @@ pub struct End {
     reservation: u64,
 }
 
-/// Writes a new, empty store: superblocks, the part of the ring that is used at first, filled with zeros, the birth record. Durable when it
-/// returns. A crash before that leaves something that is not a store, or is refused as damaged:
+/// Writes a new, empty store: superblocks, zeros in that part of the ring which is used at first, the birth record.
+/// Durable when it returns. A crash before that leaves something that is not a store, or is refused as damaged:
 /// the superblocks come last.
 pub fn create(disk: &dyn Disk, geometry: Geometry, size_limit: u64) -> Result<(), LogError> {
     assert!(geometry.is_valid(), "geometry: {geometry:?}");

@@ -249,7 +249,7 @@ impl Writer {
         if self.shared.failure().is_some() || part <= self.ring.part() {
             return;
         }
-        // Else the older superblock might need more of the log than there is.
+        // What only the older superblock needs may lie in the turn before.
         if self.catch_up().is_err() || !self.ring.can_lengthen() {
             return;
         }
