@@ -1,8 +1,9 @@
 //! The last change of each key of some commits' redo.
 //!
 //! There may be a million of them, and opening waits for it. What it costs is memory: to have it at all (the
-//! system clears each page of it), and to wait for it. So bytes lie together, and what is sorted holds how its
-//! keys begin.
+//! system clears each page of it), and to wait for it. So bytes lie together, and what is sorted holds the eight bytes
+//! of its key that tell most: those behind what all keys begin with (a file system's do with a kind and an inode
+//! number), and where they are the same, the eight behind what these have in common.
 
 use super::StoreError;
 use super::redo::{self, Put};
@@ -10,8 +11,11 @@ use crate::log::LogError;
 use crate::tree::{Postponed, VALUE_INLINE_MAX, Value, Where};
 use bytes::Bytes;
 
-/// Enough to reach beyond what many keys begin with (a file system's: a kind and an inode number).
-const HEAD_WORDS: usize = 3;
+/// Bytes of a key that are looked at together.
+const HEAD_BYTES: usize = size_of::<u64>();
+
+/// So few are compared key by key.
+const FEW: usize = 8;
 
 /// Some changes, oldest first, or in the order of their keys.
 #[derive(Default)]
@@ -26,8 +30,10 @@ struct Gathered {
 }
 
 struct One {
-    /// How its key begins, in an order that never contradicts that of the keys: mostly that decides.
-    head: [u64; HEAD_WORDS],
+    /// Some bytes of its key, in an order that never contradicts that of the keys: mostly that decides. Set while
+    /// they are sorted.
+    head: u64,
+    /// Where its key is. Of two changes of one key the later one's is behind the earlier one's.
     at: usize,
     key_bytes: u16,
     value: Kept,
@@ -48,7 +54,8 @@ pub type LastChanges = (Postponed, Vec<redo::Change>);
 /// The last change of each key. Of what is replaced by later commits little is in memory (C6), about so many bytes:
 /// they may be of the same few values, again and again. `later`: what can be postponed is.
 ///
-/// Of the commits only one is in memory at a time.
+/// Of the commits only one is in memory at a time. (Read by another thread meanwhile they came later: there are
+/// thousands, and each had to wake somebody.)
 pub fn last_of_each_key(
     commits: impl Iterator<Item = Result<Bytes, LogError>>,
     replaced_max: usize,
@@ -60,13 +67,15 @@ pub fn last_of_each_key(
         redo::decode(&commit?, |key, put| gathered.take(key, put)).map_err(|error| StoreError::damaged(error.what))?;
         if gathered.cost() > cost_max {
             gathered.sort();
-            gathered = gathered.without_replaced();
+            gathered.drop_replaced();
             cost_max = gathered.cost() + gathered.cost().max(replaced_max);
         }
     }
     gathered.sort();
     if gathered.is_mostly_replaced() {
-        gathered = gathered.without_replaced();
+        gathered.drop_replaced();
+        gathered.bytes.shrink_to_fit();
+        gathered.sort();
     }
     Ok(gathered.into_last(later))
 }
@@ -95,7 +104,7 @@ impl Gathered {
             Put::Bytes(bytes) => self.keep(Value::Bytes(Bytes::copy_from_slice(bytes))),
             Put::Extent(extent) => self.keep(Value::Extent(extent)),
         };
-        self.changes.push(One { head: head(key), at, key_bytes: key.len() as u16, value });
+        self.changes.push(One { head: 0, at, key_bytes: key.len() as u16, value });
     }
 
     fn keep(&mut self, value: Value) -> Kept {
@@ -110,7 +119,7 @@ impl Gathered {
     }
 
     fn key(&self, one: &One) -> &[u8] {
-        &self.bytes[one.at..one.at + usize::from(one.key_bytes)]
+        one.key(&self.bytes)
     }
 
     fn short(&self, one: &One, length: u16) -> &[u8] {
@@ -121,15 +130,8 @@ impl Gathered {
     /// Only the last change of each key, in the order of the keys.
     fn sort(&mut self) {
         let mut changes = std::mem::take(&mut self.changes);
-        // Each commit's are in order already. Those of one key stay in theirs.
-        changes.sort_by(|one, other| one.head.cmp(&other.head).then_with(|| self.key(one).cmp(self.key(other))));
-        changes.dedup_by(|later, earlier| {
-            let is_same = later.head == earlier.head && self.key(later) == self.key(earlier);
-            if is_same {
-                std::mem::swap(later, earlier);
-            }
-            is_same
-        });
+        sort_behind(&mut changes, &self.bytes, 0);
+        changes.retain(|one| !one.is_replaced());
         self.changes = changes;
     }
 
@@ -138,18 +140,24 @@ impl Gathered {
         self.changes.iter().map(One::bytes).sum::<usize>() < self.bytes.len() / 2
     }
 
-    /// Once it is sorted: the same without the bytes of what is no longer in it.
-    fn without_replaced(mut self) -> Gathered {
-        let mut left = Gathered::with_room(self.bytes.len());
-        for mut one in std::mem::take(&mut self.changes) {
-            let at = left.bytes.len();
-            left.bytes.extend_from_slice(&self.bytes[one.at..one.at + one.bytes()]);
-            if let Kept::Other(index) = one.value {
-                one.value = left.keep(self.other(index));
+    /// Once it is sorted: drops the bytes of what is no longer in it, and leaves the rest oldest first. Where they are:
+    /// to have them twice is what opening would take most memory for.
+    fn drop_replaced(&mut self) {
+        self.changes.sort_unstable_by_key(|one| one.at);
+        let (mut end, mut others) = (0, Vec::new());
+        for one in &mut self.changes {
+            let length = one.bytes();
+            self.bytes.copy_within(one.at..one.at + length, end);
+            one.at = end;
+            end += length;
+            if let Kept::Other(index) = &mut one.value {
+                others.push(self.others[*index as usize].take());
+                *index = others.len() as u32 - 1;
             }
-            left.changes.push(One { at, ..one });
         }
-        left
+        self.bytes.truncate(end);
+        self.other_bytes = others.iter().flatten().map(other_bytes).sum();
+        self.others = others;
     }
 
     fn other(&mut self, index: u32) -> Value {
@@ -183,6 +191,20 @@ impl Gathered {
 }
 
 impl One {
+    fn key<'b>(&self, bytes: &'b [u8]) -> &'b [u8] {
+        &bytes[self.at..self.at + usize::from(self.key_bytes)]
+    }
+
+    /// It is not the last of its key.
+    fn replace(&mut self) {
+        self.key_bytes = 0;
+    }
+
+    fn is_replaced(&self) -> bool {
+        // No key is empty.
+        self.key_bytes == 0
+    }
+
     /// Of its key and its short value.
     fn bytes(&self) -> usize {
         usize::from(self.key_bytes) + if let Kept::Short(length) = self.value { usize::from(length) } else { 0 }
@@ -193,16 +215,54 @@ fn other_bytes(value: &Value) -> usize {
     size_of::<Option<Value>>() + if let Value::Bytes(bytes) = value { bytes.len() } else { 0 }
 }
 
-/// How a key begins.
-fn head(key: &[u8]) -> [u64; HEAD_WORDS] {
-    let mut padded = [0; 8 * HEAD_WORDS];
-    let length = key.len().min(padded.len());
-    padded[..length].copy_from_slice(&key[..length]);
-    let mut words = [0; HEAD_WORDS];
-    for (word, bytes) in words.iter_mut().zip(padded.chunks_exact(8)) {
-        *word = u64::from_be_bytes(bytes.try_into().expect("eight of them"));
+/// Sorts changes whose keys have so many bytes in common; of each key all but the last are replaced.
+fn sort_behind(changes: &mut [One], bytes: &[u8], common: usize) {
+    if changes.len() <= FEW {
+        return sort_by_key(changes, bytes);
     }
-    words
+    let (first, rest) = changes.split_first().expect("there are some");
+    let first = first.key(bytes);
+    let common = rest.iter().fold(first.len(), |most, one| {
+        let key = one.key(bytes);
+        match key.get(common..most) == Some(&first[common..most]) {
+            true => most,
+            false => first.iter().zip(key).take_while(|(a, b)| a == b).count(),
+        }
+    });
+    for one in &mut *changes {
+        one.head = head(&one.key(bytes)[common..]);
+    }
+    changes.sort_unstable_by_key(|one| (one.head, one.at));
+    for same in changes.chunk_by_mut(|one, other| one.head == other.head).filter(|same| same.len() > 1) {
+        let behind = common + HEAD_BYTES;
+        match same.iter().all(|one| usize::from(one.key_bytes) > behind) {
+            true => sort_behind(same, bytes, behind),
+            // A key that ends has the same head as one that goes on with zeros.
+            false => sort_by_key(same, bytes),
+        }
+    }
+}
+
+/// The same by comparing whole keys.
+fn sort_by_key(changes: &mut [One], bytes: &[u8]) {
+    changes.sort_unstable_by(|one, other| one.key(bytes).cmp(other.key(bytes)).then(one.at.cmp(&other.at)));
+    for i in 1..changes.len() {
+        if changes[i - 1].key(bytes) == changes[i].key(bytes) {
+            changes[i - 1].replace();
+        }
+    }
+}
+
+/// How that begins, as if zeros were behind it.
+fn head(rest: &[u8]) -> u64 {
+    match rest.first_chunk() {
+        Some(bytes) => u64::from_be_bytes(*bytes),
+        None => {
+            let mut padded = [0; HEAD_BYTES];
+            padded[..rest.len()].copy_from_slice(rest);
+            u64::from_be_bytes(padded)
+        }
+    }
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ const REPLAYED_AT_ONCE: usize = 16 << 10;
 /// Bytes of redo that may be in memory although later redo replaces them, unless that is more. The longest log of usual
 /// stores, of short values that are all of different keys, comes to no more: to sort these on the way, and to have
 /// them twice for that, would take more memory than it saves.
-const REPLACED_BYTES: usize = 80 << 20;
+const REPLACED_BYTES: usize = 96 << 20;
 
 /// Leaves that catch up at once: the writer lock is held for less than a millisecond.
 const LEAVES_AT_ONCE: usize = 64;
