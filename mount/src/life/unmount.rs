@@ -128,19 +128,22 @@ fn wait(mount: &Mount, mut waiter: Waiter, manner: Manner) -> Result<Option<Stri
             Heard::Durable(requests) => return Ok(requests),
             Heard::NotDurable(why) => return Err(LifeError::NotDurable { dir: mount.dir.clone(), why }),
             Heard::Died => return Err(unknown(format!("its server (pid {}) died", waiter.pid))),
-            Heard::Nothing if manner == Manner::Forced && progress.elapsed() >= FORCED_WAIT_MAX => {
+            // It may serve what could not be aborted.
+            Heard::Nothing | Heard::Serves if manner == Manner::Forced && progress.elapsed() >= FORCED_WAIT_MAX => {
                 return Err(unknown(format!("its server (pid {}) is still at it", waiter.pid)));
             }
-            Heard::Serves if manner == Manner::Orderly => {
+            Heard::Serves => {
                 let elsewhere = still_at(mount);
-                if elsewhere.is_some() || progress.elapsed() >= NAMESPACE_WAIT_MAX {
+                let is_too_long = elsewhere.is_some() || progress.elapsed() >= NAMESPACE_WAIT_MAX;
+                if manner == Manner::Orderly && is_too_long {
                     let place = elsewhere.unwrap_or_else(|| "in another mount namespace".into());
                     return Err(LifeError::StillMounted { dir: mount.dir.clone(), place });
                 }
+                // That is answered at once.
                 std::thread::sleep(BEAT);
                 waiter.ask();
             }
-            Heard::Nothing | Heard::Serves => waiter.ask(),
+            Heard::Nothing => waiter.ask(),
             Heard::Waits(told) => backlog = Some(told),
         }
         let store = mount.source.to_string_lossy();
