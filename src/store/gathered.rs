@@ -30,7 +30,7 @@ struct Gathered {
 }
 
 struct One {
-    /// Some bytes of its key, in an order that never contradicts that of the keys: mostly that decides. Set while
+    /// Some bytes of its key, in an order that never contradicts that of the keys: mostly that decides. Only while
     /// they are sorted.
     head: u64,
     /// Where its key is. Of two changes of one key the later one's is behind the earlier one's.
@@ -54,8 +54,8 @@ pub type LastChanges = (Postponed, Vec<redo::Change>);
 /// The last change of each key. Of what is replaced by later commits little is in memory (C6), about so many bytes:
 /// they may be of the same few values, again and again. `later`: what can be postponed is.
 ///
-/// Of the commits only one is in memory at a time. (Read by another thread meanwhile they came later: there are
-/// thousands, and each had to wake somebody.)
+/// Of the commits only one is in memory at a time. (A thread that reads ahead made it slower: there are thousands of
+/// them, and each had to wake somebody.)
 pub fn last_of_each_key(
     commits: impl Iterator<Item = Result<Bytes, LogError>>,
     replaced_max: usize,
@@ -74,9 +74,9 @@ pub fn last_of_each_key(
     gathered.sort();
     if gathered.is_mostly_replaced() {
         gathered.drop_replaced();
-        gathered.bytes.shrink_to_fit();
-        gathered.sort();
     }
+    // All of it stays until each leaf has caught up: not with what was dropped on the way, too.
+    gathered.bytes.shrink_to_fit();
     Ok(gathered.into_last(later))
 }
 
@@ -140,9 +140,13 @@ impl Gathered {
         self.changes.iter().map(One::bytes).sum::<usize>() < self.bytes.len() / 2
     }
 
-    /// Once it is sorted: drops the bytes of what is no longer in it, and leaves the rest oldest first. Where they are:
-    /// to have them twice is what opening would take most memory for.
+    /// Once it is sorted: drops the bytes of what is no longer in it. Where they are: to have them twice is what opening
+    /// would take most memory for.
     fn drop_replaced(&mut self) {
+        for (place, one) in self.changes.iter_mut().enumerate() {
+            one.head = place as u64;
+        }
+        // None is moved to where one that has not been moved yet still is.
         self.changes.sort_unstable_by_key(|one| one.at);
         let (mut end, mut others) = (0, Vec::new());
         for one in &mut self.changes {
@@ -158,6 +162,7 @@ impl Gathered {
         self.bytes.truncate(end);
         self.other_bytes = others.iter().flatten().map(other_bytes).sum();
         self.others = others;
+        self.changes.sort_unstable_by_key(|one| one.head);
     }
 
     fn other(&mut self, index: u32) -> Value {

@@ -15,7 +15,8 @@ use std::time::{Duration, Instant};
 /// How often one that is refused asks again: others may be quicker to take what came free.
 const TRIES_MAX: u32 = 16;
 
-/// And how often where nothing was gained: somebody else may have gained it, or hold it for a moment.
+/// And how often where nothing was gained, and there is no room: somebody else may have gained it, or hold it for a
+/// moment.
 const VAIN_TRIES_MAX: u32 = 1;
 
 /// How long readers of older states are waited for. A few keep theirs for longer.
@@ -28,7 +29,7 @@ const CHECKPOINT_WAIT_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SpaceTries {
     all: u32,
-    /// How many of the last ones in a row gained nothing.
+    /// How many of the last ones in a row gained nothing, and found no room.
     vain: u32,
 }
 
@@ -46,7 +47,7 @@ impl Store {
         let has_gained = self.reclaim(until) || self.core.gains.get() > gains;
         // What a checkpoint under way stores counts twice, and comes free without a gain: whoever met two in a row was
         // told of a full disk that had room. (In a bucket there is always some: it is its size limit that refuses.)
-        let has_room = || self.core.log.disk().is_some() && self.core.has_room_to_grow(until);
+        let has_room = || self.core.log.disk().is_some() && self.core.has_room_for_the_refused(until);
         tries.vain = if has_gained || has_room() { 0 } else { tries.vain + 1 };
         tries.vain <= VAIN_TRIES_MAX
     }
@@ -124,6 +125,14 @@ impl Core {
         let Some(writer) = self.writer.try_lock_until(until) else { return false };
         let more = u64::from(self.log.geometry().segment_bytes);
         self.log.capacity_max() >= writer.owed_bytes() + self.room_to_clean(&writer) + more
+    }
+
+    /// Whether what was refused last finds its room now: asked as it will ask, since what a file system tells of itself
+    /// is not all that it may refuse for.
+    fn has_room_for_the_refused(&self, until: Instant) -> bool {
+        let Some(writer) = self.writer.try_lock_until(until) else { return false };
+        let needed = writer.owed_bytes() + self.room_to_clean(&writer) + writer.refused_bytes;
+        !self.log.is_beyond_quota() && self.log.ensure_capacity(needed, Need::Growth).is_ok()
     }
 
     /// Whether the store would hold more than its size limit with so many bytes more.

@@ -28,8 +28,7 @@ use std::sync::Arc;
 const REPLAYED_AT_ONCE: usize = 16 << 10;
 
 /// Bytes of redo that may be in memory although later redo replaces them, unless that is more. The longest log of usual
-/// stores, of short values that are all of different keys, comes to no more: to sort these on the way, and to have
-/// them twice for that, would take more memory than it saves.
+/// stores, of short values, comes to about as much: to drop any of it on the way takes longer than to sort it once.
 const REPLACED_BYTES: usize = 96 << 20;
 
 /// Leaves that catch up at once: the writer lock is held for less than a millisecond.

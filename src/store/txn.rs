@@ -496,6 +496,7 @@ impl Core {
                     self.want_checkpoint(writer);
                 }
                 writer.squeezed = true;
+                writer.refused_bytes = more;
                 self.signals.want_cleaning();
                 Err(StoreError::NoSpace)
             }
@@ -515,6 +516,7 @@ impl Core {
             Err(LogError::NoSpace) => {
                 // Space that died since the last checkpoint comes back with the next.
                 writer.starved = true;
+                writer.refused_bytes = more;
                 self.want_checkpoint(writer);
                 if need == Need::Growth || writer.phase == Phase::Idle {
                     return Err(StoreError::NoSpace);

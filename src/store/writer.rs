@@ -96,6 +96,8 @@ pub struct Writer {
     pub awaits_relief: bool,
     /// A transaction was refused for the room that is the cleaner's, since the cleaner looked last.
     pub squeezed: bool,
+    /// What the last that was refused for lack of space would have added.
+    pub refused_bytes: u64,
     /// Somebody who deletes waits for the cleaner.
     pub awaits_cleaner: bool,
     /// How many of its passes were waited for since there was room enough for who deletes: one that frees nothing
@@ -145,6 +147,7 @@ impl Writer {
             relieves: false,
             awaits_relief: false,
             squeezed: false,
+            refused_bytes: 0,
             awaits_cleaner: false,
             vain_passes: 0,
             clean_from: 0,
