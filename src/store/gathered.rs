@@ -129,10 +129,8 @@ impl Gathered {
 
     /// Only the last change of each key, in the order of the keys.
     fn sort(&mut self) {
-        let mut changes = std::mem::take(&mut self.changes);
-        sort_behind(&mut changes, &self.bytes, 0);
-        changes.retain(|one| !one.is_replaced());
-        self.changes = changes;
+        sort_behind(&mut self.changes, &self.bytes, 0);
+        self.changes.retain(|one| !one.is_replaced());
     }
 
     /// Once it is sorted: whether more than half of its bytes are of changes that are no longer in it.
