@@ -30,8 +30,8 @@ struct Gathered {
 }
 
 struct One {
-    /// Some bytes of its key, in an order that never contradicts that of the keys: mostly that decides. Only while
-    /// they are sorted.
+    /// While they are sorted: some bytes of its key, in an order that never contradicts that of the keys; mostly that
+    /// decides. While replaced bytes are dropped: its place.
     head: u64,
     /// Where its key is. Of two changes of one key the later one's is behind the earlier one's.
     at: usize,
